@@ -1,0 +1,248 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The reference model's Actor: each patch is a short causal sequence of bytes that looks at the thoughts of its patch
+// and of the one before.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include <ouro/autodiff/settle.hpp>
+#include <ouro/nn/exchange.hpp>
+#include <ouro/nn/hormone_layer.hpp>
+#include <ouro/nn/sequential.hpp>
+#include <ouro/ops/cross_entropy.hpp>
+#include <ouro/ops/gather_sum.hpp>
+#include <ouro/sensor/patches.hpp>
+
+namespace ouro {
+
+/// A thought (D) → K anchor rows (K,D); `sos_anchor` stands for the thought before the first.
+template <Backend B>
+struct decompressor {
+  using backend = B;
+  linear<B> expander;
+  parameter<B> sos_anchor;  // (1,1,K,D)
+  OURO_MODULE(decompressor, expander, sos_anchor);
+
+  decompressor() = default;
+  decompressor(genesis<B>& g, std::int64_t width, std::int64_t anchors)
+      : expander(g, width, anchors * width), sos_anchor(g.normal({1, 1, anchors, width}, 0.02)) {}
+
+  /// now (B,S,D), before (B,1,D) or absent → the context of each patch, [A_{s−1}, A_s]: (B·S,2K,D).
+  tensor<B> operator()(context<B>& cx, tensor<B> const& now, tensor<B> const& before) const {
+    std::int64_t const lanes = now.dim(0);
+    std::int64_t const count = now.dim(1);
+    std::int64_t const anchors = sos_anchor.dim(2);
+    std::int64_t const width = sos_anchor.dim(3);
+    auto rows = [&](tensor<B> const& t) {
+      return reshape(expander(cx, t), {lanes, t.dim(1), anchors, width});
+    };
+    tensor<B> const all = before.empty()
+                              ? concat<B>({expand(sos_anchor.value(), {lanes, 1, anchors, width}), rows(now)}, 1)
+                              : rows(concat<B>({before, now}, 1));  // (B,S+1,K,D)
+    return reshape(concat<B>({slice(all, 1, 0, count), slice(all, 1, 1, count)}, 2),
+                   {lanes * count, 2 * anchors, width});
+  }
+};
+
+template <Backend B>
+struct byte_actor {
+  using backend = B;
+  using input_type = patches;
+  using target_type = byte_target;
+  using output_type = patches;
+  using layer = hormone_layer<B, attention<B>>;
+
+  embedding<B> byte_embedding;  // (V,D)
+  parameter<B> pos_embedding;   // (1,1,P,D)
+  parameter<B> global_sos;      // (1,1,1,D)
+  linear<B> hormone_proj;
+  ouro::decompressor<B> decompressor;
+  std::vector<layer> decoder_layer;
+  hormone_receptor<B, layer_norm<B>> final_norm;
+  linear<B> head;
+  bool ignored_as_zero = false;
+  std::int64_t tokens_at_once = 2048;  ///< bytes of a settled part: a working set that stays in cache
+  OURO_MODULE(byte_actor, byte_embedding, pos_embedding, global_sos, hormone_proj, decompressor, decoder_layer,
+              final_norm, head, ignored_as_zero, tokens_at_once);
+
+  byte_actor() = default;
+  byte_actor(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t patch,
+             std::int64_t anchors, bool ignored_zero)
+      : byte_embedding{g.normal({byte_vocabulary, width}, 1.0)},
+        pos_embedding(g.normal({1, 1, patch, width}, 1.0)),
+        global_sos(g.normal({1, 1, 1, width}, 1.0)),
+        hormone_proj(g, width / 4, width / 4),
+        decompressor(g, width, anchors),
+        ignored_as_zero(ignored_zero) {
+    for (std::int64_t i = 0; i < layers; ++i) decoder_layer.emplace_back(g, width, heads, width / 4, true);
+    final_norm = {g, layer_norm<B>(g, width), width / 4, width, width};
+    head = {g, width, byte_vocabulary};
+  }
+
+  [[nodiscard]] std::int64_t patch() const { return pos_embedding.dim(2); }
+
+  /// Mean cross entropy in nats over the live bytes of all lanes; runs forward and, where a tape watches, backward in
+  /// parts of whole patches.
+  actor_loss<B> loss(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const {
+    check(seen, x, target.next);
+    std::int64_t const live = target.live_count();
+    if (live == 0) return {};
+    std::int64_t const count = x.count;
+    std::int64_t const some = std::clamp<std::int64_t>(tokens_at_once / (x.lanes * patch()), 1, count);
+    std::vector<tensor<B>> inputs{seen.now, hormone_proj(cx, seen.hormone)};
+    if (seen.before) inputs.push_back(seen.before);
+    auto const draws = cx.masks;
+    std::uint64_t const sites = 8 + 4 * decoder_layer.size();
+    cx.masks.counter += sites * static_cast<std::uint64_t>((count + some - 1) / some);
+
+    auto part = [&](std::int64_t p, std::vector<tensor<B>> const& in) {
+      std::int64_t const first = p * some;
+      std::int64_t const n = std::min(some, count - first);
+      context<B> own{.training = cx.training, .dropout = cx.dropout, .masks = draws};
+      own.masks.counter += sites * static_cast<std::uint64_t>(p);
+      std::vector<std::int32_t> labels;
+      for (std::int64_t b = 0; b < x.lanes; ++b)
+        for (std::int64_t i = first * patch(); i < (first + n) * patch(); ++i) {
+          auto const at = static_cast<std::size_t>(b * count * patch() + i);
+          labels.push_back(target.live[at] ? target.next.bytes[at] : -1);
+        }
+      auto const y = logits(own, in, x, target, first, n);
+      auto const rows = static_cast<std::int64_t>(labels.size());
+      auto const nll = cross_entropy(reshape(y, {rows, byte_vocabulary}), tensor<B>::from(labels, {rows}));
+      return scale(sum(nll), 1.0 / static_cast<double>(live));
+    };
+    std::vector<std::int64_t> parts;
+    for (std::int64_t p = 0; p * some < count; ++p)
+      if (counts(target, x.lanes, count, p * some, std::min(some, count - p * some))) parts.push_back(p);
+    auto const total = settle<B>(inputs, static_cast<std::int64_t>(parts.size()),
+                                 [&](std::int64_t p, std::vector<tensor<B>> const& in) {
+                                   return part(parts[static_cast<std::size_t>(p)], in);
+                                 });
+    return {total, live};
+  }
+
+  /// The predictions for every byte of the target: (B,S,P,V).
+  tensor<B> predict(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const {
+    check(seen, x, target.next);
+    std::vector<tensor<B>> inputs{seen.now, hormone_proj(cx, seen.hormone)};
+    if (seen.before) inputs.push_back(seen.before);
+    return reshape(logits(cx, inputs, x, target, 0, x.count), {x.lanes, x.count, patch(), byte_vocabulary});
+  }
+
+  /// Speaks one patch byte by byte, with the keys and values of the bytes before it kept.
+  class voice {
+   public:
+    /// `previous`: the byte before the patch, one for each lane; empty for the very first patch of all (global_sos).
+    voice(byte_actor const& actor, context<B>& cx, impression<B> const& seen, std::vector<std::int32_t> const& previous)
+        : actor_(actor), cx_(cx), hormone_(actor.hormone_proj(cx, seen.hormone)), previous_(previous) {
+      require(seen.now.dim(1) == 1, errc::shape, "voice", "needs the thought of one patch, got ", seen.now.dims());
+      auto const around = actor.decompressor(cx, seen.now, seen.before);  // (B,2K,D)
+      cx.see("anchors", around);
+      for (auto const& l : actor.decoder_layer) carry_.push_back({{}, l.cross_attn->project(cx, around)});
+    }
+    /// The logits of the next byte: (B,V). Errors: the patch is full, or the byte before was not told.
+    tensor<B> next() {
+      require(at_ < actor_.patch(), errc::argument, "voice", "the patch is full");
+      std::int64_t const lanes = hormone_.dim(0);
+      std::int64_t const width = actor_.pos_embedding.dim(3);
+      auto const place = reshape(slice(actor_.pos_embedding.value(), 2, at_, 1), {1, 1, width});
+      auto const start = previous_.empty() ? expand(reshape(actor_.global_sos.value(), {1, 1, width}), {lanes, 1, width})
+                                           : actor_.embed(previous_, {lanes, 1, width});
+      auto h = start + place;
+      for (std::size_t i = 0; i < carry_.size(); ++i) h = actor_.decoder_layer[i].step(cx_, h, carry_[i], hormone_);
+      ++at_;
+      return reshape(actor_.head(cx_, actor_.final_norm(cx_, h, hormone_)), {lanes, byte_vocabulary});
+    }
+    /// The bytes that were chosen (or forced) after next().
+    void tell(std::vector<std::int32_t> const& bytes) { previous_ = bytes; }
+    [[nodiscard]] std::int64_t said() const { return at_; }
+
+   private:
+    byte_actor const& actor_;
+    context<B>& cx_;
+    tensor<B> hormone_;
+    std::vector<std::int32_t> previous_;
+    std::vector<typename layer::carry> carry_;
+    std::int64_t at_ = 0;
+  };
+
+  /// The patch that follows the last patch of x, most probable byte by byte (ties: the lower byte).
+  patches act(context<B>& cx, impression<B> const& seen, patches const& x) const {
+    impression<B> last = seen;
+    if (seen.now.dim(1) > 1) {
+      last.before = slice(seen.now, 1, seen.now.dim(1) - 2, 1);
+      last.now = slice(seen.now, 1, seen.now.dim(1) - 1, 1);
+    }
+    std::vector<std::int32_t> previous;
+    for (std::int64_t b = 0; b < x.lanes; ++b) previous.push_back(x.at(b, x.count - 1, x.width - 1));
+    voice v(*this, cx, last, previous);
+    patches said{x.lanes, 1, patch(), std::vector<std::int32_t>(static_cast<std::size_t>(x.lanes * patch()))};
+    for (std::int64_t i = 0; i < patch(); ++i) {
+      auto const y = v.next().template values<double>();
+      for (std::int64_t b = 0; b < x.lanes; ++b) {
+        auto const row = y.begin() + b * byte_vocabulary;
+        auto const best = static_cast<std::int32_t>(std::max_element(row, row + byte_vocabulary) - row);
+        previous[static_cast<std::size_t>(b)] = best;
+        said.bytes[static_cast<std::size_t>(b * patch() + i)] = best;
+      }
+      v.tell(previous);
+    }
+    return said;
+  }
+
+ private:
+  tensor<B> embed(std::vector<std::int32_t> const& bytes, shape const& dims) const {
+    auto const table = reshape(byte_embedding.weight.value(), {1, byte_vocabulary, byte_embedding.weight.dim(1)});
+    auto const at = tensor<B>::from(bytes, {static_cast<std::int64_t>(bytes.size()), 1});
+    return reshape(gather_sum(table, at), dims);
+  }
+
+  /// inputs: thought (B,S,D), projected hormone (B,1,W), and the thought before (B,1,D) if there was one. Patches
+  /// first … first + n − 1 → (B·n,P,V).
+  tensor<B> logits(context<B>& cx, std::vector<tensor<B>> const& in, patches const& x, byte_target const& target,
+                   std::int64_t first, std::int64_t n) const {
+    std::int64_t const lanes = x.lanes;
+    std::int64_t const width = pos_embedding.dim(3);
+    std::vector<std::int32_t> bytes;
+    bytes.reserve(static_cast<std::size_t>(lanes * n * patch()));
+    for (std::int64_t b = 0; b < lanes; ++b)
+      for (std::int64_t s = first; s < first + n; ++s) {
+        bytes.push_back(x.at(b, s, patch() - 1));
+        for (std::int64_t i = 0; i + 1 < patch(); ++i) {
+          bool const live = target.live[static_cast<std::size_t>((b * x.count + s) * patch() + i)] != 0;
+          bytes.push_back(live || !ignored_as_zero ? target.next.at(b, s, i) : 0);
+        }
+      }
+    auto const place = reshape(pos_embedding.value(), {1, patch(), width});
+    auto h = embed(bytes, {lanes * n, patch(), width}) + place;  // (B·n,P,D)
+
+    tensor<B> before = in.size() > 2 ? in[2] : tensor<B>{};
+    if (first > 0) before = slice(in[0], 1, first - 1, 1);
+    auto const around = decompressor(cx, slice(in[0], 1, first, n), before);  // (B·n,2K,D)
+    cx.see("anchors", around);
+    for (auto const& l : decoder_layer) h = l(cx, h, {.input = patch()}, around, in[1]);
+    return head(cx, final_norm(cx, reshape(h, {lanes, n * patch(), width}), in[1]));
+  }
+
+  static bool counts(byte_target const& t, std::int64_t lanes, std::int64_t count, std::int64_t first, std::int64_t n) {
+    for (std::int64_t b = 0; b < lanes; ++b) {
+      auto const from = t.live.begin() + (b * count + first) * t.next.width;
+      if (std::any_of(from, from + n * t.next.width, [](char l) { return l != 0; })) return true;
+    }
+    return false;
+  }
+
+  void check(impression<B> const& seen, patches const& x, patches const& next) const {
+    require(x.width == patch() && next.width == patch() && x.count == next.count && x.lanes == next.lanes &&
+                seen.now.dim(0) == x.lanes && seen.now.dim(1) == x.count,
+            errc::shape, "byte_actor", "input, target and thought must have the same lanes and patches of ", patch(),
+            " bytes, got ", x.lanes, "x", x.count, "x", x.width, ", ", next.lanes, "x", next.count, "x", next.width,
+            " and ", seen.now.dims());
+    next.validate("byte_actor");
+  }
+};
+
+}  // namespace ouro

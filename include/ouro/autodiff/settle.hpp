@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Two ways to trade work for memory: `checkpoint` computes a part again when its gradient is needed; `settle` computes
+// the gradient of a part at once, so that nothing of it has to be kept.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include <ouro/autodiff/tape.hpp>
+
+namespace ouro {
+
+namespace detail {
+
+/// The recording that watches any of the tensors, or null.
+template <class B>
+std::shared_ptr<recording<B>> recording_of(std::vector<tensor<B>> const& inputs) {
+  for (auto const& x : inputs)
+    if (auto const watcher = x.origin().first; watcher && watcher->open())
+      return std::static_pointer_cast<recording<B>>(watcher);
+  return nullptr;
+}
+
+/// Runs forward and backward of f on detached inputs; parameters' and inputs' gradients land in buffers of their own.
+template <class B, class F>
+class local_gradient {
+ public:
+  local_gradient(std::shared_ptr<recording<B>> tape, std::vector<tensor<B>> const& inputs)
+      : tape_(std::move(tape)), mark_(static_cast<std::int64_t>(tape_->nodes.size())), outer_(tape_->settled_from) {
+    tape_->settled_from = mark_;
+    std::swap(tape_->settled, outer_settled_);
+    for (auto const& x : inputs) {
+      inputs_.push_back(x.detach());
+      if (x.origin().first == nullptr) continue;
+      tape_->nodes.push_back({"input", {}, nullptr, {{}, x.dims(), x.type()}});
+      inputs_.back().set_origin(tape_, static_cast<std::int64_t>(tape_->nodes.size()) - 1);
+    }
+    first_ = static_cast<std::int64_t>(tape_->nodes.size());
+  }
+  local_gradient(local_gradient const&) = delete;
+  local_gradient& operator=(local_gradient const&) = delete;
+  ~local_gradient() {
+    tape_->nodes.resize(static_cast<std::size_t>(mark_));
+    tape_->settled_from = outer_;
+    std::swap(tape_->settled, outer_settled_);
+  }
+
+  /// y = f(inputs) and its gradients for the given dy (dy = 1 when absent).
+  tensor<B> run(F const& f, tensor<B> const& dy) {
+    auto const y = f(inputs_);
+    auto const [owner, node] = y.origin();
+    if (owner != nullptr && node >= first_) {
+      tape_->slot(node).value = dy.empty() ? tensor<B>::full(y.dims(), y.type(), 1.0) : dy;
+      tape_->run(static_cast<std::int64_t>(tape_->nodes.size()) - 1, first_);
+    }
+    tape_->nodes.resize(static_cast<std::size_t>(first_));
+    return y.detach();
+  }
+
+  /// (node, gradient) of everything outside that received one: the leaves, and the inputs under their own nodes.
+  std::vector<std::pair<std::int64_t, tensor<B>>> take(std::vector<tensor<B>> const& inputs) {
+    std::vector<std::pair<std::int64_t, tensor<B>>> out;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      auto const local = inputs_[i].origin();
+      if (local.first == nullptr) continue;
+      auto g = tape_->nodes[static_cast<std::size_t>(local.second)].gradient.value;
+      if (g) out.emplace_back(inputs[i].origin().second, std::move(g));
+    }
+    for (auto& [node, slot] : tape_->settled)
+      if (slot.value) out.emplace_back(node, std::move(slot.value));
+    return out;
+  }
+
+ private:
+  std::shared_ptr<recording<B>> tape_;
+  std::vector<tensor<B>> inputs_;
+  std::int64_t mark_;
+  std::int64_t first_ = 0;
+  std::int64_t outer_;
+  std::unordered_map<std::int64_t, gradient_slot<B>> outer_settled_;
+};
+
+}  // namespace detail
+
+/// Σ_part f(part, inputs) for part = 0 … parts − 1, where each f is a scalar: every part runs forward and backward at
+/// once and is forgotten; only the gradients towards the inputs and the leaves are kept, to be multiplied by the
+/// derivative of what follows (the chain rule is linear in it). f must reach watched values only through `inputs` and
+/// leaves. Unwatched, it only computes.
+template <Backend B, class F>
+tensor<B> settle(std::vector<tensor<B>> const& inputs, std::int64_t parts, F const& f) {
+  auto const tape = detail::recording_of(inputs);
+  tensor<B> total;
+  auto sum = [&](tensor<B> const& y) {
+    if (total.empty()) total = y.copy();
+    else B::scale({total.write(), true}, y.read(), 1.0);
+  };
+  if (tape == nullptr) {
+    for (std::int64_t p = 0; p < parts; ++p) sum(f(p, inputs));
+    return total;
+  }
+  std::vector<std::pair<std::int64_t, tensor<B>>> kept;
+  {
+    auto part = [&](std::int64_t p) { return [&f, p](std::vector<tensor<B>> const& x) { return f(p, x); }; };
+    detail::local_gradient<B, decltype(part(0))> local(tape, inputs);
+    for (std::int64_t p = 0; p < parts; ++p) sum(local.run(part(p), {}));
+    kept = local.take(inputs);
+  }
+  struct step final : backward_step<B> {
+    std::vector<tensor<B>> gradient;
+    void operator()(tensor<B> const& dy, gradients<B>& dx) const override {
+      for (std::size_t i = 0; i < gradient.size(); ++i) {
+        auto const d = dx.into(i);
+        shape one;
+        for (int a = 0; a < d.out.dims.rank(); ++a) one.push_back(1);
+        B::combine(binary::multiply, d, gradient[i].read(), dy.read().reshape(one).expand(d.out.dims));
+      }
+    }
+  };
+  auto scaled = std::make_unique<step>();
+  std::vector<std::int64_t> nodes;
+  for (auto& [node, g] : kept) {
+    nodes.push_back(node);
+    scaled->gradient.push_back(std::move(g));
+  }
+  auto const node = tape->record("settle", total, std::move(nodes), std::move(scaled));
+  total.set_origin(tape, node);
+  return total;
+}
+
+/// y = f(inputs), keeping only the inputs: the gradient runs f again. f must be deterministic, return one tensor, and
+/// reach watched values only through `inputs` and leaves.
+template <Backend B, class F>
+tensor<B> checkpoint(std::vector<tensor<B>> const& inputs, F f) {
+  auto const tape = detail::recording_of(inputs);
+  if (tape == nullptr) return f(inputs);
+  std::vector<tensor<B>> plain;
+  tensor<B> y;
+  auto const mark = tape->nodes.size();
+  {
+    detail::local_gradient<B, F> local(tape, inputs);
+    for (auto const& x : inputs) plain.push_back(x.detach());
+    y = f(plain).detach();
+  }
+  tape->nodes.resize(mark);
+
+  struct step final : backward_step<B> {
+    step(F g, std::vector<tensor<B>> x, std::weak_ptr<detail::recording<B>> t)
+        : run(std::move(g)), inputs(std::move(x)), tape(std::move(t)) {}
+    F run;
+    std::vector<tensor<B>> inputs;
+    std::weak_ptr<detail::recording<B>> tape;
+    void operator()(tensor<B> const& dy, gradients<B>&) const override {
+      auto const t = tape.lock();
+      std::vector<std::pair<std::int64_t, tensor<B>>> found;
+      {
+        detail::local_gradient<B, F> local(t, inputs);
+        static_cast<void>(local.run(run, dy));
+        found = local.take(inputs);
+      }
+      for (auto& [node, g] : found) {
+        std::vector<std::int64_t> const one{node};
+        gradients<B>(*t, one).give(0, g);
+      }
+    }
+  };
+  std::vector<std::int64_t> nodes;
+  for (auto const& x : inputs) nodes.push_back(x.origin().second);
+  auto const node = tape->record("checkpoint", y, std::move(nodes), std::make_unique<step>(std::move(f), inputs, tape));
+  y.set_origin(tape, node);
+  return y;
+}
+
+}  // namespace ouro

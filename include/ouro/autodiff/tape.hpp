@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Reverse-mode differentiation. A tape is an explicit object: what it watches is differentiated, nothing else is, and
+// there is no global mode. Operations on watched values append themselves; `backward` runs them in reverse.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <ouro/ops/record.hpp>
+
+namespace ouro {
+
+namespace detail {
+
+/// The recording itself; shared by the tape and by the tensors it produced, so that neither can dangle.
+template <class B>
+class recording final : public recorder<B> {
+ public:
+  struct node {
+    char const* name = "";
+    std::vector<std::int64_t> inputs;
+    std::unique_ptr<backward_step<B>> step;  // null for a leaf
+    gradient_slot<B> gradient;
+  };
+
+  [[nodiscard]] bool open() const override { return open_; }
+
+  std::int64_t record(char const* name, tensor<B> const& y, std::vector<std::int64_t> inputs,
+                      std::unique_ptr<backward_step<B>> step) override {
+    nodes.push_back({name, std::move(inputs), std::move(step), {{}, y.dims(), y.type()}});
+    return static_cast<std::int64_t>(nodes.size()) - 1;
+  }
+
+  /// Inside settle(), contributions to leaves from before it go to buffers of their own.
+  gradient_slot<B>& slot(std::int64_t n) override {
+    auto& own = nodes[static_cast<std::size_t>(n)];
+    if (n >= settled_from) return own.gradient;
+    require(own.step == nullptr, errc::argument, "settle", "the function uses a value of the outer computation (made by ",
+            own.name, "); pass it as an argument");
+    auto [at, fresh] = settled.try_emplace(n);
+    if (fresh) at->second = {{}, own.gradient.dims, own.gradient.type};
+    return at->second;
+  }
+
+  /// Runs the recorded steps from `last` down to `first`, dropping each gradient and closure once it is used.
+  void run(std::int64_t last, std::int64_t first) {
+    for (std::int64_t i = last; i >= first; --i) {
+      auto& n = nodes[static_cast<std::size_t>(i)];
+      if (n.step == nullptr || n.gradient.value.empty()) continue;
+      tensor<B> const dy = std::move(n.gradient.value);
+      n.gradient.value = {};
+      gradients<B> dx(*this, n.inputs);
+      (*n.step)(dy, dx);
+      n.step.reset();
+      n.name = "used";
+    }
+  }
+
+  void close() {
+    open_ = false;
+    for (auto const& leaf : leaves) leaf.watch(nullptr, -1);
+    leaves.clear();
+    nodes.clear();
+  }
+
+  std::deque<node> nodes;  // stays in place while a step records more
+  std::vector<tensor<B>> leaves;
+  std::int64_t settled_from = 0;
+  std::unordered_map<std::int64_t, gradient_slot<B>> settled;
+
+ private:
+  bool open_ = true;
+};
+
+}  // namespace detail
+
+template <class B>
+class tape {
+ public:
+  tape() : recording_(std::make_shared<detail::recording<B>>()) {}
+  tape(tape const&) = delete;
+  tape& operator=(tape const&) = delete;
+  /// Forgets everything recorded; tensors that were watched are plain values from here on.
+  ~tape() { recording_->close(); }
+
+  /// Makes a tensor a leaf: operations on it, and on copies of it, are recorded, and its gradient is kept. Watching
+  /// twice is harmless. Errors: another tape watches the same storage.
+  void watch(tensor<B> const& x) {
+    if (x.empty()) return;
+    auto const [owner, node] = x.origin();
+    if (owner == recording_) return;
+    require(owner == nullptr, errc::argument, "tape", "the tensor is already watched by another tape");
+    require(is_floating(x.type()), errc::argument, "tape", "only f32 and f64 have gradients, got ", name_of(x.type()));
+    recording_->nodes.push_back({"leaf", {}, nullptr, {{}, x.dims(), x.type()}});
+    x.watch(recording_, static_cast<std::int64_t>(recording_->nodes.size()) - 1);
+    recording_->leaves.push_back(x);
+  }
+
+  /// Runs the recording in reverse from `y` (one element), adding seed · ∂y/∂leaf to every leaf's gradient. A tape runs
+  /// back over each operation once: call it for the sum of the losses. Errors: y is not recorded here.
+  void backward(tensor<B> const& y, double seed = 1.0) {
+    require(y.size() == 1, errc::shape, "backward", "needs a scalar, got shape ", y.dims());
+    auto const [owner, node] = y.origin();
+    require(owner == recording_, errc::argument, "backward", "the value was not recorded on this tape");
+    recording_->slot(node).value = tensor<B>::full(y.dims(), y.type(), seed);
+    recording_->run(node, 0);
+  }
+
+  /// The gradient of a watched tensor; absent if nothing contributed to it.
+  [[nodiscard]] tensor<B> gradient(tensor<B> const& x) const {
+    auto const [owner, node] = x.origin();
+    require(owner == recording_, errc::argument, "tape", "the tensor is not watched by this tape");
+    return recording_->nodes[static_cast<std::size_t>(node)].gradient.value;
+  }
+
+  /// The number of operations and leaves recorded.
+  [[nodiscard]] std::size_t size() const { return recording_->nodes.size(); }
+
+ private:
+  std::shared_ptr<detail::recording<B>> recording_;
+};
+
+}  // namespace ouro

@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Backend: a type that names a device and provides the primitive operations.
+//
+// Purpose. Everything numerical goes through about thirty static functions on raw views. The operations of ops/ check
+// shapes, allocate results and keep gradients; a backend only computes.
+//
+// Smallest model. `ouro::reference`: plain loops, header-only, and the oracle the other backends are tested against.
+//
+// Laws (tests/backend holds every model to them).
+//   agreement    each primitive equals the reference in f64 within rounding, on every shape including 0 and 1 extents
+//   destination  a `destination` with accumulate adds to what is there: op(dst, true) = dst + op(fresh, false)
+//   determinism  the same inputs give the same bits from run to run, whatever the scheduling of threads
+//   randomness   number i of a draw is `random_draw`'s number i, on every backend
+//
+// Contracts common to all. f32 and f64 compute; all floating operands of a call have one dtype. An empty optional
+// destination is skipped. Outputs must not overlap inputs unless they are the same view of an elementwise primitive.
+// "rows" means that the last axis is the row: contiguous views are read as (rows, width).
+//
+// What it is not. A backend knows no tape, no module and no model, throws nothing about shapes, and keeps no state but
+// its memory pool and its threads.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include <ouro/tensor/random.hpp>
+#include <ouro/tensor/view.hpp>
+
+namespace ouro {
+
+/// Elementwise functions. The gradient of tanh, sigmoid, exp and square_root is computed from y, that of the others
+/// from x.
+enum class unary : std::uint8_t { gelu, tanh, sigmoid, silu, exp, square, square_root };
+
+constexpr bool gradient_from_result(unary f) {
+  return f == unary::tanh || f == unary::sigmoid || f == unary::exp || f == unary::square_root;
+}
+
+enum class binary : std::uint8_t { add, subtract, multiply, divide };
+
+/// Which keys a query row sees: always the first `count(i)` of them. Rows below `prefix` see the prefix; the next
+/// `causal` rows see everything up to themselves; the rows after that see all. This covers dense (0, 0), causal
+/// (0, T) and Ouro's Mem | Read | Input | Write order. Query row 0 is row `first` of that order.
+struct visibility {
+  std::int64_t prefix = 0;
+  std::int64_t causal = 0;
+  std::int64_t first = 0;
+
+  [[nodiscard]] constexpr std::int64_t count(std::int64_t query, std::int64_t keys) const {
+    std::int64_t const row = first + query;
+    if (row < prefix) return prefix < keys ? prefix : keys;
+    if (row < prefix + causal) return row + 1 < keys ? row + 1 : keys;
+    return keys;
+  }
+};
+
+/// How an attention is computed: softmax(scale · q kᵀ) over the visible keys, dropout on the weights, times v.
+struct attention_rule {
+  std::int64_t heads = 1;
+  double scale = 1.0;
+  visibility sees;
+  double dropout = 0.0;  ///< probability that a weight is dropped; the others are divided by 1 − dropout
+  random_draw draw;      ///< weight (n, head, i, j) uses word ((n · heads + head) · Tq + i) · ⌈Tk/4⌉·4 + j
+};
+
+/// One AdamW update of one tensor (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019).
+struct adamw_step {
+  double learning_rate = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;
+  double correction1 = 1;     ///< 1 − β₁ᵗ
+  double correction2 = 1;     ///< 1 − β₂ᵗ
+  double gradient_scale = 1;  ///< clipping factor
+};
+
+// clang-format off
+template <class B>
+concept Backend = requires(view v, const_view x, destination d, double a, std::size_t n, void* p, random_draw r,
+                           attention_rule rule, adamw_step step) {
+  { B::name() } -> std::convertible_to<std::string_view>;
+  { B::allocate(n) } -> std::same_as<void*>;
+  { B::deallocate(p, n) } noexcept;
+  B::upload(v, x);                         // host → device, converting dtypes
+  B::download(v, x);                       // device → host, converting dtypes
+  B::fill(v, a);
+  B::copy(v, x, true);                     // v (+)= x; any strides and dtypes
+  B::scale(d, x, a);                       // d = a·x
+  B::map(unary::gelu, v, x);
+  B::map_gradient(unary::gelu, d, x, x);   // (dx, saved, dy)
+  B::combine(binary::add, d, x, x);        // operands expanded to d's shape by stride 0
+  B::reduce_sum(d, x, a);                  // d = a · Σ over the axes where d has extent 1 and x has not
+  B::matmul(d, x, x, a);                   // (M,K)(K,N) or batches of them; transposes are strides
+  B::layer_norm(v, v, v, x, x, x, a);      // (y, mean, 1/σ, x, weight, bias, eps) by rows
+  B::layer_norm_gradient(d, d, d, x, x, x, x, x);         // (dx, dweight, dbias, x, mean, 1/σ, weight, dy)
+  B::unit(v, v, x, a);                     // (y, ‖x‖, x, eps): y = x / max(‖x‖, eps) by rows
+  B::unit_gradient(d, x, x, x, a);         // (dx, y, ‖x‖, dy, eps)
+  B::softmax(v, x);
+  B::softmax_gradient(d, x, x);            // (dx, y, dy)
+  B::attention(v, v, x, x, x, rule);       // (y, log-sum-exp (N,H,Tq), q (N,Tq,D), k (N,Tk,D), v (N,Tk,D))
+  B::attention_gradient(d, d, d, x, x, x, x, x, x, rule);  // (dq, dk, dv, q, k, v, y, lse, dy)
+  B::cross_entropy(v, x, x);               // (nll (R), logits (R,V), targets i32 (R)); a negative target gives 0
+  B::cross_entropy_gradient(d, x, x, x);   // (dlogits, logits, targets, dnll)
+  B::gather_sum(v, x, x);                  // (y (R,C), table (K,V,C), index i32 (R,K)): y_r = Σ_k table[k, index_rk]
+  B::scatter_sum(d, x, x);                 // (dtable, index, dy); a negative index is nothing in both
+  B::batch_norm(v, v, v, x, x, x, a);      // (y, mean, biased variance, x (R,C), weight, bias, eps) by columns
+  B::batch_norm_gradient(d, d, d, x, x, x, x, x, a);  // (dx, dweight, dbias, x, mean, variance, weight, dy, eps)
+  B::dropout(d, x, a, r);                  // element i kept where word(i) ≥ rate·2³², then divided by 1 − rate
+  B::normal(v, r);                         // standard normal, element i = r.normal(i)
+  B::uniform(v, r, a, a);                  // uniform in (low, high)
+  B::adamw(v, v, v, x, step);              // (parameter, first moment, second moment, gradient)
+  { B::sum_of_squares(x) } -> std::same_as<double>;  // in f64; finite exactly when all elements are
+};
+// clang-format on
+
+}  // namespace ouro

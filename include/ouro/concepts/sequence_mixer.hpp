@@ -1,0 +1,60 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// SequenceMixer: what moves information between the rows of a sequence inside a layer.
+//
+// Purpose. Attention, a recurrence or anything else takes the same place in a layer; a system does not know which.
+//
+// Smallest model. y_t = W · mean of the rows up to t; its carry is the sum and the count.
+//
+// Laws.
+//   step = chunk   forward over T rows equals T calls of step with the carry handed on
+//   causality      for segments {0,0,T,0}, row t of y depends on rows 1..t of x only
+//   order          Mem and Read rows see the prefix; Input row t sees the prefix and Input 1..t; Write rows see all
+//   lanes          a permutation of the lanes of x permutes the lanes of y
+//
+// What it is not. A mixer has no residual, no norm and no hormone; the layer around it does. A carry does not outlive
+// the step of the system unless the caller keeps it.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+
+#include <ouro/concepts/backend.hpp>
+
+namespace ouro {
+
+/// The runs of rows in a sequence, in order, and how many leading rows of the result nobody reads.
+struct segments {
+  std::int64_t mem = 0;
+  std::int64_t read = 0;
+  std::int64_t input = 0;
+  std::int64_t write = 0;
+  std::int64_t skip = 0;  ///< y has rows skip … total − 1 only
+
+  [[nodiscard]] constexpr std::int64_t total() const { return mem + read + input + write; }
+  /// Who sees whom, as visible prefixes of the key rows.
+  [[nodiscard]] constexpr visibility sees() const { return {mem + read, input, skip}; }
+};
+
+/// `Mixer` is the type, `Context` and `Tensor` those of its backend.
+template <class Mixer, class Context, class Tensor>
+concept SequenceMixer = requires(Mixer const& m, Context& cx, Tensor const& x, segments s, typename Mixer::carry c) {
+  { m.forward(cx, x, s, c) } -> std::same_as<Tensor>;  // (B,T,D) → (B,T − skip,D); c becomes the carry after the rows
+  { m.step(cx, x, c) } -> std::same_as<Tensor>;        // (B,1,D) → (B,1,D); c moves on
+};
+
+/// One sentence per requirement, for a type that should model SequenceMixer.
+template <class Mixer, class Context, class Tensor>
+consteval bool check_sequence_mixer() {
+  static_assert(requires { typename Mixer::carry; }, "a SequenceMixer names its carry: a default-constructible type `carry`");
+  static_assert(requires(Mixer const& m, Context& cx, Tensor const& x, segments s, typename Mixer::carry& c) {
+    { m.forward(cx, x, s, c) } -> std::same_as<Tensor>;
+  }, "a SequenceMixer has `tensor forward(context&, tensor x, segments, carry&) const`: x (B,T,D) -> (B,T-skip,D)");
+  static_assert(requires(Mixer const& m, Context& cx, Tensor const& x, typename Mixer::carry& c) {
+    { m.step(cx, x, c) } -> std::same_as<Tensor>;
+  }, "a SequenceMixer has `tensor step(context&, tensor x, carry&) const`: one row, x (B,1,D) -> (B,1,D)");
+  return true;
+}
+
+}  // namespace ouro

@@ -1,0 +1,60 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Compile-time reflection of plain structs: the only file that names Boost.Hana.
+#pragma once
+
+#include <boost/hana/accessors.hpp>
+#include <boost/hana/for_each.hpp>
+#include <boost/hana/pair.hpp>
+#include <boost/hana/string.hpp>
+#include <boost/hana/tuple.hpp>
+
+#include <type_traits>
+#include <utility>
+
+namespace ouro::meta {
+
+/// A function object that selects a member.
+template <auto Pointer>
+struct member {
+  template <class T>
+  constexpr decltype(auto) operator()(T&& object) const {
+    return (std::forward<T>(object).*Pointer);
+  }
+};
+
+/// True for a struct that OURO_MODULE describes.
+template <class T>
+concept Reflected = requires { typename std::remove_cvref_t<T>::hana_accessors_impl; };
+
+/// Calls f(name, member) for every reflected member of `object`, in the order of the list. A leading underscore is not
+/// part of a name: `_0` is the member called "0".
+template <Reflected T, class F>
+void for_each_member(T& object, F&& f) {
+  boost::hana::for_each(boost::hana::accessors<std::remove_const_t<T>>(), [&](auto const& pair) {
+    char const* name = boost::hana::to<char const*>(boost::hana::first(pair));
+    f(name[0] == '_' ? name + 1 : name, boost::hana::second(pair)(object));
+  });
+}
+
+}  // namespace ouro::meta
+
+#define OURO_DETAIL_PARENS ()
+#define OURO_DETAIL_EXPAND(...) OURO_DETAIL_EXPAND3(OURO_DETAIL_EXPAND3(OURO_DETAIL_EXPAND3(__VA_ARGS__)))
+#define OURO_DETAIL_EXPAND3(...) OURO_DETAIL_EXPAND2(OURO_DETAIL_EXPAND2(OURO_DETAIL_EXPAND2(__VA_ARGS__)))
+#define OURO_DETAIL_EXPAND2(...) OURO_DETAIL_EXPAND1(OURO_DETAIL_EXPAND1(OURO_DETAIL_EXPAND1(__VA_ARGS__)))
+#define OURO_DETAIL_EXPAND1(...) __VA_ARGS__
+#define OURO_DETAIL_MEMBER(type, name) \
+  ::boost::hana::make_pair(BOOST_HANA_STRING(#name), ::ouro::meta::member<&type::name>{})
+#define OURO_DETAIL_MEMBERS(type, name, ...) \
+  OURO_DETAIL_MEMBER(type, name) __VA_OPT__(, OURO_DETAIL_AGAIN OURO_DETAIL_PARENS(type, __VA_ARGS__))
+#define OURO_DETAIL_AGAIN() OURO_DETAIL_MEMBERS
+
+/// Describes a struct: `OURO_MODULE(linear, weight, bias);` after the members, also inside a class template.
+#define OURO_MODULE(type, ...)                                                                         \
+  struct hana_accessors_impl {                                                                         \
+    static auto apply() {                                                                              \
+      return ::boost::hana::make_tuple(OURO_DETAIL_EXPAND(OURO_DETAIL_MEMBERS(type, __VA_ARGS__)));    \
+    }                                                                                                  \
+  }

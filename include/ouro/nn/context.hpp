@@ -1,0 +1,60 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// What a forward pass needs besides its operands: whether it trains, and where its dropout masks come from.
+#pragma once
+
+#include <vector>
+
+#include <ouro/nn/module.hpp>
+#include <ouro/ops/dropout.hpp>
+
+namespace ouro {
+
+/// A new value for a running statistic, collected during a training step and applied when the step is accepted.
+template <class B>
+struct statistic_update {
+  statistic<B> const* target;
+  tensor<B> batch;   ///< this step's estimate
+  double momentum;   ///< running ← (1 − momentum) · running + momentum · batch
+};
+
+/// Watches inner values as they are computed.
+template <class B>
+struct observer {
+  virtual ~observer() = default;
+  virtual void see(char const* name, tensor<B> const& value) = 0;
+};
+
+template <Backend B>
+struct context {
+  bool training = false;  ///< dropout and batch statistics
+  double dropout = 0;     ///< probability that an element is dropped while training
+  random_stream masks = {};  ///< where dropout masks come from; one draw per site
+  std::vector<statistic_update<B>> statistics = {};
+  observer<B>* watcher = nullptr;
+
+  [[nodiscard]] double rate() const { return training ? dropout : 0.0; }
+  /// Dropout when training, else x.
+  [[nodiscard]] tensor<B> drop(tensor<B> const& x) { return rate() > 0 ? ouro::dropout(x, rate(), masks.next()) : x; }
+  void see(char const* name, tensor<B> const& value) const {
+    if (watcher != nullptr) watcher->see(name, value);
+  }
+};
+
+/// Applies the statistics collected in a context to the module they came from, in the order of collection.
+template <Backend B, class Module>
+void apply_statistics(Module& module, context<B>& cx) {
+  auto const list = fields(module);
+  for (auto const& update : cx.statistics)
+    for (auto const& f : list)
+      if (f.value == update.target) {
+        tensor<B> next(f.value->dims(), f.value->type());
+        B::scale(next.write(), f.value->read(), 1.0 - update.momentum);
+        B::scale({next.write(), true}, update.batch.read(), update.momentum);
+        *f.value = std::move(next);
+      }
+  cx.statistics.clear();
+}
+
+}  // namespace ouro

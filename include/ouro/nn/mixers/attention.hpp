@@ -1,0 +1,93 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Multi-head attention: as a module between two sequences, and as a SequenceMixer.
+#pragma once
+
+#include <cmath>
+#include <utility>
+
+#include <ouro/concepts/sequence_mixer.hpp>
+#include <ouro/nn/linear.hpp>
+#include <ouro/ops/scaled_dot_product_attention.hpp>
+#include <ouro/ops/movement.hpp>
+
+namespace ouro {
+
+/// Keys and values already projected: (B,T,D) each; empty before the first row.
+template <Backend B>
+struct attention_carry {
+  tensor<B> keys;
+  tensor<B> values;
+};
+
+/// Attention with one packed projection (rows q, k, v), biases and scale 1/√(D/H). The in-projection starts Xavier
+/// uniform with biases 0, the out-projection uniform in ±1/√D with bias 0.
+template <Backend B>
+struct attention {
+  using backend = B;
+  using carry = attention_carry<B>;
+  parameter<B> in_proj_weight;  // (3D, D)
+  parameter<B> in_proj_bias;    // (3D)
+  linear<B> out_proj;
+  std::int64_t heads = 1;
+  bool drops = true;  ///< dropout on the weights while training
+  OURO_MODULE(attention, in_proj_weight, in_proj_bias, out_proj, heads, drops);
+
+  attention() = default;
+  attention(genesis<B>& g, std::int64_t width, std::int64_t head_count, bool dropout = true)
+      : in_proj_weight(g.xavier({3 * width, width})),
+        in_proj_bias(g.zeros({3 * width})),
+        out_proj(g, width, width),
+        heads(head_count),
+        drops(dropout) {
+    out_proj.bias = g.zeros({width});
+  }
+
+  /// The SequenceMixer form: rows of one sequence look at each other.
+  tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
+    std::int64_t const width = x.dim(2);
+    tensor<B> q;
+    if (s.skip == 0) {
+      auto const packed_rows = linear_map(x, in_proj_weight.value(), in_proj_bias.value());  // (B,T,3D)
+      q = slice(packed_rows, 2, 0, width);
+      c = {slice(packed_rows, 2, width, width), slice(packed_rows, 2, 2 * width, width)};
+    } else {
+      q = query(cx, slice(x, 1, s.skip, x.dim(1) - s.skip));
+      c = project(cx, x);
+    }
+    return look(cx, q, c, s.sees());
+  }
+  tensor<B> step(context<B>& cx, tensor<B> const& x, carry& c) const {
+    auto const now = project(cx, x);
+    c = c.keys.empty() ? now : carry{concat<B>({c.keys, now.keys}, 1), concat<B>({c.values, now.values}, 1)};
+    return look(cx, query(cx, x), c, {});
+  }
+
+  /// Keys and values of a sequence, for rows of another one to look at.
+  carry project(context<B>&, tensor<B> const& x) const {
+    std::int64_t const width = x.dim(-1);
+    auto const kv = linear_map(x, slice(in_proj_weight.value(), 0, width, 2 * width),
+                               slice(in_proj_bias.value(), 0, width, 2 * width));  // (B,T,2D)
+    return {slice(kv, 2, 0, width), slice(kv, 2, width, width)};
+  }
+  /// Rows of x (B,T,D) look at all the keys of c.
+  tensor<B> cross(context<B>& cx, tensor<B> const& x, carry const& c) const { return look(cx, query(cx, x), c, {}); }
+
+ private:
+  tensor<B> query(context<B>&, tensor<B> const& x) const {
+    std::int64_t const width = x.dim(-1);
+    return linear_map(x, slice(in_proj_weight.value(), 0, 0, width), slice(in_proj_bias.value(), 0, 0, width));
+  }
+  tensor<B> look(context<B>& cx, tensor<B> const& q, carry const& c, visibility sees) const {
+    attention_rule rule{.heads = heads,
+                        .scale = 1.0 / std::sqrt(static_cast<double>(q.dim(2) / heads)),
+                        .sees = sees,
+                        .dropout = drops ? cx.rate() : 0.0,
+                        .draw = {}};
+    if (rule.dropout > 0) rule.draw = cx.masks.next();
+    return out_proj(cx, scaled_dot_product_attention(q, c.keys, c.values, rule));
+  }
+};
+
+}  // namespace ouro

@@ -1,0 +1,55 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Matrix products: matmul, and the affine map that most of a network is made of.
+#pragma once
+
+#include <ouro/ops/record.hpp>
+
+namespace ouro {
+
+/// c = a b: (M,K)(K,N) → (M,N), or for every batch (N,M,K)(N,K,P) → (N,M,P). Transposed operands are views.
+template <Backend B>
+tensor<B> matmul(tensor<B> const& a, tensor<B> const& b) {
+  require((a.rank() == 2 || a.rank() == 3) && a.rank() == b.rank(), errc::shape, "matmul",
+          "operands must both be matrices or batches of them, got ", a.dims(), " and ", b.dims());
+  require(a.dim(-1) == b.dim(-2), errc::shape, "matmul", "inner dimensions must agree, got ", a.dims(), " and ",
+          b.dims());
+  require(a.rank() == 2 || a.dim(0) == b.dim(0), errc::shape, "matmul", "batches must agree, got ", a.dims(), " and ",
+          b.dims());
+  require(a.type() == b.type() && is_floating(a.type()), errc::shape, "matmul", "dtypes must agree and be f32 or f64");
+  tensor<B> c(a.dims().with(-1, b.dim(-1)), a.type());
+  B::matmul(c.write(), a.read(), b.read(), 1.0);
+  return recorded<B>("matmul", std::move(c), {&a, &b},
+                     [a = a.detach(), b = b.detach()](tensor<B> const& dc, gradients<B>& dx) {
+                       if (dx.wants(0)) B::matmul(dx.into(0), dc.read(), b.read().transpose(-2, -1), 1.0);
+                       if (dx.wants(1)) B::matmul(dx.into(1), a.read().transpose(-2, -1), dc.read(), 1.0);
+                     });
+}
+
+/// y = x Wᵀ + b: x (…,I), W (O,I), b (O) → (…,O).
+template <Backend B>
+tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b) {
+  require(x.rank() >= 1 && w.rank() == 2 && b.rank() == 1 && x.dim(-1) == w.dim(1) && b.dim(0) == w.dim(0), errc::shape,
+          "linear", "needs x (...,I), weight (O,I), bias (O), got ", x.dims(), ", ", w.dims(), " and ", b.dims());
+  require(x.type() == w.type() && w.type() == b.type(), errc::shape, "linear", "dtypes must agree, got ",
+          name_of(x.type()), ", ", name_of(w.type()), " and ", name_of(b.type()));
+  auto const flat = packed(x);
+  shape const in{x.dims().rows(), w.dim(1)};
+  shape const out{x.dims().rows(), w.dim(0)};
+  tensor<B> y(x.dims().with(-1, w.dim(0)), x.type());
+  view const rows = y.write().reshape(out);
+  B::copy(rows, b.read().expand(out), false);
+  B::matmul({rows, true}, flat.read().reshape(in), w.read().transpose(0, 1), 1.0);
+  return recorded<B>("linear", std::move(y), {&x, &w, &b},
+                     [in, out, flat, w = w.detach()](tensor<B> const& dy, gradients<B>& dx) {
+                       auto const dense = packed(dy);
+                       auto const g = dense.read().reshape(out);
+                       if (auto d = dx.into(0); d.wanted()) B::matmul({d.out.reshape(in), d.accumulate}, g, w.read(), 1.0);
+                       if (dx.wants(1)) B::matmul(dx.into(1), g.transpose(0, 1), flat.read().reshape(in), 1.0);
+                       if (auto d = dx.into(2); d.wanted())
+                         B::reduce_sum({d.out.reshape({1, out[1]}), d.accumulate}, g, 1.0);
+                     });
+}
+
+}  // namespace ouro

@@ -1,0 +1,128 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// What an operation sees of a tape: it hands over its result, its inputs and its vector-Jacobian product.
+//
+// Convention of every gradient: the first contribution to an input's gradient assigns, later ones add. An input that
+// no tape watches is not wanted and its work is skipped.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <ouro/concepts/backend.hpp>
+#include <ouro/tensor/tensor.hpp>
+
+namespace ouro {
+
+/// The gradient of one recorded value: absent until something contributes to it.
+template <class B>
+struct gradient_slot {
+  tensor<B> value;
+  shape dims;
+  dtype type = dtype::f32;
+};
+
+template <class B>
+class gradients;
+
+/// A recorded vector-Jacobian product.
+template <class B>
+struct backward_step {
+  virtual ~backward_step() = default;
+  virtual void operator()(tensor<B> const& dy, gradients<B>& dx) const = 0;
+};
+
+/// The face of a tape that operations know (autodiff/tape.hpp implements it).
+template <class B>
+class recorder {
+ public:
+  virtual ~recorder() = default;
+  [[nodiscard]] virtual bool open() const = 0;
+  virtual std::int64_t record(char const* name, tensor<B> const& y, std::vector<std::int64_t> inputs,
+                              std::unique_ptr<backward_step<B>> step) = 0;
+  virtual gradient_slot<B>& slot(std::int64_t node) = 0;
+};
+
+/// Where a vector-Jacobian product puts its results; inputs are numbered as they were recorded.
+template <class B>
+class gradients {
+ public:
+  gradients(recorder<B>& tape, std::vector<std::int64_t> const& nodes) : tape_(tape), nodes_(nodes) {}
+
+  [[nodiscard]] bool wants(std::size_t input) const { return nodes_[input] >= 0; }
+
+  /// The buffer of an input's gradient, in the input's shape; not wanted if nobody watches the input.
+  [[nodiscard]] destination into(std::size_t input) {
+    if (!wants(input)) return {};
+    auto& slot = tape_.slot(nodes_[input]);
+    bool const fresh = slot.value.empty();
+    if (fresh) {
+      slot.value = tensor<B>(slot.dims, slot.type);
+    } else if (!slot.value.unique() || !slot.value.contiguous()) {
+      slot.value = slot.value.copy();
+    }
+    return {slot.value.write(), !fresh};
+  }
+  /// The same, filled with zeros if it was absent: for operations that touch only a part of it.
+  [[nodiscard]] view into_zeroed(std::size_t input) {
+    auto const d = into(input);
+    if (d.wanted() && !d.accumulate) B::fill(d.out, 0.0);
+    return d.out;
+  }
+  /// Contributes a whole tensor, without a copy when it is the first.
+  void give(std::size_t input, tensor<B> const& g) {
+    if (!wants(input)) return;
+    auto& slot = tape_.slot(nodes_[input]);
+    if (slot.value.empty()) {
+      slot.value = g.detach();
+    } else {
+      B::scale(into(input), g.read(), 1.0);
+    }
+  }
+
+ private:
+  recorder<B>& tape_;
+  std::vector<std::int64_t> const& nodes_;
+};
+
+/// Records `y = op(inputs…)` with its vector-Jacobian product `backward(dy, dx)` on the tape that watches the inputs.
+/// Costs nothing but the closure when none is watched. Errors: inputs watched by two different tapes.
+template <class B, class F>
+tensor<B> recorded(char const* name, tensor<B> y, tensor<B> const* const* inputs, std::size_t count, F&& backward) {
+  std::shared_ptr<recorder<B>> tape;
+  std::vector<std::int64_t> nodes(count, -1);
+  for (std::size_t i = 0; i < count; ++i) {
+    auto [watcher, node] = inputs[i]->origin();
+    if (watcher == nullptr || !watcher->open()) continue;
+    require(tape == nullptr || tape == watcher, errc::argument, name, "operands are watched by two different tapes");
+    tape = std::move(watcher);
+    nodes[i] = node;
+  }
+  if (tape == nullptr) return y;
+
+  struct step final : backward_step<B> {
+    explicit step(F&& f) : run(std::forward<F>(f)) {}
+    void operator()(tensor<B> const& dy, gradients<B>& dx) const override { run(dy, dx); }
+    std::decay_t<F> run;
+  };
+  auto const node = tape->record(name, y, std::move(nodes), std::make_unique<step>(std::forward<F>(backward)));
+  y.set_origin(std::move(tape), node);
+  return y;
+}
+
+template <class B, class F>
+tensor<B> recorded(char const* name, tensor<B> y, std::initializer_list<tensor<B> const*> inputs, F&& backward) {
+  return recorded(name, std::move(y), inputs.begin(), inputs.size(), std::forward<F>(backward));
+}
+
+/// The tensor itself if its memory is contiguous, else a contiguous copy; unwatched, for kernels.
+template <class B>
+tensor<B> packed(tensor<B> const& x) {
+  return x.contiguous() ? x.detach() : x.copy();
+}
+
+}  // namespace ouro

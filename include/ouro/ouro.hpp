@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The whole library, for users. Never included inside it.
+#pragma once
+
+#include <ouro/actor/byte_actor.hpp>
+#include <ouro/autodiff/gradient_check.hpp>
+#include <ouro/autodiff/settle.hpp>
+#include <ouro/autodiff/tape.hpp>
+#include <ouro/brain/state_brain.hpp>
+#include <ouro/concepts/actor.hpp>
+#include <ouro/concepts/backend.hpp>
+#include <ouro/concepts/brain.hpp>
+#include <ouro/concepts/hippocampus.hpp>
+#include <ouro/concepts/hypothalamus.hpp>
+#include <ouro/concepts/sensor.hpp>
+#include <ouro/concepts/sequence_mixer.hpp>
+#include <ouro/hippocampus/hippocampus.hpp>
+#include <ouro/hypothalamus/hypothalamus.hpp>
+#include <ouro/meta/module.hpp>
+#include <ouro/nn/context.hpp>
+#include <ouro/nn/exchange.hpp>
+#include <ouro/nn/genesis.hpp>
+#include <ouro/nn/hormone_layer.hpp>
+#include <ouro/nn/hormone_receptor.hpp>
+#include <ouro/nn/layer_norm.hpp>
+#include <ouro/nn/linear.hpp>
+#include <ouro/nn/mixers/attention.hpp>
+#include <ouro/nn/module.hpp>
+#include <ouro/nn/sequential.hpp>
+#include <ouro/nn/state_transformer.hpp>
+#include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/batch_norm.hpp>
+#include <ouro/ops/cross_entropy.hpp>
+#include <ouro/ops/dropout.hpp>
+#include <ouro/ops/exp.hpp>
+#include <ouro/ops/gather_sum.hpp>
+#include <ouro/ops/gelu.hpp>
+#include <ouro/ops/map.hpp>
+#include <ouro/ops/matmul.hpp>
+#include <ouro/ops/movement.hpp>
+#include <ouro/ops/noise.hpp>
+#include <ouro/ops/normalize_rows.hpp>
+#include <ouro/ops/record.hpp>
+#include <ouro/ops/reduce.hpp>
+#include <ouro/ops/scaled_dot_product_attention.hpp>
+#include <ouro/ops/sigmoid.hpp>
+#include <ouro/ops/silu.hpp>
+#include <ouro/ops/softmax.hpp>
+#include <ouro/ops/square.hpp>
+#include <ouro/ops/square_root.hpp>
+#include <ouro/ops/tanh.hpp>
+#include <ouro/ops/unit.hpp>
+#include <ouro/sensor/byte_sensor.hpp>
+#include <ouro/sensor/patches.hpp>
+#include <ouro/system/config.hpp>
+#include <ouro/system/gridman.hpp>
+#include <ouro/system/rhythm.hpp>
+#include <ouro/system/state.hpp>
+#include <ouro/system/system.hpp>
+#include <ouro/tensor/dtype.hpp>
+#include <ouro/tensor/error.hpp>
+#include <ouro/tensor/host_memory.hpp>
+#include <ouro/tensor/random.hpp>
+#include <ouro/tensor/shape.hpp>
+#include <ouro/tensor/tensor.hpp>
+#include <ouro/tensor/view.hpp>
+
+#include <ouro/backend/reference.hpp>

@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Gridman: the reference assembly of the five components.
+#pragma once
+
+#include <cmath>
+
+#include <ouro/actor/byte_actor.hpp>
+#include <ouro/brain/state_brain.hpp>
+#include <ouro/hippocampus/hippocampus.hpp>
+#include <ouro/hypothalamus/hypothalamus.hpp>
+#include <ouro/sensor/byte_sensor.hpp>
+#include <ouro/system/config.hpp>
+#include <ouro/system/system.hpp>
+
+namespace ouro {
+
+/// A system that reads and writes bytes. `Mixer` moves information between rows in Sensor and Brain.
+template <Backend B, template <class> class MixerOf = attention>
+struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>>, byte_actor<B>, hypothalamus<B>,
+                        hippocampus<B>> {
+  using base = system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>>, byte_actor<B>, hypothalamus<B>,
+                      hippocampus<B>>;
+  static_assert(check_sequence_mixer<MixerOf<B>, context<B>, tensor<B>>());
+
+  /// A newborn network. Errors: the first rule of the configuration that is broken, before anything is allocated.
+  explicit gridman(gridman_config const& c, seed s = {}, dtype type = dtype::f32) : config_(c), type_(type) {
+    c.validate();
+    genesis<B> g(s, type);
+    this->sensor = {g, c.width, c.heads, c.sensor_layers, c.patch, c.state_rows};
+    this->brain = {g, c.width, c.heads, c.brain_layers, c.state_rows};
+    this->actor = {g, c.width, c.heads, c.actor_layers, c.patch, c.anchors, c.ignored_bytes_as_zero};
+    this->hypothalamus = {g, c.width};
+    this->hippocampus = {g, c.width, c.heads, c.sleep_noise};
+    this->rhythm = {c.wake, c.sleep, c.oscillator_noise};
+  }
+
+  [[nodiscard]] gridman_config const& config() const { return config_; }
+  [[nodiscard]] dtype type() const { return type_; }
+
+  /// The state a life begins with: Mem, State, hormone and self 0, no thought, the oscillator anywhere on its circle.
+  [[nodiscard]] state<B> newborn(seed s, std::int64_t lanes = 1) const {
+    require(lanes >= 1, errc::argument, "newborn", "lanes must be at least 1, got ", lanes);
+    auto const& c = config_;
+    state<B> n;
+    n.random = random_stream(s);
+    auto const draw = n.random.next();
+    std::vector<double> phase;
+    for (std::int64_t b = 0; b < lanes; ++b) {
+      double const angle = 6.283185307179586476925 * draw.uniform(static_cast<std::uint64_t>(b));
+      phase.push_back(std::cos(angle));
+      phase.push_back(std::sin(angle));
+    }
+    n.oscillator = tensor<B>::from(phase, {lanes, 2}, type_);
+    n.mem = tensor<B>::zeros({lanes, c.memory_rows, c.width}, type_);
+    n.working = tensor<B>::zeros({lanes, c.state_rows, c.width}, type_);
+    n.hormone = tensor<B>::zeros({lanes, 1, c.width / 4}, type_);
+    n.self = tensor<B>::zeros({lanes, 1, c.width}, type_);
+    return n;
+  }
+
+ private:
+  gridman_config config_;
+  dtype type_;
+};
+
+}  // namespace ouro

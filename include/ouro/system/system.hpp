@@ -1,0 +1,124 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The dynamical system 𝒜 : X × S × 𝒟 → S × 𝒟 × Y: five components, and the two steps they make together. Both are pure
+// functions of model and state; with a tape they are differentiable.
+#pragma once
+
+#include <utility>
+
+#include <ouro/concepts/actor.hpp>
+#include <ouro/concepts/brain.hpp>
+#include <ouro/concepts/hippocampus.hpp>
+#include <ouro/concepts/hypothalamus.hpp>
+#include <ouro/concepts/sensor.hpp>
+#include <ouro/nn/context.hpp>
+#include <ouro/nn/exchange.hpp>
+#include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/movement.hpp>
+#include <ouro/ops/square.hpp>
+#include <ouro/system/rhythm.hpp>
+#include <ouro/system/state.hpp>
+
+namespace ouro {
+
+template <class B, class SensorType, class BrainType, class ActorType, class HypothalamusType, class HippocampusType>
+struct system {
+  static_assert(check_sensor<SensorType, B>() && check_brain<BrainType, B>() && check_actor<ActorType, B>() &&
+                check_hypothalamus<HypothalamusType, B>() && check_hippocampus<HippocampusType, B>());
+  using backend = B;
+  using input_type = typename SensorType::input_type;
+  using target_type = typename ActorType::target_type;
+
+  SensorType sensor;
+  BrainType brain;
+  ActorType actor;
+  HypothalamusType hypothalamus;
+  HippocampusType hippocampus;
+  ouro::rhythm rhythm;
+  OURO_MODULE(system, sensor, brain, actor, hypothalamus, hippocampus, rhythm);
+};
+
+/// What a wake step leaves behind.
+template <class B>
+struct wake_result {
+  ouro::state<B> state;
+  impression<B> seen;
+};
+
+namespace detail {
+template <class System, class B>
+void advance(System const& model, state<B>& s) {
+  s.oscillator = model.rhythm.advance(s.oscillator, s.random);
+  ++s.clock;
+}
+}  // namespace detail
+
+/// One step awake: the state after it, and the impression the Actor acts on.
+template <class System, class B>
+wake_result<B> wake(System const& model, context<B>& cx, state<B> s, typename System::input_type const& x) {
+  detail::advance(model, s);
+  s.hormone = model.hypothalamus(cx, s.working, s.oscillator, s.hormone);
+  state_view<B> const now{s.mem, s.working, s.self};
+  auto const disturbance = model.sensor(cx, x, now, s.hormone);
+  auto r = model.brain(cx, disturbance, now, s.hormone);
+  impression<B> seen{r.thought, {}, s.hormone, r.predicted_loss};
+  if (s.thought) seen.before = slice(*s.thought, 1, s.thought->dim(1) - 1, 1);
+  s.working = std::move(r.working);
+  s.self = std::move(r.self);
+  s.thought = std::move(r.thought);
+  return {std::move(s), std::move(seen)};
+}
+
+/// One step asleep: a dream moves the state on, then Mem and State exchange what they hold.
+template <class System, class B>
+state<B> sleep(System const& model, context<B>& cx, state<B> s) {
+  detail::advance(model, s);
+  auto const dream = model.hippocampus.inception(cx, s.mem, s.working, s.oscillator, s.random);
+  cx.see("dream", dream);
+  s.hormone = model.hypothalamus(cx, dream, s.oscillator, s.hormone);
+  state_view<B> const now{s.mem, s.working, s.self};
+  auto r = model.brain.dream(cx, dream, now, s.hormone);
+  auto e = model.hippocampus.consolidate(cx, s.mem, r.working, s.random);
+  s.self = std::move(r.self);
+  s.thought = std::move(r.working);
+  s.mem = std::move(e.mem);
+  s.working = std::move(e.working);
+  return s;
+}
+
+/// The same outside training.
+template <class System, class B>
+wake_result<B> wake(System const& model, state<B> s, typename System::input_type const& x) {
+  context<B> cx;
+  return wake(model, cx, std::move(s), x);
+}
+template <class System, class B>
+state<B> sleep(System const& model, state<B> s) {
+  context<B> cx;
+  return sleep(model, cx, std::move(s));
+}
+
+/// A step's loss and its parts. Nothing counts in the target: live is 0 and the tensors are absent.
+template <class B>
+struct step_loss {
+  tensor<B> total;      // (1)
+  tensor<B> task;       // (1) the Actor's
+  tensor<B> predicted;  // (1) the Brain's guess, if it makes one
+  std::int64_t live = 0;
+};
+
+/// L = (p/√2 − √2·c)² + ½p² for the Actor's loss c and the Brain's guess p of it; L = c without a guess.
+template <class System, class B>
+step_loss<B> loss(System const& model, context<B>& cx, impression<B> const& seen,
+                  typename System::input_type const& x, typename System::target_type const& target) {
+  auto const c = model.actor.loss(cx, seen, x, target);
+  if (c.live == 0) return {};
+  auto const& p = seen.predicted_loss;
+  if (p.empty()) return {c.value, c.value, {}, c.live};
+  auto const root = 1.41421356237309504880;
+  auto const total = square(scale(p, 1.0 / root) - scale(c.value, root)) + scale(square(p), 0.5);
+  return {total, c.value, p, c.live};
+}
+
+}  // namespace ouro

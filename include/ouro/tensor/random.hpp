@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as
+// 1, 2, 3", SC 2011). The i-th number of a draw depends only on the draw's key and i, so every backend and any number
+// of threads give the same bits.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+namespace ouro {
+
+/// A seed, spelled out where a bare integer would say nothing.
+struct seed {
+  std::uint64_t value = 0;
+};
+
+struct philox {
+  using block = std::array<std::uint32_t, 4>;
+
+  /// Four random words for a 128-bit counter under a 64-bit key.
+  static constexpr block words(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low) {
+    auto k0 = static_cast<std::uint32_t>(key);
+    auto k1 = static_cast<std::uint32_t>(key >> 32U);
+    block c = {static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32U),
+               static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32U)};
+    for (int round = 0; round < 10; ++round) {
+      std::uint64_t const p0 = 0xD2511F53ULL * c[0];
+      std::uint64_t const p1 = 0xCD9E8D57ULL * c[2];
+      c = {static_cast<std::uint32_t>(p1 >> 32U) ^ c[1] ^ k0, static_cast<std::uint32_t>(p1),
+           static_cast<std::uint32_t>(p0 >> 32U) ^ c[3] ^ k1, static_cast<std::uint32_t>(p0)};
+      k0 += 0x9E3779B9U;
+      k1 += 0xBB67AE85U;
+    }
+    return c;
+  }
+};
+
+/// One draw: an endless numbered sequence of random numbers, fixed by two words. A value; cheap to copy.
+struct random_draw {
+  std::uint64_t key = 0;
+  std::uint64_t site = 0;
+
+  [[nodiscard]] constexpr std::uint32_t word(std::uint64_t i) const { return philox::words(key, site, i / 4)[i % 4]; }
+  /// Uniform in the open interval (0, 1), 32 bits.
+  [[nodiscard]] constexpr double uniform(std::uint64_t i) const { return (word(i) + 0.5) * 0x1p-32; }
+  /// Standard normal by Box and Muller; numbers 2i and 2i + 1 share a pair of words.
+  [[nodiscard]] double normal(std::uint64_t i) const {
+    std::uint64_t const pair = i & ~std::uint64_t{1};
+    double const radius = std::sqrt(-2.0 * std::log(uniform(pair)));
+    double const angle = 6.283185307179586 * uniform(pair + 1);
+    return radius * (i == pair ? std::cos(angle) : std::sin(angle));
+  }
+};
+
+/// A source of draws: the key says whose numbers these are, the counter how many draws were made. This is the part of
+/// a state that makes its noise reproducible; saving it and going on continues the same sequence.
+struct random_stream {
+  std::uint64_t key = 0;
+  std::uint64_t counter = 0;
+
+  constexpr random_stream() = default;
+  constexpr explicit random_stream(seed s) : key(s.value) {}
+  constexpr random_draw next() { return {key, counter++}; }
+  friend constexpr bool operator==(random_stream const&, random_stream const&) = default;
+};
+
+}  // namespace ouro

@@ -1,0 +1,157 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The value everything is made of: shape, dtype and shared storage. Copying a tensor shares its storage; writing
+// through one that is shared copies first, so a copy never changes behind its owner's back.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <ouro/tensor/view.hpp>
+
+namespace ouro {
+
+template <class B>
+class recorder;  // ops/record.hpp: what a tape looks like from below
+
+namespace detail {
+
+/// Memory of one backend, and the tape (if any) that watches it as a leaf.
+template <class B>
+struct storage {
+  explicit storage(std::int64_t n) : bytes(n), memory(B::allocate(static_cast<std::size_t>(n))) {}
+  storage(storage const&) = delete;
+  storage& operator=(storage const&) = delete;
+  ~storage() { B::deallocate(memory, static_cast<std::size_t>(bytes)); }
+
+  std::int64_t bytes;
+  void* memory;
+  std::shared_ptr<recorder<B>> watcher;
+  std::int64_t leaf = -1;
+};
+
+}  // namespace detail
+
+template <class B>
+class tensor {
+ public:
+  using backend = B;
+
+  /// The absent tensor: no storage, rank 0, `empty()`.
+  tensor() = default;
+  /// Uninitialised memory for `dims`; every extent must be at least 0.
+  explicit tensor(shape const& dims, dtype type = dtype::f32) : type_(type), dims_(dims), steps_(dims.strides()) {
+    for (int i = 0; i < dims.rank(); ++i)
+      require(dims[i] >= 0, errc::shape, "tensor", "extents must not be negative, got ", dims);
+    storage_ = std::make_shared<detail::storage<B>>(dims.size() * size_of(type));
+  }
+
+  static tensor full(shape const& dims, dtype type, double value) {
+    tensor t(dims, type);
+    B::fill(t.write(), value);
+    return t;
+  }
+  static tensor zeros(shape const& dims, dtype type = dtype::f32) { return full(dims, type, 0.0); }
+  /// Copies host values in, converting to `type`.
+  template <class T>
+  static tensor from(std::vector<T> const& values, shape const& dims, dtype type = dtype_of<T>) {
+    require(static_cast<std::int64_t>(values.size()) == dims.size(), errc::shape, "tensor::from", "needs ", dims.size(),
+            " values for shape ", dims, ", got ", values.size());
+    tensor t(dims, type);
+    B::upload(t.write(), const_view(values.data(), dtype_of<T>, dims));
+    return t;
+  }
+
+  [[nodiscard]] bool empty() const { return storage_ == nullptr; }
+  explicit operator bool() const { return !empty(); }
+  [[nodiscard]] shape const& dims() const { return dims_; }
+  [[nodiscard]] std::int64_t dim(int axis) const { return dims_[axis]; }
+  [[nodiscard]] int rank() const { return dims_.rank(); }
+  [[nodiscard]] std::int64_t size() const { return empty() ? 0 : dims_.size(); }
+  [[nodiscard]] dtype type() const { return type_; }
+  [[nodiscard]] bool contiguous() const { return read().contiguous(); }
+
+  /// The elements, for reading.
+  [[nodiscard]] const_view read() const {
+    return const_view(storage_ ? storage_->memory : nullptr, type_, dims_, steps_).offset(start_);
+  }
+  /// The elements, for writing: unshares the storage first.
+  [[nodiscard]] view write() {
+    if (storage_ && storage_.use_count() > 1) *this = copy();
+    return view(storage_ ? storage_->memory : nullptr, type_, dims_, steps_).offset(start_);
+  }
+  /// True when no other tensor can see a write through this one.
+  [[nodiscard]] bool unique() const { return storage_.use_count() == 1; }
+
+  /// A contiguous, unwatched tensor with the same values in storage of its own, in another dtype if asked.
+  [[nodiscard]] tensor copy(dtype type) const {
+    if (empty()) return {};
+    tensor t(dims_, type);
+    B::copy(t.write(), read(), false);
+    return t;
+  }
+  [[nodiscard]] tensor copy() const { return copy(type_); }
+
+  /// The same values, seen by no tape.
+  [[nodiscard]] tensor detach() const {
+    tensor t = *this;
+    t.node_ = unwatched;
+    t.tape_ = nullptr;
+    return t;
+  }
+
+  /// The values in row-major order on the host, converted to T.
+  template <class T>
+  [[nodiscard]] std::vector<T> values() const {
+    std::vector<T> host(static_cast<std::size_t>(size()));
+    if (!host.empty()) B::download(view(host.data(), dtype_of<T>, dims_), read());
+    return host;
+  }
+  /// The value of a tensor with one element.
+  [[nodiscard]] double item() const {
+    require(size() == 1, errc::shape, "item", "needs one element, got shape ", dims_);
+    return values<double>()[0];
+  }
+
+  /// The same storage seen under another shape, strides and offset: for the movement operations of ops/.
+  [[nodiscard]] tensor alias(const_view const& v) const {
+    tensor t = detach();
+    t.start_ += (static_cast<char const*>(v.data) - static_cast<char const*>(read().data)) / size_of(type_);
+    t.dims_ = v.dims;
+    t.steps_ = v.steps;
+    return t;
+  }
+
+  /// The tape and node that produced this value, or that watch it as a leaf; used by ops/record.hpp.
+  [[nodiscard]] std::pair<std::shared_ptr<recorder<B>>, std::int64_t> origin() const {
+    if (node_ >= 0) return {tape_, node_};
+    if (node_ == inherited && storage_ && storage_->watcher) return {storage_->watcher, storage_->leaf};
+    return {nullptr, unwatched};
+  }
+  void set_origin(std::shared_ptr<recorder<B>> tape, std::int64_t node) {
+    tape_ = std::move(tape);
+    node_ = node;
+  }
+  /// Marks (or, with nullptr, unmarks) the storage itself as a leaf of a tape.
+  void watch(std::shared_ptr<recorder<B>> tape, std::int64_t leaf) const {
+    storage_->watcher = std::move(tape);
+    storage_->leaf = leaf;
+  }
+
+ private:
+  static constexpr std::int64_t unwatched = -1;
+  static constexpr std::int64_t inherited = -2;
+
+  std::shared_ptr<detail::storage<B>> storage_;
+  std::shared_ptr<recorder<B>> tape_;
+  std::int64_t node_ = inherited;
+  std::int64_t start_ = 0;
+  dtype type_ = dtype::f32;
+  shape dims_;
+  shape steps_;
+};
+
+}  // namespace ouro
