@@ -18,6 +18,10 @@
 #include <ouro/concepts/sequence_mixer.hpp>
 #include <ouro/hippocampus/hippocampus.hpp>
 #include <ouro/hypothalamus/hypothalamus.hpp>
+#include <ouro/io/archive.hpp>
+#include <ouro/io/file.hpp>
+#include <ouro/io/json.hpp>
+#include <ouro/io/safetensors.hpp>
 #include <ouro/meta/module.hpp>
 #include <ouro/nn/context.hpp>
 #include <ouro/nn/exchange.hpp>
@@ -66,5 +70,7 @@
 #include <ouro/tensor/shape.hpp>
 #include <ouro/tensor/tensor.hpp>
 #include <ouro/tensor/view.hpp>
+#include <ouro/train/adamw.hpp>
+#include <ouro/train/trainer.hpp>
 
 #include <ouro/backend/reference.hpp>

@@ -1,0 +1,132 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Whole files on POSIX, with errors that name them; writes that survive a crash; a lock that dies with its process.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <ouro/tensor/error.hpp>
+
+namespace ouro {
+
+namespace detail {
+[[noreturn]] inline void file_error(char const* what, std::string const& path) {
+  fail(errc::storage, "file", "cannot ", what, " ", path, ": ", std::strerror(errno));
+}
+
+/// A file descriptor that closes itself.
+class descriptor {
+ public:
+  descriptor(std::string const& path, int flags, char const* what, ::mode_t mode = 0644) {
+    do fd_ = ::open(path.c_str(), flags | O_CLOEXEC, mode);
+    while (fd_ < 0 && errno == EINTR);
+    if (fd_ < 0) file_error(what, path);
+  }
+  descriptor(descriptor const&) = delete;
+  descriptor& operator=(descriptor const&) = delete;
+  ~descriptor() { ::close(fd_); }
+  [[nodiscard]] int get() const { return fd_; }
+
+ private:
+  int fd_ = -1;
+};
+}  // namespace detail
+
+/// The bytes of a regular file. Errors (storage): it cannot be read, or is not a regular file.
+inline std::string read_file(std::string const& path) {
+  detail::descriptor const file(path, O_RDONLY, "open");
+  struct ::stat info {};
+  if (::fstat(file.get(), &info) != 0) detail::file_error("inspect", path);
+  require(S_ISREG(info.st_mode), errc::storage, "file", path, " is not a regular file");
+  std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    auto const n = ::read(file.get(), bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) detail::file_error("read", path);
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  bytes.resize(done);
+  return bytes;
+}
+
+/// Makes the entries of a folder durable.
+inline void sync_directory(std::string const& path) {
+  detail::descriptor const folder(path, O_RDONLY | O_DIRECTORY, "open folder");
+  if (::fsync(folder.get()) != 0) detail::file_error("sync folder", path);
+}
+
+inline std::string parent_of(std::string const& path) {
+  auto const slash = path.find_last_of('/');
+  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// Replaces a file so that after any crash either the old or the new bytes are there, whole. Errors (storage): the
+/// old file is as it was, and nothing is left behind.
+inline void write_file_durably(std::string const& path, std::string_view bytes) {
+  std::string const fresh = path + ".tmp-" + std::to_string(::getpid());
+  try {
+    detail::descriptor const file(fresh, O_WRONLY | O_CREAT | O_TRUNC, "create");
+    while (!bytes.empty()) {
+      auto const n = ::write(file.get(), bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) detail::file_error("write", fresh);
+      bytes.remove_prefix(static_cast<std::size_t>(n));
+    }
+    if (::fsync(file.get()) != 0) detail::file_error("sync", fresh);
+    if (::rename(fresh.c_str(), path.c_str()) != 0) detail::file_error("rename to", path);
+  } catch (error const&) {
+    ::unlink(fresh.c_str());
+    throw;
+  }
+  sync_directory(parent_of(path));
+}
+
+/// Makes a folder; one that exists already is an error (storage).
+inline void make_directory(std::string const& path) {
+  if (::mkdir(path.c_str(), 0755) != 0) detail::file_error("make folder", path);
+  sync_directory(parent_of(path));
+}
+
+[[nodiscard]] inline bool exists(std::string const& path) { return ::access(path.c_str(), F_OK) == 0; }
+
+/// Holds an exclusive lock on a file for as long as it lives; the lock of a dead process is no obstacle.
+class file_lock {
+ public:
+  /// Errors (storage): another process holds it.
+  explicit file_lock(std::string const& path) {
+    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd_ < 0) detail::file_error("open", path);
+    int result = 0;
+    do result = ::flock(fd_, LOCK_EX | LOCK_NB);
+    while (result != 0 && errno == EINTR);
+    if (result == 0) return;
+    bool const busy = errno == EWOULDBLOCK;
+    ::close(fd_);
+    if (busy) fail(errc::storage, "file", path, " is in use by another process");
+    detail::file_error("lock", path);
+  }
+  file_lock(file_lock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  file_lock(file_lock const&) = delete;
+  file_lock& operator=(file_lock const&) = delete;
+  file_lock& operator=(file_lock&&) = delete;
+  ~file_lock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+
+ private:
+  int fd_ = -1;
+};
+
+}  // namespace ouro

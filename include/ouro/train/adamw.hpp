@@ -1,0 +1,104 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// AdamW over the flat list of a module's parameters, with clipping by the global norm.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include <ouro/autodiff/tape.hpp>
+#include <ouro/nn/module.hpp>
+
+namespace ouro {
+
+/// Settings of AdamW (Loshchilov & Hutter, 2019) and of its schedule.
+struct adamw {
+  double learning_rate = 3e-4;  ///< the peak
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0.01;
+  double clip = 1.0;            ///< the largest global gradient norm; 0 = no clipping
+  std::int64_t warmup = 1000;   ///< updates of linear warm-up
+  std::int64_t total = 0;       ///< updates until the cosine reaches zero; 0 = constant after warm-up
+
+  /// The learning rate of update u = 0, 1, …: u/w below the warm-up w, else ½(1 + cos(π(u − w)/(U − w))), times the
+  /// peak; without a total U the peak itself.
+  [[nodiscard]] double rate(std::int64_t u) const {
+    if (u < warmup) return learning_rate * static_cast<double>(u) / static_cast<double>(warmup);
+    if (total <= 0) return learning_rate;
+    if (u >= total) return 0;
+    double const part = static_cast<double>(u - warmup) / static_cast<double>(total - warmup);
+    return learning_rate * 0.5 * (1 + std::cos(3.14159265358979323846 * part));
+  }
+};
+
+/// The moments of one parameter, and how many gradients it has had: bias correction counts its own.
+template <class B>
+struct moments {
+  tensor<B> first;
+  tensor<B> second;
+  std::int64_t steps = 0;
+};
+
+/// The parameters of a module in order, each with the gradient a tape found for it (absent ones stay absent).
+template <class B>
+struct gradient_list {
+  std::vector<tensor<B>> values;
+  double norm = 0;  ///< the global 2-norm; finite exactly when every gradient is
+};
+
+/// Watches every parameter of a module.
+template <class B, class Module>
+void watch(tape<B>& t, Module const& module) {
+  for (auto const& f : fields(module))
+    if (f.kind == field_kind::parameter) t.watch(*f.value);
+}
+
+template <class B, class Module>
+gradient_list<B> gradients_of(tape<B> const& t, Module const& module) {
+  gradient_list<B> g;
+  double squares = 0;
+  for (auto const& f : fields(module)) {
+    if (f.kind != field_kind::parameter) continue;
+    g.values.push_back(t.gradient(*f.value));
+    if (g.values.back()) squares += B::sum_of_squares(g.values.back().read());
+  }
+  g.norm = std::sqrt(squares);
+  return g;
+}
+
+/// Clips and updates every parameter that has a gradient; a parameter without one neither moves nor decays. No tape may
+/// watch the module any more. `m` grows to the number of parameters on first use.
+template <class B, class Module>
+void update_parameters(Module& module, std::vector<moments<B>>& m, gradient_list<B> const& g, adamw const& rule, double rate) {
+  double const factor = rule.clip > 0 && g.norm > rule.clip ? rule.clip / (g.norm + 1e-6) : 1.0;
+  m.resize(g.values.size());
+  std::size_t i = 0;
+  for (auto const& f : fields(module)) {
+    if (f.kind != field_kind::parameter) continue;
+    auto const& gradient = g.values[i];
+    auto& own = m[i++];
+    if (gradient.empty()) continue;
+    if (own.first.empty()) {
+      own.first = tensor<B>::zeros(f.value->dims(), f.value->type());
+      own.second = tensor<B>::zeros(f.value->dims(), f.value->type());
+    }
+    ++own.steps;
+    auto const t = static_cast<double>(own.steps);
+    auto const dense = packed(gradient);
+    B::adamw(f.value->write(), own.first.write(), own.second.write(), dense.read(),
+             {.learning_rate = rate * f.learning_rate,
+              .beta1 = rule.beta1,
+              .beta2 = rule.beta2,
+              .epsilon = rule.epsilon,
+              .weight_decay = rule.weight_decay * f.decay,
+              .correction1 = 1 - std::pow(rule.beta1, t),
+              .correction2 = 1 - std::pow(rule.beta2, t),
+              .gradient_scale = factor});
+  }
+}
+
+}  // namespace ouro

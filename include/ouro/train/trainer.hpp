@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Learning: an update lives through some wake steps and the sleep before them, goes back through all of it, and moves
+// the weights.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include <ouro/system/system.hpp>
+#include <ouro/train/adamw.hpp>
+
+namespace ouro {
+
+/// What one wake step perceives, and what it should have said.
+template <class System>
+struct lesson {
+  typename System::input_type input;
+  typename System::target_type target;
+};
+
+/// What an update did.
+struct update_report {
+  std::int64_t update = 0;    ///< updates accepted so far, this one included
+  double loss = 0;            ///< mean over the lessons that counted
+  double cross_entropy = 0;   ///< the Actor's loss, nats per byte for bytes; mean over the lessons that counted
+  double predicted = 0;       ///< the Brain's guess of it
+  double gradient_norm = 0;   ///< before clipping
+  double learning_rate = 0;
+  std::int64_t live = 0;      ///< targets that counted
+  bool refused = false;       ///< something was not finite: weights, statistics and state are as before
+};
+
+template <class System>
+class trainer {
+ public:
+  using backend = typename System::backend;
+
+  /// Trains `model`, which must outlive the trainer. `dropout` applies while training.
+  trainer(System& model, adamw rule, double dropout = 0) : model_(model), rule_(rule), dropout_(dropout) {}
+
+  /// One update. The state moves on through every lesson and the sleep between; gradients flow through all of them and
+  /// stop at the state given. Each loss counts 1 / lessons. If anything is not finite, nothing changes.
+  update_report update(state<backend>& life, std::vector<lesson<System>> const& lessons) {
+    require(!lessons.empty(), errc::argument, "trainer", "an update needs at least one lesson");
+    update_report report;
+    auto s = life.detach();
+    context<backend> cx{.training = true, .dropout = dropout_};
+    cx.masks.key = life.random.key ^ 0x6F75726F6472ULL;
+    cx.masks.counter = static_cast<std::uint64_t>(life.clock) << 24U;
+    gradient_list<backend> g;
+    {
+      tape<backend> t;
+      watch(t, model_);
+      tensor<backend> total;
+      std::int64_t counted = 0;
+      for (auto const& l : lessons) {
+        while (model_.rhythm.asleep(s.clock)) s = sleep(model_, cx, std::move(s));
+        auto [next, seen] = wake(model_, cx, std::move(s), l.input);
+        s = std::move(next);
+        auto const step = loss(model_, cx, seen, l.input, l.target);
+        if (step.live == 0) continue;
+        ++counted;
+        report.live += step.live;
+        report.loss += step.total.item();
+        report.cross_entropy += step.task.item();
+        if (step.predicted) report.predicted += step.predicted.item();
+        auto const part = scale(step.total, 1.0 / static_cast<double>(lessons.size()));
+        total = total.empty() ? part : total + part;
+      }
+      if (counted > 0) {
+        auto const n = static_cast<double>(counted);
+        report.loss /= n;
+        report.cross_entropy /= n;
+        report.predicted /= n;
+        if (total.origin().first != nullptr) t.backward(total);
+        g = gradients_of(t, model_);
+      }
+      s = s.detach();
+    }
+    report.gradient_norm = g.norm;
+    report.learning_rate = rule_.rate(updates_);
+    report.refused = !std::isfinite(report.loss) || !std::isfinite(g.norm) || !finite(s);
+    report.update = updates_;
+    if (report.refused) return report;
+    apply_statistics(model_, cx);
+    update_parameters(model_, moments_, g, rule_, report.learning_rate);
+    life = std::move(s);
+    report.update = ++updates_;
+    return report;
+  }
+
+  [[nodiscard]] adamw const& rule() const { return rule_; }
+  [[nodiscard]] adamw& rule() { return rule_; }
+  /// What must be saved beside weights and state for an exact resume.
+  [[nodiscard]] std::vector<moments<backend>>& memory() { return moments_; }
+  [[nodiscard]] std::int64_t& updates() { return updates_; }
+
+ private:
+  static bool finite(state<backend> const& s) {
+    double sum = 0;
+    for (auto const* t : {&s.mem, &s.working, &s.oscillator, &s.hormone, &s.self})
+      sum += backend::sum_of_squares(t->read());
+    if (s.thought) sum += backend::sum_of_squares(s.thought->read());
+    return std::isfinite(sum);
+  }
+
+  System& model_;
+  adamw rule_;
+  double dropout_;
+  std::vector<moments<backend>> moments_;
+  std::int64_t updates_ = 0;
+};
+
+}  // namespace ouro
