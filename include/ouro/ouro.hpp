@@ -73,4 +73,5 @@
 #include <ouro/train/adamw.hpp>
 #include <ouro/train/trainer.hpp>
 
+#include <ouro/backend/cpu.hpp>
 #include <ouro/backend/reference.hpp>

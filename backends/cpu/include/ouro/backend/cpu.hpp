@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The cpu backend: f32 by vector kernels and oneDNN on several threads. Everything else, f64 above all, is the
+// reference's loops with faster products. Needs the library `ouro::cpu`.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include <ouro/backend/reference.hpp>
+
+namespace ouro {
+
+struct cpu : reference {
+  static constexpr std::string_view name() { return "cpu"; }
+
+  static void fill(view v, double value);
+  static void copy(view to, const_view from, bool accumulate);
+  static void scale(destination y, const_view x, double factor);
+  static void map(unary f, view y, const_view x);
+  static void map_gradient(unary f, destination dx, const_view saved, const_view dy);
+  static void combine(binary f, destination c, const_view a, const_view b);
+  static void reduce_sum(destination y, const_view x, double factor);
+  static void matmul(destination c, const_view a, const_view b, double alpha);
+  static void layer_norm(view y, view mean, view rstd, const_view x, const_view w, const_view b, double eps);
+  static void layer_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
+                                  const_view rstd, const_view w, const_view dy);
+  static void attention(view y, view lse, const_view q, const_view k, const_view v, attention_rule const& rule);
+  static void attention_gradient(destination dq, destination dk, destination dv, const_view q, const_view k,
+                                 const_view v, const_view y, const_view lse, const_view dy, attention_rule const& rule);
+  static void cross_entropy(view nll, const_view logits, const_view targets);
+  static void cross_entropy_gradient(destination dlogits, const_view logits, const_view targets, const_view dnll);
+  static void gather_sum(view y, const_view table, const_view index);
+  static void scatter_sum(destination dtable, const_view index, const_view dy);
+  static void batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps);
+  static void batch_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
+                                  const_view variance, const_view w, const_view dy, double eps);
+  static void dropout(destination y, const_view x, double rate, random_draw draw);
+  static void adamw(view p, view m, view v, const_view g, adamw_step const& step);
+  static double sum_of_squares(const_view x);
+};
+
+static_assert(Backend<cpu>);
+
+/// The number of threads: OURO_THREADS from the environment, else one for each processor.
+int cpu_threads();
+/// Sets it for the calls that follow. Results do not depend on timing at any number. Errors: n < 1.
+void set_cpu_threads(int n);
+/// Instruction set, product library and threads, in a line.
+std::string cpu_description();
+
+}  // namespace ouro

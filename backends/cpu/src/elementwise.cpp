@@ -1,0 +1,193 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Elementwise primitives and reductions in f32. What the kernels do not cover goes to the reference.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include <ouro/backend/cpu.hpp>
+#include <ouro/tensor/host_memory.hpp>
+
+#include "kernels.hpp"
+#include "runs.hpp"
+#include "threads.hpp"
+
+namespace ouro {
+namespace {
+
+cpu_kernels::table const& kernels() { return cpu_kernels::best(); }
+
+template <class... Views>
+bool all_f32(Views const&... v) {
+  return ((v.type == dtype::f32) && ...);
+}
+
+}  // namespace
+
+void cpu::fill(view v, double value) {
+  if (!all_f32(v) || !v.contiguous()) return reference::fill(v, value);
+  auto* p = v.as<float>();
+  cpu_threading::parallel(v.size(), 65536, [&](std::int64_t from, std::int64_t to) {
+    std::fill(p + from, p + to, static_cast<float>(value));
+  });
+}
+
+void cpu::copy(view to, const_view from, bool accumulate) {
+  runs const r(to.dims, to.steps, from.steps, from.steps);
+  if (!all_f32(to, from) || to.size() == 0 || r.along(0) != 1 || (accumulate && r.along(1) != 1))
+    return reference::copy(to, from, accumulate);
+  auto* y = to.as<float>();
+  auto const* x = from.as<float>();
+  auto const step = r.along(1);
+  r.for_each([&](std::int64_t i, std::int64_t j, std::int64_t, std::int64_t n) {
+    if (accumulate) kernels().scale(y + i, x + j, 1.0F, n, true);
+    else if (step == 1) std::memcpy(y + i, x + j, static_cast<std::size_t>(n) * sizeof(float));
+    else
+      for (std::int64_t k = 0; k < n; ++k) y[i + k] = x[j + k * step];
+  });
+}
+
+void cpu::scale(destination y, const_view x, double factor) {
+  runs const r(y.out.dims, y.out.steps, x.steps, x.steps);
+  if (!all_f32(y.out, x) || y.out.size() == 0 || r.along(0) != 1 || r.along(1) > 1) return reference::scale(y, x, factor);
+  auto* p = y.out.as<float>();
+  auto const* q = x.as<float>();
+  bool const constant = r.along(1) == 0;
+  r.for_each([&](std::int64_t i, std::int64_t j, std::int64_t, std::int64_t n) {
+    if (!constant) return kernels().scale(p + i, q + j, static_cast<float>(factor), n, y.accumulate);
+    float const value = static_cast<float>(factor) * q[j];
+    for (std::int64_t k = 0; k < n; ++k) p[i + k] = y.accumulate ? p[i + k] + value : value;
+  });
+}
+
+void cpu::map(unary f, view y, const_view x) {
+  runs const r(y.dims, y.steps, x.steps, x.steps);
+  if (!all_f32(y, x) || y.size() == 0 || r.along(0) != 1 || r.along(1) != 1) return reference::map(f, y, x);
+  r.for_each([&](std::int64_t i, std::int64_t j, std::int64_t, std::int64_t n) {
+    kernels().map(static_cast<int>(f), y.as<float>() + i, x.as<float>() + j, n);
+  });
+}
+
+void cpu::map_gradient(unary f, destination dx, const_view saved, const_view dy) {
+  if (!dx.wanted()) return;
+  runs const r(dy.dims, dx.out.steps, saved.steps, dy.steps);
+  if (!all_f32(dx.out, saved, dy) || dy.size() == 0 || r.along(0) != 1 || r.along(1) != 1 || r.along(2) != 1)
+    return reference::map_gradient(f, dx, saved, dy);
+  r.for_each([&](std::int64_t i, std::int64_t j, std::int64_t k, std::int64_t n) {
+    kernels().map_gradient(static_cast<int>(f), dx.out.as<float>() + i, saved.as<float>() + j, dy.as<float>() + k, n,
+                           dx.accumulate);
+  });
+}
+
+void cpu::combine(binary f, destination c, const_view a, const_view b) {
+  runs const r(c.out.dims, c.out.steps, a.steps, b.steps);
+  bool const first_constant = r.along(1) == 0 && r.along(2) == 1;
+  if (first_constant && (f == binary::add || f == binary::multiply)) return combine(f, c, b, a);
+  if (!all_f32(c.out, a, b) || c.out.size() == 0 || r.along(0) != 1 || r.along(1) != 1 || r.along(2) > 1 ||
+      r.along(2) < 0)
+    return reference::combine(f, c, a, b);
+  bool const constant = r.along(2) == 0;
+  r.for_each([&](std::int64_t i, std::int64_t j, std::int64_t k, std::int64_t n) {
+    float* out = c.out.as<float>() + i;
+    float const* x = a.as<float>() + j;
+    float const* y = b.as<float>() + k;
+    if (constant) kernels().combine_scalar(static_cast<int>(f), out, x, *y, n, c.accumulate);
+    else kernels().combine(static_cast<int>(f), out, x, y, n, c.accumulate);
+  });
+}
+
+// Sums over the last axes are dot products along runs; sums over leading or middle axes add whole runs to one row.
+void cpu::reduce_sum(destination y, const_view x, double factor) {
+  shape steps = y.out.steps;
+  bool summed = false;
+  for (int i = 0; i < x.dims.rank(); ++i)
+    if (y.out.dims[i] == 1 && x.dims[i] != 1) {
+      steps[i] = 0;
+      summed = true;
+    }
+  runs const r(x.dims, steps, x.steps, x.steps);
+  if (!all_f32(y.out, x) || !summed || x.size() == 0 || r.along(1) != 1 || !y.out.contiguous() || r.rank > 3)
+    return reference::reduce_sum(y, x, factor);
+  auto const* p = x.as<float>();
+  auto* out = y.out.as<float>();
+  auto const scale = static_cast<float>(factor);
+  std::int64_t const n = r.n[r.rank - 1];
+  if (r.along(0) == 0) {  // the run is summed; what is left must be a plain list of results
+    if (r.rank > 2 || (r.rank == 2 && r.step[0][0] == 0)) return reference::reduce_sum(y, x, factor);
+    std::int64_t const rows = r.rank == 2 ? r.n[0] : 1;
+    cpu_threading::parallel(rows, 16384 / n + 1, [&](std::int64_t from, std::int64_t to) {
+      for (std::int64_t i = from; i < to; ++i) {
+        float const sum = scale * kernels().sum(p + (r.rank == 2 ? i * r.step[1][0] : 0), n);
+        float& at = out[r.rank == 2 ? i * r.step[0][0] : 0];
+        at = y.accumulate ? at + sum : sum;
+      }
+    });
+    return;
+  }
+  // (groups, summed rows, n): each group's rows are added up by columns, which threads share.
+  bool const grouped = r.rank == 3;
+  int const middle = r.rank - 2;
+  if (r.rank < 2 || r.step[0][middle] != 0 || (grouped && r.step[0][0] == 0)) return reference::reduce_sum(y, x, factor);
+  std::int64_t const groups = grouped ? r.n[0] : 1;
+  std::int64_t const rows = r.n[middle];
+  auto block = [&](std::int64_t g, std::int64_t from, std::int64_t to) {
+    float* to_row = out + (grouped ? g * r.step[0][0] : 0);
+    float const* source = p + (grouped ? g * r.step[1][0] : 0);
+    std::vector<float> sum(static_cast<std::size_t>(to - from), 0.0F);
+    for (std::int64_t i = 0; i < rows; ++i)
+      kernels().scale(sum.data(), source + i * r.step[1][middle] + from, 1.0F, to - from, true);
+    kernels().scale(to_row + from, sum.data(), scale, to - from, y.accumulate);
+  };
+  if (groups > 1) {
+    cpu_threading::parallel(groups, 16384 / (rows * n) + 1, [&](std::int64_t from, std::int64_t to) {
+      for (std::int64_t g = from; g < to; ++g) block(g, 0, n);
+    });
+  } else {
+    cpu_threading::parallel(n, std::max<std::int64_t>(16, 16384 / rows + 1),
+                            [&](std::int64_t from, std::int64_t to) { block(0, from, to); });
+  }
+}
+
+double cpu::sum_of_squares(const_view x) {
+  if (!all_f32(x) || !x.contiguous()) return reference::sum_of_squares(x);
+  // Fixed blocks: the order of the sum does not depend on the number of threads.
+  constexpr std::int64_t block = 65536;
+  std::int64_t const blocks = (x.size() + block - 1) / block;
+  std::vector<double> part(static_cast<std::size_t>(blocks), 0.0);
+  cpu_threading::parallel(blocks, 1, [&](std::int64_t from, std::int64_t to) {
+    for (std::int64_t i = from; i < to; ++i)
+      part[static_cast<std::size_t>(i)] =
+          kernels().sum_of_squares(x.as<float>() + i * block, std::min(block, x.size() - i * block));
+  });
+  double sum = 0;
+  for (double p : part) sum += p;
+  return sum;
+}
+
+void cpu::dropout(destination y, const_view x, double rate, random_draw draw) {
+  if (!all_f32(y.out, x)) return reference::dropout(y, x, rate, draw);
+  auto const threshold = static_cast<std::uint32_t>(rate * 0x1p32);
+  auto const keep = static_cast<float>(1.0 / (1.0 - rate));
+  std::int64_t const fours = (x.size() + 3) / 4;
+  cpu_threading::parallel(fours, 2048, [&](std::int64_t from, std::int64_t to) {
+    std::int64_t const start = from * 4;
+    kernels().dropout(y.out.as<float>() + start, x.as<float>() + start, keep, threshold, draw.key, draw.site,
+                      static_cast<std::uint64_t>(start), std::min(to * 4, x.size()) - start, y.accumulate);
+  });
+}
+
+void cpu::adamw(view p, view m, view v, const_view g, adamw_step const& s) {
+  if (!all_f32(p, m, v, g)) return reference::adamw(p, m, v, g, s);
+  auto f = [](double value) { return static_cast<float>(value); };
+  cpu_kernels::adamw_numbers const numbers{f(s.beta1), f(1 - s.beta1), f(s.beta2), f(1 - s.beta2), f(s.gradient_scale),
+                                           f(s.correction1), f(s.correction2), f(s.epsilon),
+                                           f(s.learning_rate * s.weight_decay), f(s.learning_rate)};
+  cpu_threading::parallel(p.size(), 16384, [&](std::int64_t from, std::int64_t to) {
+    kernels().adamw(p.as<float>() + from, m.as<float>() + from, v.as<float>() + from, g.as<float>() + from, numbers,
+                    to - from);
+  });
+}
+
+}  // namespace ouro

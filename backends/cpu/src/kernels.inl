@@ -1,0 +1,319 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The f32 kernels: branch-free loops that a compiler turns into vectors. Sums run in `lanes` partial sums, so that no
+// reassociation of floating point is asked of it and the result does not depend on the instruction set's width.
+//
+// The polynomials are minimax fits by mpmath's chebyfit at 40 digits: exp(r) = 1 + r + r²·q(r) on ±ln2/2 (error 8e-9),
+// tanh(x)/x − 1 = z·p(z), z = x² ≤ 0.4 (2e-9), erf(x)/x = p(x²), x ≤ 1 (3e-11), erfc(x)·exp(x²) = p(1/x), x ≥ 1 (3e-8).
+#include "kernels.hpp"
+
+namespace ouro::cpu_kernels {
+namespace {
+
+constexpr int lanes = 16;
+
+inline float select(bool c, float a, float b) { return c ? a : b; }
+
+inline float exp1(float x) {
+  float const low = select(x < -104.0F, -104.0F, x);
+  float const c = select(low > 89.0F, 89.0F, low);  // a NaN passes through both
+  float const shifted = c * 1.44269504F + 12582912.0F;
+  float const n = shifted - 12582912.0F;
+  float const r = (c - n * 0.693359375F) + n * 2.12194440e-4F;
+  float q = 0.001392625083F;
+  q = q * r + 0.008363232884F;
+  q = q * r + 0.04166655421F;
+  q = q * r + 0.1666657667F;
+  q = q * r + 0.5F;
+  float const y = (q * r) * r + r + 1.0F;
+  // 2ⁿ in two factors, so that results below the normal range and above half the largest number are right.
+  int const k = __builtin_bit_cast(int, shifted) - 0x4B400000;
+  int const half = k >> 1;
+  float const s1 = __builtin_bit_cast(float, (half + 127) << 23);
+  float const s2 = __builtin_bit_cast(float, (k - half + 127) << 23);
+  float const scaled = y * s1 * s2;
+  return select(x != x, x, scaled);
+}
+
+inline float magnitude(float x) { return __builtin_bit_cast(float, __builtin_bit_cast(int, x) & 0x7FFFFFFF); }
+inline float with_sign(float x, float of) {
+  return __builtin_bit_cast(float, __builtin_bit_cast(int, x) | (__builtin_bit_cast(int, of) & static_cast<int>(0x80000000U)));
+}
+
+inline float tanh1(float x) {
+  float const a = magnitude(x);
+  float const z = x * x;
+  float p = 0.002269501684F;
+  p = p * z - 0.008323187058F;
+  p = p * z + 0.02176250291F;
+  p = p * z - 0.05395846163F;
+  p = p * z + 0.1333330015F;
+  p = p * z - 0.3333333315F;
+  float const near = x + x * (z * p);
+  float const e = exp1(2.0F * select(a > 10.0F, 10.0F, a));
+  float const far = with_sign(1.0F - 2.0F / (e + 1.0F), x);
+  return select(a < 0.6F, near, select(x != x, x, far));
+}
+
+inline float erf1(float x) {
+  float const a = magnitude(x);
+  float const z = x * x;
+  float p = -9.667044571e-6F;
+  p = p * z + 0.0001126595903F;
+  p = p * z - 0.0008484080406F;
+  p = p * z + 0.005221031808F;
+  p = p * z - 0.02686543073F;
+  p = p * z + 0.112837825F;
+  p = p * z - 0.3761263847F;
+  p = p * z + 1.128379167F;
+  float const c = select(a > 4.1F, 4.1F, a);
+  float const t = 1.0F / select(c < 0.9F, 0.9F, c);
+  float q = -0.007440812113F;
+  q = q * t + 0.01879646373F;
+  q = q * t + 0.04385300023F;
+  q = q * t - 0.264779543F;
+  q = q * t + 0.5126067662F;
+  q = q * t - 0.4781891932F;
+  q = q * t + 0.04362603153F;
+  q = q * t + 0.5588291533F;
+  q = q * t + 0.0002816988003F;
+  float const far = with_sign(1.0F - exp1(-c * c) * q, x);
+  return select(a < 1.0F, x * p, select(x != x, x, far));
+}
+
+inline float sigmoid1(float x) { return 1.0F / (1.0F + exp1(-x)); }
+inline float gelu1(float x) { return 0.5F * x * (1.0F + erf1(x * 0.70710678F)); }
+inline float gelu_slope(float x) {
+  return 0.5F * (1.0F + erf1(x * 0.70710678F)) + x * 0.39894228F * exp1(-0.5F * x * x);
+}
+inline float silu1(float x) { return x * sigmoid1(x); }
+inline float silu_slope(float x) {
+  float const g = sigmoid1(x);
+  return g * (1.0F + x * (1.0F - g));
+}
+
+template <class F>
+void each(float* y, float const* x, index n, F f) {
+  for (index i = 0; i < n; ++i) y[i] = f(x[i]);
+}
+template <class F>
+void each_gradient(float* dx, float const* s, float const* dy, index n, bool add, F f) {
+  if (add) {
+    for (index i = 0; i < n; ++i) dx[i] += f(s[i]) * dy[i];
+  } else {
+    for (index i = 0; i < n; ++i) dx[i] = f(s[i]) * dy[i];
+  }
+}
+template <class F>
+void each_pair(float* c, float const* a, float const* b, index n, bool add, F f) {
+  if (add) {
+    for (index i = 0; i < n; ++i) c[i] += f(a[i], b[i]);
+  } else {
+    for (index i = 0; i < n; ++i) c[i] = f(a[i], b[i]);
+  }
+}
+
+/// Σ f(i) in a fixed order.
+template <class F>
+float fixed_sum(index n, F f) {
+  float part[lanes] = {};
+  index i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int l = 0; l < lanes; ++l) part[l] += f(i + l);
+  for (int l = 0; i + l < n; ++l) part[l] += f(i + l);
+  for (int step = lanes / 2; step > 0; step /= 2)
+    for (int l = 0; l < step; ++l) part[l] += part[l + step];
+  return part[0];
+}
+
+void k_exp(float const* x, float* y, index n) { each(y, x, n, exp1); }
+void k_tanh(float const* x, float* y, index n) { each(y, x, n, tanh1); }
+void k_erf(float const* x, float* y, index n) { each(y, x, n, erf1); }
+
+// The order of the cases is that of enum unary.
+void k_map(int f, float* y, float const* x, index n) {
+  switch (f) {
+    case 0: return each(y, x, n, gelu1);
+    case 1: return each(y, x, n, tanh1);
+    case 2: return each(y, x, n, sigmoid1);
+    case 3: return each(y, x, n, silu1);
+    case 4: return each(y, x, n, exp1);
+    case 5: return each(y, x, n, [](float v) { return v * v; });
+    default: return each(y, x, n, [](float v) { return __builtin_sqrtf(v); });
+  }
+}
+void k_map_gradient(int f, float* dx, float const* s, float const* dy, index n, bool add) {
+  switch (f) {
+    case 0: return each_gradient(dx, s, dy, n, add, gelu_slope);
+    case 1: return each_gradient(dx, s, dy, n, add, [](float y) { return 1.0F - y * y; });
+    case 2: return each_gradient(dx, s, dy, n, add, [](float y) { return y * (1.0F - y); });
+    case 3: return each_gradient(dx, s, dy, n, add, silu_slope);
+    case 4: return each_gradient(dx, s, dy, n, add, [](float y) { return y; });
+    case 5: return each_gradient(dx, s, dy, n, add, [](float x) { return 2.0F * x; });
+    default: return each_gradient(dx, s, dy, n, add, [](float y) { return 0.5F / y; });
+  }
+}
+// The order of the cases is that of enum binary.
+void k_combine(int f, float* c, float const* a, float const* b, index n, bool add) {
+  switch (f) {
+    case 0: return each_pair(c, a, b, n, add, [](float x, float y) { return x + y; });
+    case 1: return each_pair(c, a, b, n, add, [](float x, float y) { return x - y; });
+    case 2: return each_pair(c, a, b, n, add, [](float x, float y) { return x * y; });
+    default: return each_pair(c, a, b, n, add, [](float x, float y) { return x / y; });
+  }
+}
+void k_combine_scalar(int f, float* c, float const* a, float b, index n, bool add) {
+  float const factor = f == 2 ? b : 1.0F;
+  float const term = f == 0 ? b : f == 1 ? -b : 0.0F;
+  if (f == 3) {
+    for (index i = 0; i < n; ++i) c[i] = select(add, c[i], 0.0F) + a[i] / b;
+  } else if (add) {
+    for (index i = 0; i < n; ++i) c[i] += a[i] * factor + term;
+  } else {
+    for (index i = 0; i < n; ++i) c[i] = a[i] * factor + term;
+  }
+}
+void k_scale(float* y, float const* x, float factor, index n, bool add) {
+  if (add) {
+    for (index i = 0; i < n; ++i) y[i] += factor * x[i];
+  } else {
+    for (index i = 0; i < n; ++i) y[i] = factor * x[i];
+  }
+}
+float k_sum(float const* x, index n) {
+  return fixed_sum(n, [x](index i) { return x[i]; });
+}
+double k_sum_of_squares(float const* x, index n) {
+  double part[lanes] = {};
+  index i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int l = 0; l < lanes; ++l) part[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
+  for (int l = 0; i + l < n; ++l) part[l] += static_cast<double>(x[i + l]) * static_cast<double>(x[i + l]);
+  double sum = 0;
+  for (double p : part) sum += p;
+  return sum;
+}
+float k_dot(float const* a, float const* b, index n) {
+  return fixed_sum(n, [a, b](index i) { return a[i] * b[i]; });
+}
+
+void k_layer_norm(float* y, float* mean, float* rstd, float const* x, float const* w, float const* b, float eps,
+                  index rows, index width) {
+  float const inverse = 1.0F / static_cast<float>(width);
+  for (index r = 0; r < rows; ++r, x += width, y += width) {
+    float const mu = k_sum(x, width) * inverse;
+    float const squares = fixed_sum(width, [x, mu](index i) { return (x[i] - mu) * (x[i] - mu); });
+    float const s = 1.0F / __builtin_sqrtf(squares * inverse + eps);
+    mean[r] = mu;
+    rstd[r] = s;
+    for (index i = 0; i < width; ++i) y[i] = (x[i] - mu) * s * w[i] + b[i];
+  }
+}
+void k_layer_norm_gradient(float* dx, float* dw, float* db, float const* x, float const* mean, float const* rstd,
+                           float const* w, float const* dy, index rows, index width, bool add) {
+  float const inverse = 1.0F / static_cast<float>(width);
+  for (index r = 0; r < rows; ++r, x += width, dy += width) {
+    float const mu = mean[r];
+    float const s = rstd[r];
+    if (dw != nullptr)
+      for (index i = 0; i < width; ++i) dw[i] += dy[i] * (x[i] - mu) * s;
+    if (db != nullptr)
+      for (index i = 0; i < width; ++i) db[i] += dy[i];
+    if (dx == nullptr) continue;
+    float const sum = fixed_sum(width, [dy, w](index i) { return dy[i] * w[i]; }) * inverse;
+    float const dot = fixed_sum(width, [=](index i) { return dy[i] * w[i] * (x[i] - mu); }) * s * inverse;
+    float* out = dx + r * width;
+    if (add) {
+      for (index i = 0; i < width; ++i) out[i] += s * (dy[i] * w[i] - sum - (x[i] - mu) * s * dot);
+    } else {
+      for (index i = 0; i < width; ++i) out[i] = s * (dy[i] * w[i] - sum - (x[i] - mu) * s * dot);
+    }
+  }
+}
+float k_exp_shifted(float* x, float factor, float shift, index n) {
+  for (index i = 0; i < n; ++i) x[i] = exp1(factor * x[i] - shift);
+  return k_sum(x, n);
+}
+float k_maximum(float const* x, index n) {
+  float part[lanes];
+  for (float& p : part) p = x[0];
+  index i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int l = 0; l < lanes; ++l) part[l] = select(x[i + l] > part[l], x[i + l], part[l]);
+  for (int l = 0; i + l < n; ++l) part[l] = select(x[i + l] > part[l], x[i + l], part[l]);
+  float top = part[0];
+  for (float p : part) top = select(p > top, p, top);
+  return top;
+}
+
+using word = std::uint32_t;
+using wide = std::uint64_t;
+
+/// Philox4x32-10 for `lanes` consecutive counters at once; out[4·l + j] is word j of counter l.
+void philox(wide key, wide site, wide counter, word* out) {
+  word c0[lanes], c1[lanes], c2[lanes], c3[lanes];
+  for (int l = 0; l < lanes; ++l) {
+    wide const c = counter + static_cast<wide>(l);
+    c0[l] = static_cast<word>(c);
+    c1[l] = static_cast<word>(c >> 32U);
+    c2[l] = static_cast<word>(site);
+    c3[l] = static_cast<word>(site >> 32U);
+  }
+  auto k0 = static_cast<word>(key);
+  auto k1 = static_cast<word>(key >> 32U);
+  for (int round = 0; round < 10; ++round) {
+    for (int l = 0; l < lanes; ++l) {
+      wide const p0 = 0xD2511F53ULL * c0[l];
+      wide const p1 = 0xCD9E8D57ULL * c2[l];
+      word const n0 = static_cast<word>(p1 >> 32U) ^ c1[l] ^ k0;
+      word const n2 = static_cast<word>(p0 >> 32U) ^ c3[l] ^ k1;
+      c0[l] = n0;
+      c1[l] = static_cast<word>(p1);
+      c2[l] = n2;
+      c3[l] = static_cast<word>(p0);
+    }
+    k0 += 0x9E3779B9U;
+    k1 += 0xBB67AE85U;
+  }
+  for (int l = 0; l < lanes; ++l) {
+    out[4 * l] = c0[l];
+    out[4 * l + 1] = c1[l];
+    out[4 * l + 2] = c2[l];
+    out[4 * l + 3] = c3[l];
+  }
+}
+
+void k_dropout(float* y, float const* x, float keep, std::uint32_t threshold, wide key, wide site, wide first_word,
+               index n, bool add) {
+  word words[4 * lanes];
+  for (index i = 0; i < n; i += 4 * lanes) {
+    philox(key, site, first_word / 4 + static_cast<wide>(i) / 4, words);
+    index const m = n - i < 4 * lanes ? n - i : 4 * lanes;
+    for (index j = 0; j < m; ++j)
+      y[i + j] = select(add, y[i + j], 0.0F) + select(words[j] >= threshold, x[i + j] * keep, 0.0F);
+  }
+}
+
+void k_adamw(float* p, float* m, float* v, float const* g, adamw_numbers const& s, index n) {
+  for (index i = 0; i < n; ++i) {
+    float const d = g[i] * s.scale;
+    m[i] = s.beta1 * m[i] + s.one_minus_beta1 * d;
+    v[i] = s.beta2 * v[i] + s.one_minus_beta2 * d * d;
+    float const value = p[i] - s.shrink * p[i];
+    p[i] = value - s.rate * (m[i] / s.correction1) / (__builtin_sqrtf(v[i] / s.correction2) + s.epsilon);
+  }
+}
+
+}  // namespace
+
+#define OURO_TEXT2(x) #x
+#define OURO_TEXT(x) OURO_TEXT2(x)
+table const& OURO_KERNELS() {
+  static constexpr table t{OURO_TEXT(OURO_KERNELS), k_exp, k_tanh, k_erf, k_map, k_map_gradient, k_combine,
+                           k_combine_scalar, k_scale, k_sum, k_sum_of_squares, k_dot, k_layer_norm,
+                           k_layer_norm_gradient, k_exp_shifted, k_maximum, k_dropout, k_adamw};
+  return t;
+}
+
+}  // namespace ouro::cpu_kernels
