@@ -16,12 +16,16 @@
 #include <ouro/concepts/hypothalamus.hpp>
 #include <ouro/concepts/sensor.hpp>
 #include <ouro/concepts/sequence_mixer.hpp>
+#include <ouro/data/corpus.hpp>
+#include <ouro/generate/speak.hpp>
+#include <ouro/generate/utf8_stream.hpp>
 #include <ouro/hippocampus/hippocampus.hpp>
 #include <ouro/hypothalamus/hypothalamus.hpp>
 #include <ouro/io/archive.hpp>
 #include <ouro/io/file.hpp>
 #include <ouro/io/json.hpp>
 #include <ouro/io/safetensors.hpp>
+#include <ouro/life/life.hpp>
 #include <ouro/meta/module.hpp>
 #include <ouro/nn/context.hpp>
 #include <ouro/nn/exchange.hpp>

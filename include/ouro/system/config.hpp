@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include <ouro/meta/module.hpp>
 #include <ouro/tensor/error.hpp>
 
 namespace ouro {
@@ -28,6 +29,8 @@ struct gridman_config {
   double oscillator_noise = 0.15;   ///< standard deviation; 0 draws nothing
   double sleep_noise = 0.05;        ///< of dreams and consolidation; 0 draws nothing
   bool ignored_bytes_as_zero = false;  ///< the reference feeds byte 0 for ignored targets; default: the bytes themselves
+  OURO_MODULE(gridman_config, width, heads, sensor_layers, brain_layers, actor_layers, patch, chunk, state_rows,
+              memory_rows, anchors, wake, sleep, bptt, dropout, oscillator_noise, sleep_noise, ignored_bytes_as_zero);
 
   /// Everything else from a width and layer counts, in the reference's ratios.
   static constexpr gridman_config of(std::int64_t d, std::int64_t h, std::int64_t sensor, std::int64_t brain,

@@ -1,0 +1,284 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Text files as an endless stream of lessons. Files are read as they are needed, so memory does not grow with them.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <ouro/io/json.hpp>
+#include <ouro/sensor/patches.hpp>
+
+namespace ouro {
+
+/// Where a corpus stands: enough to go on with the very next block.
+struct corpus_cursor {
+  std::int64_t epoch = 0;
+  std::int64_t file = 0;    ///< index of the file the next block starts in
+  std::int64_t offset = 0;  ///< byte offset of the document it starts in
+  std::int64_t skip = 0;    ///< values of that document already given
+  std::int64_t blocks = 0;  ///< blocks given in this epoch
+  friend bool operator==(corpus_cursor const&, corpus_cursor const&) = default;
+};
+
+struct corpus_options {
+  std::int64_t patch = 16;    ///< P
+  std::int64_t chunk = 128;   ///< S
+  bool answers_only = false;  ///< fine-tuning: only what the assistant says, and its end, are targets
+  bool strict = false;        ///< a bad line stops the run instead of being skipped
+};
+
+/// One step's worth of text.
+struct text_lesson {
+  patches input;
+  byte_target target;
+};
+
+/// Documents (UTF-8 bytes, then EOS) joined and cut into blocks of (S+1)·P bytes, in order: input = patches 0..S−1,
+/// target = patches 1..S; the last block of an epoch is padded and its padding is not live. A plain file is one document, a line of
+/// a `.jsonl` file is one: {"text": …} or {"conversations": [{"role", "content"}, …]}.
+class corpus {
+ public:
+  /// Errors (data): a path that does not exist, is empty, or is neither file nor folder; no byte at all.
+  corpus(std::vector<std::string> const& paths, corpus_options const& options) : options_(options) {
+    for (auto const& p : paths) add(p);
+    require(!files_.empty(), errc::data, "corpus", "no text to read");
+  }
+
+  /// The next lesson of this epoch; false at its end. Errors (data): a bad line under `strict`; an epoch without any
+  /// readable document.
+  bool next(text_lesson& out) {
+    auto const need = static_cast<std::size_t>((options_.chunk + 1) * options_.patch);
+    while (held_.size() < need && more()) {
+    }
+    if (held_.empty()) {
+      require(cursor_.blocks > 0, errc::data, "corpus", "no readable document",
+              complaints_.empty() ? std::string() : "; the first problem: " + complaints_[0]);
+      return false;
+    }
+    std::vector<value> block(held_.begin(), held_.begin() + static_cast<std::ptrdiff_t>(std::min(need, held_.size())));
+    block.resize(need, {pad_byte, false});
+    std::int64_t const s = options_.chunk;
+    std::int64_t const p = options_.patch;
+    out.input = {1, s, p, {}};
+    out.target = {{1, s, p, {}}, {}};
+    for (std::int64_t i = 0; i < s * p; ++i) {
+      out.input.bytes.push_back(block[static_cast<std::size_t>(i)].byte);
+      auto const& t = block[static_cast<std::size_t>(i + p)];
+      out.target.next.bytes.push_back(t.byte);
+      out.target.live.push_back(t.live ? 1 : 0);
+    }
+    consume(std::min(need, held_.size()));
+    ++cursor_.blocks;
+    return true;
+  }
+  /// The next lesson, going round at the end of an epoch.
+  text_lesson endless() {
+    text_lesson l;
+    if (next(l)) return l;
+    rewind();
+    require(next(l), errc::data, "corpus", "no readable document");
+    return l;
+  }
+  void rewind() { seek({cursor_.epoch + 1, 0, 0, 0, 0}); }
+
+  [[nodiscard]] corpus_cursor position() const { return cursor_; }
+  /// Goes on where a cursor was taken. Errors (data): it points outside the files.
+  void seek(corpus_cursor const& c) {
+    require(c.file >= 0 && c.file <= static_cast<std::int64_t>(files_.size()) && c.offset >= 0 && c.skip >= 0, errc::data,
+            "corpus", "the position does not belong to these files");
+    cursor_ = c;
+    held_.clear();
+    documents_.clear();
+    file_ = c.file;
+    stream_.close();
+    offset_ = c.offset;
+    line_known_ = c.offset == 0;
+    std::int64_t const skip = c.skip;
+    if (skip > 0) {
+      while (static_cast<std::int64_t>(held_.size()) < skip && more()) {
+      }
+      require(static_cast<std::int64_t>(held_.size()) >= skip, errc::data, "corpus", "the text is shorter than it was");
+      cursor_.skip = 0;
+      consume(static_cast<std::size_t>(skip));
+    }
+  }
+
+  [[nodiscard]] std::int64_t bytes() const { return bytes_; }
+  /// Lines that were skipped, and the first ten reasons as `path:line: reason`.
+  [[nodiscard]] std::int64_t skipped() const { return skipped_; }
+  [[nodiscard]] std::vector<std::string> const& complaints() const { return complaints_; }
+
+ private:
+  static constexpr std::int64_t longest_line = 64 << 20;
+  struct value {
+    std::int32_t byte;
+    bool live;
+  };
+  /// A document (or a slice of a plain file) of which some values are held: where it starts and how many are left.
+  struct origin {
+    std::int64_t file, offset, left, given;
+  };
+
+  void add(std::string const& path) {
+    struct ::stat info {};
+    require(::stat(path.c_str(), &info) == 0, errc::data, "corpus", path, " does not exist or cannot be read");
+    if (S_ISDIR(info.st_mode)) {
+      std::vector<std::string> found;
+      for (auto const& e : std::filesystem::recursive_directory_iterator(path))
+        if (e.is_regular_file() && e.file_size() > 0 && e.path().filename().string()[0] != '.')
+          found.push_back(e.path().string());
+      std::sort(found.begin(), found.end());
+      require(!found.empty(), errc::data, "corpus", "the folder ", path, " holds no text");
+      for (auto const& f : found) add(f);
+      return;
+    }
+    require(S_ISREG(info.st_mode), errc::data, "corpus", path, " is neither a file nor a folder");
+    require(info.st_size > 0, errc::data, "corpus", path, " is empty");
+    files_.push_back(path);
+    bytes_ += info.st_size;
+  }
+
+  static bool is_lines(std::string const& path) { return path.size() > 6 && path.substr(path.size() - 6) == ".jsonl"; }
+
+  /// Reads the next document, or the next 64 KiB of a plain one, into held_. False at the end of the last file.
+  bool more() {
+    if (file_ >= static_cast<std::int64_t>(files_.size())) return false;
+    auto const& path = files_[static_cast<std::size_t>(file_)];
+    if (!stream_.is_open()) {
+      stream_.clear();
+      stream_.open(path, std::ios::binary);
+      require(stream_.good(), errc::data, "corpus", "cannot open ", path);
+      stream_.seekg(offset_);
+      line_ = 0;
+    }
+    if (!is_lines(path)) {
+      std::string part(1 << 16, '\0');
+      stream_.read(part.data(), static_cast<std::streamsize>(part.size()));
+      part.resize(static_cast<std::size_t>(stream_.gcount()));
+      bool const end = stream_.eof();
+      std::int64_t const start = offset_;
+      std::size_t const mark = start == 0 && part.rfind("\xEF\xBB\xBF", 0) == 0 ? 3 : 0;
+      std::size_t const before = held_.size();
+      say(std::string_view(part).substr(mark), true);
+      offset_ += static_cast<std::int64_t>(part.size());
+      if (end) held_.push_back({eos_byte, true});
+      note(start, held_.size() - before);
+      if (end) leave();
+      return true;
+    }
+    std::string line;
+    std::int64_t const start = offset_;
+    if (!std::getline(stream_, line)) {
+      leave();
+      return true;
+    }
+    ++line_;
+    offset_ += static_cast<std::int64_t>(line.size()) + (stream_.eof() ? 0 : 1);
+    std::string_view text = line;
+    if (start == 0 && text.rfind("\xEF\xBB\xBF", 0) == 0) text.remove_prefix(3);
+    if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
+    if (text.find_first_not_of(" \t") == std::string_view::npos) return true;
+    std::size_t const before = held_.size();
+    try {
+      require(static_cast<std::int64_t>(text.size()) <= longest_line, errc::data, "corpus", "the line is longer than 64 MiB");
+      read_line(text);
+      note(start, held_.size() - before);
+    } catch (error const& e) {
+      held_.resize(before);
+      std::string const where = path + ":" + (line_known_ ? std::to_string(line_) : "byte " + std::to_string(start));
+      require(!options_.strict, errc::data, "corpus", where, ": ", e.what());
+      ++skipped_;
+      if (complaints_.size() < 10) complaints_.push_back(where + ": " + e.what());
+    }
+    return true;
+  }
+
+  void read_line(std::string_view line) {
+    auto const j = json::parse(line);
+    require(j.is(json::kind::object), errc::data, "corpus", "expected an object");
+    if (auto const* text = j.find("text")) {
+      require(text->is(json::kind::string) && !text->text().empty(), errc::data, "corpus", "\"text\" must be a string that is not empty");
+      say(text->text(), true);
+      held_.push_back({eos_byte, true});
+      return;
+    }
+    auto const* turns = j.find("conversations");
+    require(turns != nullptr && turns->is(json::kind::array) && !turns->items().empty(), errc::data, "corpus",
+            "expected \"text\" or \"conversations\"");
+    bool answered = false;
+    for (auto const& turn : turns->items()) {
+      auto const* role = turn.find("role");
+      auto const* content = turn.find("content");
+      require(role != nullptr && content != nullptr && role->is(json::kind::string) && content->is(json::kind::string) &&
+                  (role->text() == "user" || role->text() == "assistant"),
+              errc::data, "corpus", "a turn needs \"role\" (user or assistant) and \"content\"");
+      answered = role->text() == "assistant";
+      say(answered ? "\nGridman: " : "\nUser: ", !options_.answers_only);
+      say(content->text(), answered || !options_.answers_only);
+    }
+    held_.push_back({eos_byte, true});
+  }
+
+  void say(std::string_view bytes, bool live) {
+    for (char c : bytes) held_.push_back({static_cast<unsigned char>(c), live});
+  }
+  void note(std::int64_t start, std::size_t count) {
+    if (count > 0) documents_.push_back({file_, start, static_cast<std::int64_t>(count), 0});
+    settle_cursor();
+  }
+  void leave() {
+    stream_.close();
+    ++file_;
+    offset_ = 0;
+    line_known_ = true;
+  }
+  void consume(std::size_t count) {
+    held_.erase(held_.begin(), held_.begin() + static_cast<std::ptrdiff_t>(count));
+    auto left = static_cast<std::int64_t>(count);
+    while (left > 0) {
+      auto& d = documents_.front();
+      std::int64_t const n = std::min(left, d.left);
+      d.left -= n;
+      d.given += n;
+      left -= n;
+      if (d.left == 0) documents_.erase(documents_.begin());
+    }
+    settle_cursor();
+  }
+  /// The cursor names the first value that was not given yet.
+  void settle_cursor() {
+    if (documents_.empty()) {
+      cursor_.file = file_;
+      cursor_.offset = offset_;
+      cursor_.skip = 0;
+    } else {
+      cursor_.file = documents_.front().file;
+      cursor_.offset = documents_.front().offset;
+      cursor_.skip = documents_.front().given;
+    }
+  }
+
+  corpus_options options_;
+  std::vector<std::string> files_;
+  std::int64_t bytes_ = 0;
+  std::ifstream stream_;
+  std::int64_t file_ = 0;
+  std::int64_t offset_ = 0;
+  std::int64_t line_ = 0;
+  bool line_known_ = true;
+  std::vector<value> held_;
+  std::vector<origin> documents_;
+  corpus_cursor cursor_;
+  std::int64_t skipped_ = 0;
+  std::vector<std::string> complaints_;
+};
+
+}  // namespace ouro

@@ -1,0 +1,125 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Speech: bytes chosen one by one, patch by patch, while the life goes on.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <ouro/generate/utf8_stream.hpp>
+#include <ouro/system/gridman.hpp>
+
+namespace ouro {
+
+struct speech_options {
+  std::int64_t bytes = 200;      ///< at most this many bytes are said
+  double temperature = 0.38;     ///< 0: always the most probable byte
+  std::int64_t top_k = 10;       ///< only the k most probable bytes; 0: all
+  bool stops_at_end = true;      ///< stop at EOS
+};
+
+/// A byte for a row of logits. Greedy ties go to the lower byte. `u` is uniform in (0, 1).
+inline std::int32_t choose_byte(std::vector<double> const& logits, speech_options const& o, double u) {
+  std::vector<std::int32_t> order(logits.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int32_t>(i);
+  auto above = [&](std::int32_t a, std::int32_t b) {
+    auto const x = logits[static_cast<std::size_t>(a)];
+    auto const y = logits[static_cast<std::size_t>(b)];
+    return x != y ? x > y : a < b;
+  };
+  std::sort(order.begin(), order.end(), above);
+  if (o.temperature <= 0) return order[0];
+  auto const k = o.top_k > 0 ? std::min(order.size(), static_cast<std::size_t>(o.top_k)) : order.size();
+  std::vector<double> weight(k);
+  double sum = 0;
+  for (std::size_t i = 0; i < k; ++i) {
+    weight[i] = std::exp((logits[static_cast<std::size_t>(order[i])] - logits[static_cast<std::size_t>(order[0])]) / o.temperature);
+    sum += weight[i];
+  }
+  double at = u * sum;
+  for (std::size_t i = 0; i + 1 < k; ++i) {
+    if (at < weight[i]) return order[i];
+    at -= weight[i];
+  }
+  return order[k - 1];
+}
+
+/// Lets a life hear a prompt and answer: each patch is one wake step, as everywhere. Whole patches of the prompt need no
+/// Actor; the rest of it is forced. `out(std::string_view)` receives valid UTF-8 as it is complete. Returns the bytes
+/// said, without the prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state
+/// is as it was if anything throws. `life` has one lane.
+template <class B, template <class> class Mixer, class Out>
+std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o, Out&& out) {
+  require(life.lanes() == 1, errc::argument, "speak", "needs a life of one lane, got ", life.lanes());
+  require(!prompt.empty(), errc::argument, "speak", "the prompt must not be empty");
+  require(o.bytes >= 0 && std::isfinite(o.temperature) && o.top_k >= 0, errc::argument, "speak", "options out of range");
+  auto const width = model.config().patch;
+  auto const p = static_cast<std::size_t>(width);
+  auto s = life;
+  context<B> cx;
+  std::vector<std::int32_t> heard;
+  for (char c : prompt) heard.push_back(static_cast<unsigned char>(c));
+  // Whole patches are heard; at least one, padded at its front if the prompt is shorter.
+  std::size_t forced_from = heard.size() / p * p;
+  if (forced_from == 0) {
+    heard.insert(heard.begin(), p - heard.size(), pad_byte);
+    forced_from = p;
+  }
+  impression<B> seen;
+  auto listen = [&](std::vector<std::int32_t> bytes) {
+    while (model.rhythm.asleep(s.clock)) s = sleep(model, cx, std::move(s));
+    auto r = wake(model, cx, std::move(s), patches{1, 1, width, std::move(bytes)});
+    s = std::move(r.state);
+    seen = std::move(r.seen);
+  };
+  for (std::size_t at = 0; at < forced_from; at += p)
+    listen({heard.begin() + static_cast<std::ptrdiff_t>(at), heard.begin() + static_cast<std::ptrdiff_t>(at + p)});
+  std::vector<std::int32_t> forced(heard.begin() + static_cast<std::ptrdiff_t>(forced_from), heard.end());
+  std::int32_t previous = heard[forced_from - 1];
+
+  std::string said;
+  utf8_stream text;
+  bool done = o.bytes == 0;
+  while (!done) {
+    typename byte_actor<B>::voice voice(model.actor, cx, seen, {previous});
+    random_draw const draw = o.temperature > 0 ? s.random.next() : random_draw{};
+    std::vector<std::int32_t> patch;
+    for (std::size_t i = 0; i < p && !done; ++i) {
+      auto const logits = voice.next().template values<double>();
+      if (i < forced.size()) {
+        previous = forced[i];
+      } else {
+        previous = choose_byte(logits, o, o.temperature > 0 ? draw.uniform(i) : 0.0);
+        done = (previous == eos_byte && o.stops_at_end) || static_cast<std::int64_t>(said.size()) + 1 >= o.bytes;
+        if (previous < 256) {
+          said += static_cast<char>(static_cast<unsigned char>(previous));
+          out(text.feed({&said.back(), 1}));
+        }
+      }
+      patch.push_back(previous);
+      voice.tell({previous});
+    }
+    forced.clear();
+    patch.resize(p, pad_byte);
+    listen(std::move(patch));
+  }
+  out(text.finish());
+  life = std::move(s);
+  return said;
+}
+
+/// The same, returned as one valid UTF-8 text.
+template <class B, template <class> class Mixer>
+std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o = {}) {
+  std::string text;
+  static_cast<void>(speak(model, life, prompt, o, [&](std::string const& part) { text += part; }));
+  return text;
+}
+
+}  // namespace ouro
