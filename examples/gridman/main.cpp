@@ -72,7 +72,8 @@ void train(training const& o) {
   auto l = life::open(o.path);
   auto const& config = l.model.config();
   ouro::corpus text(o.texts, {config.patch, config.chunk, o.answers_only, o.strict});
-  text.seek(l.progress.cursor);
+  // Another text begins at its beginning; the same one goes on.
+  if (l.progress.cursor.text == text.position().text) text.seek(l.progress.cursor);
   ouro::trainer<network> trainer(l.model, {.learning_rate = o.rate, .warmup = o.warmup, .total = o.total}, config.dropout);
   trainer.memory() = std::move(l.memory);
   trainer.updates() = l.progress.updates;

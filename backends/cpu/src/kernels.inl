@@ -82,7 +82,10 @@ inline float erf1(float x) {
   return select(a < 1.0F, x * p, select(x != x, x, far));
 }
 
-inline float sigmoid1(float x) { return 1.0F / (1.0F + exp1(-x)); }
+inline float sigmoid1(float x) {
+  float const e = exp1(-magnitude(x));
+  return select(x < 0.0F, e, select(x != x, x, 1.0F)) / (1.0F + e);
+}
 inline float gelu1(float x) { return 0.5F * x * (1.0F + erf1(x * 0.70710678F)); }
 inline float gelu_slope(float x) {
   return 0.5F * (1.0F + erf1(x * 0.70710678F)) + x * 0.39894228F * exp1(-0.5F * x * x);

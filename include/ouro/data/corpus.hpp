@@ -25,6 +25,7 @@ struct corpus_cursor {
   std::int64_t offset = 0;  ///< byte offset of the document it starts in
   std::int64_t skip = 0;    ///< values of that document already given
   std::int64_t blocks = 0;  ///< blocks given in this epoch
+  std::int64_t text = 0;    ///< which files it belongs to: their names and sizes, hashed
   friend bool operator==(corpus_cursor const&, corpus_cursor const&) = default;
 };
 
@@ -50,6 +51,7 @@ class corpus {
   corpus(std::vector<std::string> const& paths, corpus_options const& options) : options_(options) {
     for (auto const& p : paths) add(p);
     require(!files_.empty(), errc::data, "corpus", "no text to read");
+    cursor_.text = text_;
   }
 
   /// The next lesson of this epoch; false at its end. Errors (data): a bad line under `strict`; an epoch without any
@@ -87,12 +89,12 @@ class corpus {
     require(next(l), errc::data, "corpus", "no readable document");
     return l;
   }
-  void rewind() { seek({cursor_.epoch + 1, 0, 0, 0, 0}); }
+  void rewind() { seek({cursor_.epoch + 1, 0, 0, 0, 0, text_}); }
 
   [[nodiscard]] corpus_cursor position() const { return cursor_; }
   /// Goes on where a cursor was taken. Errors (data): it points outside the files.
   void seek(corpus_cursor const& c) {
-    require(c.file >= 0 && c.file <= static_cast<std::int64_t>(files_.size()) && c.offset >= 0 && c.skip >= 0, errc::data,
+    require(c.text == text_ && c.file >= 0 && c.file <= static_cast<std::int64_t>(files_.size()) && c.offset >= 0 && c.skip >= 0, errc::data,
             "corpus", "the position does not belong to these files");
     cursor_ = c;
     held_.clear();
@@ -144,6 +146,8 @@ class corpus {
     require(info.st_size > 0, errc::data, "corpus", path, " is empty");
     files_.push_back(path);
     bytes_ += info.st_size;
+    auto const name = path.substr(path.find_last_of('/') + 1) + ' ' + std::to_string(info.st_size) + '\n';
+    for (char ch : name) text_ = static_cast<std::int64_t>((static_cast<std::uint64_t>(text_) ^ static_cast<unsigned char>(ch)) * 0x100000001b3ULL);
   }
 
   static bool is_lines(std::string const& path) { return path.size() > 6 && path.substr(path.size() - 6) == ".jsonl"; }
@@ -269,6 +273,7 @@ class corpus {
   corpus_options options_;
   std::vector<std::string> files_;
   std::int64_t bytes_ = 0;
+  std::int64_t text_ = 0x4bf29ce484222325LL;
   std::ifstream stream_;
   std::int64_t file_ = 0;
   std::int64_t offset_ = 0;

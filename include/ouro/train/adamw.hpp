@@ -74,6 +74,7 @@ gradient_list<B> gradients_of(tape<B> const& t, Module const& module) {
 /// watch the module any more. `m` grows to the number of parameters on first use.
 template <class B, class Module>
 void update_parameters(Module& module, std::vector<moments<B>>& m, gradient_list<B> const& g, adamw const& rule, double rate) {
+  if (g.values.empty()) return;  // nothing was learned from
   double const factor = rule.clip > 0 && g.norm > rule.clip ? rule.clip / (g.norm + 1e-6) : 1.0;
   m.resize(g.values.size());
   std::size_t i = 0;

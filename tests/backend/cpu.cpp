@@ -1,0 +1,275 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Every primitive of the cpu backend in f32 against the reference in f64, on random shapes, strided and accumulating.
+#include <catch2/catch_test_macros.hpp>
+
+#if defined(OURO_HAS_CPU)
+
+#include <cstring>
+#include <limits>
+
+#include <ouro/backend/cpu.hpp>
+#include <ouro/backend/cpu/math.hpp>
+#include <ouro/tensor/tensor.hpp>
+#include <ouro_test/random.hpp>
+
+using R = ouro::reference;
+using C = ouro::cpu;
+using ouro::dtype;
+using ouro::shape;
+using ouro_test::pick;
+using ouro_test::relative_error;
+
+namespace {
+
+constexpr int shapes = 20;
+constexpr double limit = 1e-5;
+
+/// The same f32 values on both sides; the reference computes in f64.
+struct pair {
+  ouro::tensor<C> c;
+  ouro::tensor<R> r;
+  explicit pair(shape const& dims, bool random = true) {
+    auto const z = random ? ouro_test::noise<R>(dims, dtype::f32) : ouro::tensor<R>::zeros(dims);
+    r = z.copy(dtype::f64);
+    c = ouro::tensor<C>::from(z.values<float>(), dims);
+  }
+  [[nodiscard]] double error() const { return relative_error(c, r); }
+};
+
+template <class A>
+ouro::tensor<A> indices(std::vector<std::int32_t> const& v, shape const& dims) {
+  return ouro::tensor<A>::from(v, dims);
+}
+
+}  // namespace
+
+TEST_CASE("cpu: elementwise") {
+  for (int i = 0; i < shapes; ++i) {
+    shape const dims{pick(1, 9), pick(1, 40), pick(1, 70)};
+    bool const add = i % 2 == 0;
+    for (auto f : {ouro::unary::gelu, ouro::unary::tanh, ouro::unary::sigmoid, ouro::unary::silu, ouro::unary::exp, ouro::unary::square}) {
+      pair x(dims), y(dims), s(dims), dx(dims);
+      C::map(f, y.c.write(), x.c.read());
+      R::map(f, y.r.write(), x.r.read());
+      CHECK(y.error() < limit);
+      C::map_gradient(f, {dx.c.write(), add}, s.c.read(), x.c.read());
+      R::map_gradient(f, {dx.r.write(), add}, s.r.read(), x.r.read());
+      CHECK(dx.error() < limit);
+    }
+    for (auto const& b_dims : {dims, shape{dims[2]}, shape{1}, shape{dims[1], 1}, shape{dims[0], 1, dims[2]}})
+      for (auto f : {ouro::binary::add, ouro::binary::subtract, ouro::binary::multiply, ouro::binary::divide}) {
+        pair a(dims), b(b_dims), y(dims);
+        if (f == ouro::binary::divide) {
+          C::map(ouro::unary::exp, b.c.write(), b.c.copy().read());
+          R::map(ouro::unary::exp, b.r.write(), b.r.copy().read());
+        }
+        C::combine(f, {y.c.write(), add}, a.c.read(), b.c.read().expand(dims));
+        R::combine(f, {y.r.write(), add}, a.r.read(), b.r.read().expand(dims));
+        CHECK(y.error() < limit);
+        if (f == ouro::binary::divide) continue;
+        C::combine(f, {y.c.write(), add}, b.c.read().expand(dims), a.c.read());
+        R::combine(f, {y.r.write(), add}, b.r.read().expand(dims), a.r.read());
+        CHECK(y.error() < limit);
+      }
+    pair x(dims), y(dims);
+    C::scale({y.c.write(), add}, x.c.read(), 0.3);
+    R::scale({y.r.write(), add}, x.r.read(), 0.3);
+    CHECK(y.error() < limit);
+    pair t({dims[2], dims[1], dims[0]});
+    C::copy(t.c.write(), x.c.read().transpose(0, 2), add);
+    R::copy(t.r.write(), x.r.read().transpose(0, 2), add);
+    CHECK(t.error() < limit);
+    CHECK(std::abs(C::sum_of_squares(x.c.read()) / R::sum_of_squares(x.r.read()) - 1) < 1e-12);
+  }
+}
+
+TEST_CASE("cpu: reductions") {
+  for (int i = 0; i < shapes; ++i) {
+    shape const dims{pick(1, 5), pick(1, 90), pick(1, 60)};
+    pair x(dims);
+    for (auto const& to : {shape{1, 1, 1}, dims.with(0, 1), dims.with(1, 1), dims.with(2, 1), shape{1, 1, dims[2]}, shape{dims[0], 1, 1}}) {
+      pair y(to);
+      C::reduce_sum({y.c.write(), i % 2 == 0}, x.c.read(), 0.5);
+      R::reduce_sum({y.r.write(), i % 2 == 0}, x.r.read(), 0.5);
+      double size = 1;  // sums cancel: measured against the size of what is summed
+      for (double v : y.r.values<double>()) size = std::max(size, std::abs(v));
+      auto const a = y.c.values<double>();
+      auto const b = y.r.values<double>();
+      for (std::size_t k = 0; k < a.size(); ++k) CHECK(std::abs(a[k] - b[k]) < 3e-5 * std::max(size, std::sqrt(static_cast<double>(dims.size()))));
+    }
+  }
+}
+
+TEST_CASE("cpu: products") {
+  for (int i = 0; i < shapes; ++i) {
+    std::int64_t const m = pick(1, 130), n = pick(1, 130), k = pick(1, 90);
+    pair a({m, k}), b({k, n}), bt({n, k}), at({k, m}), y({m, n});
+    auto both = [&](pair& x, bool tx, pair& w, bool tw) {
+      C::matmul({y.c.write(), i % 2 == 0}, tx ? x.c.read().transpose(0, 1) : x.c.read(), tw ? w.c.read().transpose(0, 1) : w.c.read(), 0.5);
+      R::matmul({y.r.write(), i % 2 == 0}, tx ? x.r.read().transpose(0, 1) : x.r.read(), tw ? w.r.read().transpose(0, 1) : w.r.read(), 0.5);
+      CHECK(y.error() < limit);
+    };
+    both(a, false, b, false);
+    both(a, false, bt, true);
+    both(at, true, b, false);
+    both(at, true, bt, true);
+    pair p({3, m, k}), q({3, k, n}), z({3, m, n});
+    C::matmul(z.c.write(), p.c.read(), q.c.read(), 1.0);
+    R::matmul(z.r.write(), p.r.read(), q.r.read(), 1.0);
+    CHECK(z.error() < limit);
+    ouro::tensor<C> d({m, n}, dtype::f64);
+    C::matmul(d.write(), a.c.copy(dtype::f64).read(), b.c.copy(dtype::f64).read(), 1.0);
+    ouro::tensor<R> e({m, n}, dtype::f64);
+    R::matmul(e.write(), a.r.read(), b.r.read(), 1.0);
+    CHECK(relative_error(d, e) < 1e-12);
+  }
+}
+
+TEST_CASE("cpu: norms") {
+  for (int i = 0; i < shapes; ++i) {
+    std::int64_t const rows = pick(2, 200), width = pick(2, 70);
+    bool const add = i % 2 == 0;
+    pair x({rows, width}), w({width}), b({width}), y({rows, width}), mean({rows}), rstd({rows}), dy({rows, width});
+    C::layer_norm(y.c.write(), mean.c.write(), rstd.c.write(), x.c.read(), w.c.read(), b.c.read(), 1e-5);
+    R::layer_norm(y.r.write(), mean.r.write(), rstd.r.write(), x.r.read(), w.r.read(), b.r.read(), 1e-5);
+    CHECK(y.error() < limit);
+    pair dx({rows, width}), dw({width}), db({width});
+    C::layer_norm_gradient({dx.c.write(), add}, {dw.c.write(), add}, {db.c.write(), add}, x.c.read(), mean.c.read(), rstd.c.read(), w.c.read(), dy.c.read());
+    R::layer_norm_gradient({dx.r.write(), add}, {dw.r.write(), add}, {db.r.write(), add}, x.r.read(), mean.r.read(), rstd.r.read(), w.r.read(), dy.r.read());
+    CHECK(dx.error() < 2 * limit);
+    CHECK(dw.error() < limit);
+    CHECK(db.error() < limit);
+    pair m({width}), v({width});
+    C::batch_norm(y.c.write(), m.c.write(), v.c.write(), x.c.read(), w.c.read(), b.c.read(), 1e-5);
+    R::batch_norm(y.r.write(), m.r.write(), v.r.write(), x.r.read(), w.r.read(), b.r.read(), 1e-5);
+    CHECK(y.error() < limit);
+    CHECK(v.error() < limit);
+    C::batch_norm_gradient({dx.c.write(), add}, {dw.c.write(), add}, {db.c.write(), add}, x.c.read(), m.c.read(), v.c.read(), w.c.read(), dy.c.read(), 1e-5);
+    R::batch_norm_gradient({dx.r.write(), add}, {dw.r.write(), add}, {db.r.write(), add}, x.r.read(), m.r.read(), v.r.read(), w.r.read(), dy.r.read(), 1e-5);
+    CHECK(dx.error() < 2 * limit);
+    CHECK(dw.error() < 2 * limit);
+  }
+}
+
+TEST_CASE("cpu: attention") {
+  for (int i = 0; i < shapes; ++i) {
+    std::int64_t const heads = pick(1, 3), width = heads * pick(1, 20), lanes = pick(1, 3);
+    std::int64_t const queries = i < 10 ? pick(1, 20) : pick(60, 150), keys = queries;
+    ouro::attention_rule rule{.heads = heads, .scale = 0.4, .sees = {}, .dropout = i % 3 == 0 ? 0.2 : 0.0, .draw = {3, 5}};
+    std::int64_t const prefix = pick(1, queries);
+    if (i % 2 == 0) rule.sees = {prefix, pick(0, queries - prefix), 0};
+    pair qkv({lanes, queries, 3 * width}), y({lanes, queries, width}), lse({lanes, heads, queries}), dy({lanes, queries, width});
+    auto part = [&](auto const& t, int n) { return t.read().slice(2, n * width, width); };
+    C::attention(y.c.write(), lse.c.write(), part(qkv.c, 0), part(qkv.c, 1), part(qkv.c, 2), rule);
+    R::attention(y.r.write(), lse.r.write(), part(qkv.r, 0), part(qkv.r, 1), part(qkv.r, 2), rule);
+    CHECK(y.error() < limit);
+    CHECK(lse.error() < limit);
+    pair dq({lanes, queries, width}), dk({lanes, keys, width}), dv({lanes, keys, width});
+    bool const add = i % 2 == 0;
+    C::attention_gradient({dq.c.write(), add}, {dk.c.write(), add}, {dv.c.write(), add}, part(qkv.c, 0), part(qkv.c, 1), part(qkv.c, 2), y.c.read(), lse.c.read(), dy.c.read(), rule);
+    R::attention_gradient({dq.r.write(), add}, {dk.r.write(), add}, {dv.r.write(), add}, part(qkv.r, 0), part(qkv.r, 1), part(qkv.r, 2), y.r.read(), lse.r.read(), dy.r.read(), rule);
+    // With one visible key these vanish: what is left is measured against the size of the operands, about 1.
+    CHECK(relative_error(dq.c, dq.r, 1.0) < 2 * limit);
+    CHECK(relative_error(dk.c, dk.r, 1.0) < 2 * limit);
+    CHECK(dv.error() < limit);
+  }
+}
+
+TEST_CASE("cpu: tables, losses, updates") {
+  for (int i = 0; i < shapes; ++i) {
+    std::int64_t const rows = pick(1, 90), classes = pick(2, 60), width = pick(1, 50);
+    std::vector<std::int32_t> index, targets;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      targets.push_back(static_cast<std::int32_t>(pick(-1, classes - 1)));
+      for (int k = 0; k < 3; ++k) index.push_back(static_cast<std::int32_t>(pick(-1, classes - 1)));
+    }
+    pair logits({rows, classes}), nll({rows}), dl({rows, classes}), table({3, classes, width}), y({rows, width}), dt({3, classes, width});
+    bool const add = i % 2 == 0;
+    auto const lc = indices<C>(targets, {rows});
+    auto const lr = indices<R>(targets, {rows});
+    pair dn({rows});
+    C::cross_entropy(nll.c.write(), logits.c.read(), lc.read());
+    R::cross_entropy(nll.r.write(), logits.r.read(), lr.read());
+    CHECK(nll.error() < limit);
+    C::cross_entropy_gradient({dl.c.write(), add}, logits.c.read(), lc.read(), dn.c.read());
+    R::cross_entropy_gradient({dl.r.write(), add}, logits.r.read(), lr.read(), dn.r.read());
+    CHECK(dl.error() < limit);
+    C::gather_sum(y.c.write(), table.c.read(), indices<C>(index, {rows, 3}).read());
+    R::gather_sum(y.r.write(), table.r.read(), indices<R>(index, {rows, 3}).read());
+    CHECK(y.error() < limit);
+    C::scatter_sum({dt.c.write(), add}, indices<C>(index, {rows, 3}).read(), y.c.read());
+    R::scatter_sum({dt.r.write(), add}, indices<R>(index, {rows, 3}).read(), y.r.read());
+    CHECK(dt.error() < limit);
+    // Dropout masks agree bit for bit, whatever the length.
+    pair x({rows * width});
+    ouro::tensor<C> kept({rows * width});
+    ouro::tensor<R> same({rows * width});
+    C::dropout(kept.write(), x.c.read(), 0.3, {11, static_cast<std::uint64_t>(i)});
+    R::dropout(same.write(), x.r.copy(dtype::f32).read(), 0.3, {11, static_cast<std::uint64_t>(i)});
+    CHECK(kept.values<float>() == same.values<float>());
+    pair p({rows}), m({rows}, false), v({rows}, false);
+    for (int step = 0; step < 3; ++step) {
+      ouro::adamw_step const s{.learning_rate = 0.01, .weight_decay = 0.1, .correction1 = 0.2, .correction2 = 0.1, .gradient_scale = 0.7};
+      C::adamw(p.c.write(), m.c.write(), v.c.write(), dn.c.read(), s);
+      R::adamw(p.r.write(), m.r.write(), v.r.write(), dn.r.read(), s);
+    }
+    CHECK(p.error() < limit);
+  }
+}
+
+TEST_CASE("cpu: results do not depend on the number of threads from run to run") {
+  int const before = ouro::cpu_threads();
+  pair a({300, 200}), b({200, 150});
+  ouro::tensor<C> first({300, 150}), second({300, 150});
+  ouro::set_cpu_threads(3);
+  C::matmul(first.write(), a.c.read(), b.c.read(), 1.0);
+  C::matmul(second.write(), a.c.read(), b.c.read(), 1.0);
+  CHECK(first.values<float>() == second.values<float>());
+  ouro::set_cpu_threads(before);
+  CHECK_THROWS_AS(ouro::set_cpu_threads(0), ouro::error);
+}
+
+namespace {
+/// The distance of y from the exact value in units of the last place.
+double ulps(float y, double exact) {
+  if (std::isnan(exact)) return std::isnan(y) ? 0 : INFINITY;
+  auto const rounded = static_cast<float>(exact);
+  if (std::isinf(rounded) || std::isinf(y)) return y == rounded || std::abs(exact) > 3.4e38 ? 0 : INFINITY;
+  float const next = std::nextafter(std::abs(rounded), std::numeric_limits<float>::infinity());
+  return std::abs(static_cast<double>(y) - exact) / (static_cast<double>(next) - static_cast<double>(std::abs(rounded)));
+}
+}  // namespace
+
+TEST_CASE("cpu: vector functions are within 4 ulp over the whole range") {
+  std::vector<float> x;
+  for (std::uint64_t bits = 0; bits < 0x100000000ULL; bits += 10007) {
+    auto const word = static_cast<std::uint32_t>(bits);
+    float f = 0;
+    std::memcpy(&f, &word, 4);
+    x.push_back(f);
+  }
+  for (double v = -20; v < 20; v += 0.0003) x.push_back(static_cast<float>(v));
+  for (float v : {0.0F, -0.0F, INFINITY, -INFINITY, std::numeric_limits<float>::denorm_min()}) x.push_back(v);
+  std::vector<float> y(x.size());
+  auto check = [&](char const* name, auto function, auto exact) {
+    function(x.data(), y.data(), static_cast<std::int64_t>(x.size()));
+    double worst = 0;
+    float where = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      double const u = ulps(y[i], exact(static_cast<double>(x[i])));
+      if (!(u <= worst)) worst = u, where = x[i];
+    }
+    INFO(name << ": " << worst << " ulp at " << where);
+    CHECK(worst <= 4.0);
+  };
+  check("exp", ouro::cpu_math::exp, [](double v) { return std::exp(v); });
+  check("tanh", ouro::cpu_math::tanh, [](double v) { return std::tanh(v); });
+  check("erf", ouro::cpu_math::erf, [](double v) { return std::erf(v); });
+  check("sigmoid", ouro::cpu_math::sigmoid, [](double v) { return 1.0 / (1.0 + std::exp(-v)); });
+}
+
+#else
+TEST_CASE("cpu") { SKIP("the cpu backend is not built"); }
+#endif

@@ -1,0 +1,129 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Tapes: what is watched, what is absent, what outlives what; settle and checkpoint against the plain computation.
+#include <catch2/catch_test_macros.hpp>
+
+#include <optional>
+
+#include <ouro/autodiff/gradient_check.hpp>
+#include <ouro/autodiff/settle.hpp>
+#include <ouro/backend/reference.hpp>
+#include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/dropout.hpp>
+#include <ouro/ops/gelu.hpp>
+#include <ouro/ops/matmul.hpp>
+#include <ouro/ops/movement.hpp>
+#include <ouro/ops/reduce.hpp>
+#include <ouro/ops/square.hpp>
+#include <ouro_test/random.hpp>
+
+using R = ouro::reference;
+using T = ouro::tensor<R>;
+using ouro_test::noise;
+using ouro_test::relative_error;
+
+TEST_CASE("gradients are absent, zero or there") {
+  T const used = noise<R>({3});
+  T const unused = noise<R>({3});
+  T const attached = noise<R>({3});
+  ouro::tape<R> t;
+  for (auto const& x : {used, unused, attached}) t.watch(x);
+  t.backward(ouro::sum(ouro::attach(used * used, attached)), 2.0);
+  CHECK(relative_error(t.gradient(used), ouro::scale(used.detach(), 4.0)) < 1e-15);
+  CHECK(t.gradient(unused).empty());
+  CHECK(t.gradient(attached).values<double>() == std::vector<double>{0, 0, 0});
+}
+
+TEST_CASE("a tape can go before its tensors, and two do not mix") {
+  T const x = noise<R>({2});
+  T y;
+  {
+    ouro::tape<R> t;
+    t.watch(x);
+    y = ouro::square(x);
+    ouro::tape<R> other;
+    CHECK_THROWS_AS(other.watch(x), ouro::error);
+    T const z = noise<R>({2});
+    other.watch(z);
+    CHECK_THROWS_AS(y + z, ouro::error);
+    CHECK_THROWS_AS(other.backward(ouro::sum(y)), ouro::error);
+  }
+  CHECK((y + x).size() == 2);
+  ouro::tape<R> again;
+  again.watch(x);
+  again.backward(ouro::sum(x));
+  CHECK(again.gradient(x).values<double>() == std::vector<double>{1, 1});
+}
+
+TEST_CASE("settle equals the plain computation") {
+  T const w = noise<R>({4, 4});
+  T const x = noise<R>({6, 4});
+  T const c = noise<R>({1});
+  auto part = [&](std::int64_t p, std::vector<T> const& in) {
+    return ouro::reshape(ouro::sum(ouro::gelu(ouro::matmul(ouro::slice(in[0], 0, 2 * p, 2), w))), {1});
+  };
+  std::vector<T> gradients[2];
+  double value[2];
+  for (int settled = 0; settled < 2; ++settled) {
+    ouro::tape<R> t;
+    for (auto const& v : {w, x, c}) t.watch(v);
+    auto const y = ouro::scale(x, 1.5);
+    T total;
+    if (settled == 1) {
+      total = ouro::settle<R>({y}, 3, part);
+    } else {
+      total = part(0, {y}) + part(1, {y}) + part(2, {y});
+    }
+    auto const loss = ouro::square(total - c) + ouro::reshape(ouro::sum(ouro::square(w)), {1});
+    value[settled] = loss.item();
+    t.backward(ouro::sum(loss));
+    for (auto const& v : {w, x, c}) gradients[settled].push_back(t.gradient(v));
+  }
+  CHECK(std::abs(value[0] - value[1]) < 1e-12 * std::abs(value[0]));
+  for (std::size_t i = 0; i < 3; ++i) CHECK(relative_error(gradients[1][i], gradients[0][i]) < 1e-12);
+}
+
+TEST_CASE("settle refuses what it was not given") {
+  T const x = noise<R>({2});
+  ouro::tape<R> t;
+  t.watch(x);
+  auto const outer = ouro::square(x);
+  CHECK_THROWS_AS(ouro::settle<R>({ouro::scale(x, 2.0)}, 1, [&](std::int64_t, std::vector<T> const& in) {
+    return ouro::sum(in[0] * outer);
+  }), ouro::error);
+  CHECK(ouro::settle<R>({noise<R>({2})}, 2, [](std::int64_t, std::vector<T> const& in) { return ouro::sum(in[0]); }).size() == 1);
+}
+
+TEST_CASE("checkpoint equals the plain computation, also inside settle") {
+  T const w = noise<R>({3, 3});
+  T const x = noise<R>({5, 3});
+  auto f = [w](std::vector<T> const& in) { return ouro::dropout(ouro::gelu(ouro::matmul(in[0], w)), 0.3, {4, 4}); };
+  std::vector<T> gradients[3];
+  for (int how = 0; how < 3; ++how) {
+    ouro::tape<R> t;
+    for (auto const& v : {w, x}) t.watch(v);
+    auto const y = ouro::square(x);
+    T loss;
+    if (how == 0) loss = ouro::sum(ouro::square(f({f({y})})));
+    if (how == 1) loss = ouro::sum(ouro::square(ouro::checkpoint<R>({ouro::checkpoint<R>({y}, f)}, f)));
+    if (how == 2)
+      loss = ouro::settle<R>({y}, 1, [&](std::int64_t, std::vector<T> const& in) {
+        return ouro::sum(ouro::square(ouro::checkpoint<R>({ouro::checkpoint<R>(in, f)}, f)));
+      });
+    t.backward(loss);
+    for (auto const& v : {w, x}) gradients[how].push_back(t.gradient(v));
+  }
+  for (int how = 1; how < 3; ++how)
+    for (std::size_t i = 0; i < 2; ++i) CHECK(relative_error(gradients[how][i], gradients[0][i]) < 1e-12);
+}
+
+TEST_CASE("the gradient check sees a wrong gradient") {
+  auto wrong = [](std::vector<T> const& v) {
+    auto const y = ouro::sum(ouro::square(v[0].detach()));
+    return ouro::recorded<R>("wrong", y, {&v[0]}, [x = v[0].detach()](T const& dy, ouro::gradients<R>& dx) {
+      R::combine(ouro::binary::multiply, dx.into(0), x.read(), dy.read().reshape({1}).expand(x.dims()));
+    });
+  };
+  CHECK(ouro::gradient_error<R>({noise<R>({3})}, wrong) > 0.1);
+}

@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Corpora: every byte once, in order, from any position, whatever the lines hold.
+#include <catch2/catch_test_macros.hpp>
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include <ouro/data/corpus.hpp>
+
+namespace {
+
+struct folder {
+  std::filesystem::path path = std::filesystem::temp_directory_path() / ("ouro-data-" + std::to_string(::getpid()));
+  folder() { std::filesystem::create_directory(path); }
+  ~folder() { std::filesystem::remove_all(path); }
+  std::string write(std::string const& name, std::string const& text) const {
+    std::ofstream(path / name, std::ios::binary) << text;
+    return (path / name).string();
+  }
+};
+
+ouro::corpus_options const tiny{.patch = 4, .chunk = 3};
+
+std::string shown(ouro::patches const& first, ouro::byte_target const& t) {
+  std::string s;
+  auto add = [&](std::int32_t b) { s += b == ouro::eos_byte ? '$' : b == ouro::pad_byte ? '_' : static_cast<char>(b); };
+  for (int i = 0; i < 4; ++i) add(first.bytes[static_cast<std::size_t>(i)]);
+  for (auto b : t.next.bytes) add(b);
+  return s;
+}
+
+}  // namespace
+
+TEST_CASE("documents are joined, ended and padded") {
+  folder f;
+  auto const a = f.write("a.txt", "abcdefgh");
+  auto const b = f.write("b.txt", "0123456789");
+  ouro::corpus c({a, b}, tiny);
+  ouro::text_lesson l;
+  REQUIRE(c.next(l));
+  CHECK(shown(l.input, l.target) == "abcdefgh$0123456");
+  REQUIRE(c.next(l));
+  CHECK(shown(l.input, l.target) == "789$____________");
+  CHECK(l.target.live_count() == 0);
+  CHECK_FALSE(c.next(l));
+  CHECK(shown(c.endless().input, l.target).substr(0, 4) == "abcd");
+  CHECK(c.position().epoch == 1);
+}
+
+TEST_CASE("a seek to any position goes on exactly") {
+  folder f;
+  std::string lines;
+  for (int i = 0; i < 40; ++i) lines += "{\"text\": \"line number " + std::to_string(i * i) + "\"}\r\n";
+  auto const a = f.write("a.txt", std::string(70000, 'x') + "end");
+  auto const b = f.write("b.jsonl", "\xEF\xBB\xBF" + lines);
+  std::vector<std::string> const paths{f.write("0.txt", "zero"), a, b};
+  ouro::corpus whole(paths, {.patch = 16, .chunk = 31});
+  std::vector<std::vector<std::int32_t>> blocks;
+  std::vector<ouro::corpus_cursor> cursors;
+  ouro::text_lesson l;
+  for (;;) {
+    cursors.push_back(whole.position());
+    if (!whole.next(l)) break;
+    blocks.push_back(l.input.bytes);
+  }
+  REQUIRE(blocks.size() > 100);
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    ouro::corpus again(paths, {.patch = 16, .chunk = 31});
+    again.seek(cursors[i]);
+    std::size_t const last = std::min(blocks.size(), i + 3);
+    for (std::size_t k = i; k < last; ++k) {
+      REQUIRE(again.next(l));
+      CHECK(l.input.bytes == blocks[k]);
+    }
+  }
+}
+
+TEST_CASE("conversations: only answers are targets when tuning") {
+  folder f;
+  auto const path = f.write("talk.jsonl", R"({"conversations":[{"role":"user","content":"hi"},{"role":"assistant","content":"yo"}]})");
+  ouro::corpus c({path}, {.patch = 4, .chunk = 8, .answers_only = true});
+  ouro::text_lesson l;
+  REQUIRE(c.next(l));
+  CHECK(shown(l.input, l.target) == "\nUser: hi\nGridman: yo$______________");
+  std::string live;
+  for (std::size_t i = 0; i < l.target.live.size(); ++i)
+    if (l.target.live[i]) live += static_cast<char>(l.target.next.bytes[i] == ouro::eos_byte ? '$' : l.target.next.bytes[i]);
+  CHECK(live == "yo$");
+}
+
+TEST_CASE("bad lines are skipped and counted, or stop a strict run") {
+  folder f;
+  auto const path = f.write("bad.jsonl", "{\"text\": \"good\"}\nnot json\n{\"text\": 3}\n{\"other\": 1}\n\n{\"text\": \"fine\"}");
+  ouro::corpus c({path}, tiny);
+  ouro::text_lesson l;
+  REQUIRE(c.next(l));
+  CHECK(shown(l.input, l.target) == "good$fine$______");
+  CHECK(c.skipped() == 3);
+  CHECK(c.complaints()[0].find("bad.jsonl:2: ") != std::string::npos);
+  ouro::corpus strict({path}, {.patch = 4, .chunk = 3, .strict = true});
+  CHECK_THROWS_AS(strict.next(l), ouro::error);
+  ouro::corpus nothing({f.write("none.jsonl", "x\ny\n")}, tiny);
+  CHECK_THROWS_AS(nothing.next(l), ouro::error);
+}
+
+TEST_CASE("paths that hold no text are named") {
+  folder f;
+  for (auto const& path : {f.write("empty.txt", ""), std::string("/dev/null"), (f.path / "missing").string()}) {
+    try {
+      ouro::corpus c({path}, tiny);
+      FAIL("accepted " << path);
+    } catch (ouro::error const& e) {
+      CHECK(e.code() == ouro::errc::data);
+      CHECK(std::string(e.what()).find(path) != std::string::npos);
+    }
+  }
+}
