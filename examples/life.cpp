@@ -1,0 +1,35 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// A life in a dozen lines: a newborn Gridman reads, sleeps, and speaks. Run it in an empty folder.
+#include <cstdio>
+#include <fstream>
+
+#include <ouro/ouro.hpp>
+
+int main() {
+  using backend = ouro::cpu;  // or ouro::reference
+  std::ofstream("book.txt") << std::string(20000, '.').replace(0, 60, "To be, or not to be, that is the question: whether it is nobler");
+
+  auto config = ouro::gridman_config::of(128, 2, 1, 1, 1);
+  config.chunk = 16, config.memory_rows = 32, config.state_rows = 16;
+  ouro::gridman<backend> model{config, ouro::seed{42}};
+  auto state = model.newborn(ouro::seed{7});  // a value: copy it, save it, move it on
+  ouro::trainer trainer{model, ouro::adamw{.learning_rate = 3e-3, .warmup = 2}};
+  ouro::corpus book({"book.txt"}, {.patch = config.patch, .chunk = config.chunk});
+
+  double first = 0;
+  double last = 0;
+  for (int i = 0; i < 6; ++i) {
+    std::vector<ouro::lesson<ouro::gridman<backend>>> cycle;
+    for (int wake = 0; wake < 4; ++wake) {
+      auto page = book.endless();
+      cycle.push_back({page.input, page.target});
+    }
+    auto const report = trainer.update(state, cycle);  // 4 wakes and the sleep between, one AdamW step
+    std::printf("%lld %.3f nats per byte\n", static_cast<long long>(report.update), report.cross_entropy);
+    (i == 0 ? first : last) = report.cross_entropy;
+  }
+  std::printf("%s\n", ouro::speak(model, state, "To be, or ", {.bytes = 60}).c_str());
+  return last < first ? 0 : 1;
+}
