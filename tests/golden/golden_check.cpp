@@ -106,7 +106,8 @@ class checker {
         gradients = ouro::gradients_of(tape, model);
         s = s.detach();
       }
-      update(model, cx, gradients, memory, u++);
+      if (meta.count("update" + std::to_string(u) + "/no_gradient") != 0) update(model, cx, gradients, memory, u);
+      ++u;
     }
     return report();
   }
@@ -215,7 +216,18 @@ class checker {
     }
     scalar_value("gradient norm", at + "grad_norm", g.norm, gradient_limit());
     ouro::apply_statistics(model, cx);
-    ouro::adamw const rule{.learning_rate = 3e-4, .clip = 1.0};
+    auto setting = [&](char const* key, double otherwise) {
+      auto const found = in_.metadata().find(key);
+      return found == in_.metadata().end() ? otherwise : std::stod(found->second);
+    };
+    ouro::adamw rule{.learning_rate = setting("learning_rate", 3e-4),
+                     .epsilon = setting("eps", 1e-8),
+                     .weight_decay = setting("weight_decay", 0.01),
+                     .clip = setting("clip", 1.0)};
+    if (auto const betas = in_.metadata().find("betas"); betas != in_.metadata().end()) {
+      rule.beta1 = std::stod(betas->second);
+      rule.beta2 = std::stod(betas->second.substr(betas->second.find(',') + 1));
+    }
     ouro::update_parameters(model, memory, g, rule, rule.learning_rate);
     for (auto const& f : ouro::fields(model)) {
       auto const key = at + "weights/" + name(f.path);
