@@ -8,7 +8,7 @@
 #include <ouro/ouro.hpp>
 
 int main() {
-  using backend = ouro::cpu;  // or ouro::reference
+  using backend = ouro::default_backend;  // or ouro::reference, ouro::cpu
   std::ofstream("book.txt") << std::string(20000, '.').replace(0, 60, "To be, or not to be, that is the question: whether it is nobler");
 
   auto config = ouro::gridman_config::of(128, 2, 1, 1, 1);

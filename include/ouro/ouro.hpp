@@ -79,3 +79,16 @@
 
 #include <ouro/backend/cpu.hpp>
 #include <ouro/backend/reference.hpp>
+
+namespace ouro {
+
+/// The backend of programs that do not name one: CMake defines OURO_DEFAULT_BACKEND, else cpu if it is linked.
+#if defined(OURO_DEFAULT_BACKEND)
+using default_backend = OURO_DEFAULT_BACKEND;
+#elif defined(OURO_HAS_CPU)
+using default_backend = cpu;
+#else
+using default_backend = reference;
+#endif
+
+}  // namespace ouro

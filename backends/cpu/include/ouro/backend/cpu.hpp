@@ -12,6 +12,20 @@
 
 namespace ouro {
 
+#if !defined(OURO_HAS_CPU)  // defined by linking ouro::cpu
+
+/// The type of a backend that this program is not linked with: its first allocation is an error (unavailable).
+struct cpu : reference {
+  static constexpr std::string_view name() { return "cpu"; }
+  static void* allocate(std::size_t) {
+    fail(errc::unavailable, "cpu", "this backend is not part of this program; link it with ouro::cpu");
+  }
+};
+
+static_assert(Backend<cpu>);
+
+#else
+
 struct cpu : reference {
   static constexpr std::string_view name() { return "cpu"; }
 
@@ -49,5 +63,7 @@ int cpu_threads();
 void set_cpu_threads(int n);
 /// Instruction set, product library and threads, in a line.
 std::string cpu_description();
+
+#endif
 
 }  // namespace ouro
