@@ -19,6 +19,8 @@ class utf8_stream {
     for (char c : bytes) take(static_cast<unsigned char>(c), out);
     return out;
   }
+  /// The same for one byte.
+  std::string feed(char byte) { return feed(std::string_view(&byte, 1)); }
   /// What is left at the end: U+FFFD if a character was cut off.
   std::string finish() {
     std::string out;

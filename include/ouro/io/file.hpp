@@ -40,11 +40,28 @@ class descriptor {
  private:
   int fd_ = -1;
 };
+
+/// Removes a file at the end of a scope, unless it was kept.
+class scratch_file {
+ public:
+  explicit scratch_file(std::string path) : path_(std::move(path)) {}
+  scratch_file(scratch_file const&) = delete;
+  scratch_file& operator=(scratch_file const&) = delete;
+  ~scratch_file() {
+    if (!kept_) ::unlink(path_.c_str());
+  }
+  [[nodiscard]] std::string const& path() const { return path_; }
+  void keep() { kept_ = true; }
+
+ private:
+  std::string path_;
+  bool kept_ = false;
+};
 }  // namespace detail
 
 /// The bytes of a regular file. Errors (storage): it cannot be read, or is not a regular file.
 inline std::string read_file(std::string const& path) {
-  detail::descriptor const file(path, O_RDONLY, "open");
+  detail::descriptor const file(path, O_RDONLY | O_NONBLOCK, "open");  // a pipe without a writer must not hang
   struct ::stat info {};
   if (::fstat(file.get(), &info) != 0) detail::file_error("inspect", path);
   require(S_ISREG(info.st_mode), errc::storage, "file", path, " is not a regular file");
@@ -73,22 +90,22 @@ inline std::string parent_of(std::string const& path) {
 }
 
 /// Replaces a file so that after any crash either the old or the new bytes are there, whole. Errors (storage): the
-/// old file is as it was, and nothing is left behind.
+/// old file is as it was, and nothing is left behind; only if the folder cannot be synced are the new bytes in place
+/// already, whole but not yet durable. Two threads of a process must not write one path at a time.
 inline void write_file_durably(std::string const& path, std::string_view bytes) {
-  std::string const fresh = path + ".tmp-" + std::to_string(::getpid());
-  try {
-    detail::descriptor const file(fresh, O_WRONLY | O_CREAT | O_TRUNC, "create");
+  detail::scratch_file fresh(path + ".tmp-" + std::to_string(::getpid()));
+  {
+    detail::descriptor const file(fresh.path(), O_WRONLY | O_CREAT | O_TRUNC, "create");
     while (!bytes.empty()) {
       auto const n = ::write(file.get(), bytes.data(), bytes.size());
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) detail::file_error("write", fresh);
+      if (n == 0) errno = EIO;  // no progress is no success
+      if (n <= 0) detail::file_error("write", fresh.path());
       bytes.remove_prefix(static_cast<std::size_t>(n));
     }
-    if (::fsync(file.get()) != 0) detail::file_error("sync", fresh);
-    if (::rename(fresh.c_str(), path.c_str()) != 0) detail::file_error("rename to", path);
-  } catch (error const&) {
-    ::unlink(fresh.c_str());
-    throw;
+    if (::fsync(file.get()) != 0) detail::file_error("sync", fresh.path());
+    if (::rename(fresh.path().c_str(), path.c_str()) != 0) detail::file_error("rename to", path);
+    fresh.keep();
   }
   sync_directory(parent_of(path));
 }
@@ -106,15 +123,17 @@ class file_lock {
  public:
   /// Errors (storage): another process holds it.
   explicit file_lock(std::string const& path) {
-    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    do fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    while (fd_ < 0 && errno == EINTR);
     if (fd_ < 0) detail::file_error("open", path);
     int result = 0;
     do result = ::flock(fd_, LOCK_EX | LOCK_NB);
     while (result != 0 && errno == EINTR);
     if (result == 0) return;
-    bool const busy = errno == EWOULDBLOCK;
+    int const reason = errno;
     ::close(fd_);
-    if (busy) fail(errc::storage, "file", path, " is in use by another process");
+    errno = reason;
+    if (reason == EWOULDBLOCK) fail(errc::storage, "file", path, " is in use by another process");
     detail::file_error("lock", path);
   }
   file_lock(file_lock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}

@@ -4,8 +4,10 @@
 // A strict reader of JSON values (RFC 8259), small enough for file headers and lines of a corpus.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,10 +17,14 @@
 
 namespace ouro {
 
-/// One JSON value. Members of an object keep their order; a repeated key is an error.
+/// One JSON value. Members of an object keep their order; a repeated key is an error. Bytes of a string that are not
+/// UTF-8 are taken as they are. Work is O(n log n) in the text, memory is bounded by `most_values`.
 class json {
  public:
   enum class kind : std::uint8_t { null, boolean, number, string, array, object };
+
+  static constexpr int deepest = 64;                     ///< arrays and objects inside each other
+  static constexpr std::size_t most_values = 1U << 20U;  ///< values in one text: a short text must not become gigabytes
 
   /// Reads exactly one value. Errors (data): the byte offset and what was expected there.
   static json parse(std::string_view text) {
@@ -33,7 +39,11 @@ class json {
   [[nodiscard]] bool is(kind k) const { return kind_ == k; }
   /// The text of a string, or the digits of a number.
   [[nodiscard]] std::string const& text() const { return text_; }
-  [[nodiscard]] bool boolean() const { return text_ == "true"; }
+  /// Errors (data): it is not a boolean.
+  [[nodiscard]] bool boolean() const {
+    require(kind_ == kind::boolean, errc::data, "json", "expected true or false");
+    return text_ == "true";
+  }
   /// A number that is an integer in range. Errors (data): it is not one.
   [[nodiscard]] std::int64_t integer() const {
     std::int64_t n = 0;
@@ -79,11 +89,10 @@ class json {
   }
 
  private:
-  static constexpr int deepest = 64;
-
   struct reader {
     std::string_view in;
     std::size_t at = 0;
+    std::size_t values = 0;
 
     void expect(bool ok, char const* what) const {
       require(ok, errc::data, "json", "expected ", what, " at byte ", at);
@@ -98,27 +107,32 @@ class json {
     }
 
     json value(int depth) {
-      expect(depth < deepest, "less nesting");
+      expect(++values <= most_values, "fewer values");
       space();
+      expect(depth < deepest || !(next('{') || next('[')), "less nesting");
       expect(at < in.size(), "a value");
       json v;
       switch (in[at]) {
         case '{': {
           v.kind_ = kind::object;
+          std::vector<std::size_t> starts;
           ++at;
           space();
           if (next('}')) return ++at, v;
           for (;;) {
             space();
             expect(next('"'), "a key");
+            starts.push_back(at);
             std::string key = string();
-            expect(v.find(key) == nullptr, "a key that was not there before");
             space();
             take(':', "':'");
             v.items_.push_back(value(depth + 1));
             v.keys_.push_back(std::move(key));
             space();
-            if (next('}')) return ++at, v;
+            if (next('}')) {
+              distinct(v.keys_, starts);
+              return ++at, v;
+            }
             take(',', "',' or '}'");
           }
         }
@@ -142,6 +156,17 @@ class json {
         case 'f': return word("false", kind::boolean);
         case 'n': return word("null", kind::null);
         default: return digits();
+      }
+    }
+    void distinct(std::vector<std::string> const& keys, std::vector<std::size_t> const& starts) {
+      std::vector<std::size_t> order(keys.size());
+      std::iota(order.begin(), order.end(), std::size_t{0});
+      std::sort(order.begin(), order.end(),
+                [&](auto a, auto b) { return keys[a] != keys[b] ? keys[a] < keys[b] : a < b; });
+      for (std::size_t i = 1; i < order.size(); ++i) {
+        if (keys[order[i - 1]] != keys[order[i]]) continue;
+        at = starts[order[i]];
+        expect(false, "a key that was not there before");
       }
     }
     json word(std::string_view w, kind k) {
@@ -226,7 +251,8 @@ class json {
       } else if (u < 0x10000) {
         put(0xE0U | (u >> 12U)), put(0x80U | ((u >> 6U) & 63U)), put(0x80U | (u & 63U));
       } else {
-        put(0xF0U | (u >> 18U)), put(0x80U | ((u >> 12U) & 63U)), put(0x80U | ((u >> 6U) & 63U)), put(0x80U | (u & 63U));
+        put(0xF0U | (u >> 18U)), put(0x80U | ((u >> 12U) & 63U)), put(0x80U | ((u >> 6U) & 63U)),
+            put(0x80U | (u & 63U));
       }
     }
   };

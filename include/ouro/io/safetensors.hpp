@@ -6,9 +6,12 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,6 +21,23 @@
 #include <ouro/io/json.hpp>
 
 namespace ouro {
+
+static_assert(std::endian::native == std::endian::little, "safetensors are little-endian, and so must the machine be");
+
+namespace detail {
+/// Bytes of one element of a dtype that this library reads and writes; 0 for any other.
+constexpr std::uint64_t stored_size(std::string_view type) {
+  if (type == "F64" || type == "I64" || type == "U64") return 8;
+  if (type == "F32" || type == "I32") return 4;
+  if (type == "BF16" || type == "U16") return 2;
+  return type == "U8" ? 1 : 0;
+}
+/// a·b, or the largest value where that does not fit.
+constexpr std::uint64_t product(std::uint64_t a, std::uint64_t b) {
+  constexpr auto most = std::numeric_limits<std::uint64_t>::max();
+  return b != 0 && a > most / b ? most : a * b;
+}
+}  // namespace detail
 
 /// One stored tensor: a dtype of the format ("F64", "F32", "BF16", "I64", "U64", "I32", "U16", "U8"), its extents, and
 /// its little-endian bytes.
@@ -72,11 +92,14 @@ class safetensors_reader {
   [[nodiscard]] std::map<std::string, std::string> const& metadata() const { return metadata_; }
   [[nodiscard]] std::vector<std::string> const& names() const { return names_; }
   [[nodiscard]] bool contains(std::string const& name) const { return tensors_.count(name) != 0; }
-  /// Errors (storage): there is no such tensor. The bytes live as long as the reader stays where it is.
+  /// Errors (storage): there is no such tensor, or its dtype is none of those of `stored_tensor`. The bytes live
+  /// as long as the reader stays where it is.
   [[nodiscard]] stored_tensor at(std::string const& name) const {
     auto const found = tensors_.find(name);
     require(found != tensors_.end(), errc::storage, "safetensors", name_, ": no tensor '", name, "'");
     auto const& e = found->second;
+    require(detail::stored_size(e.type) != 0, errc::storage, "safetensors", name_, ": tensor '", name, "' at byte ",
+            e.start, ": expected dtype F64, F32, BF16, I64, U64, I32, U16 or U8, got ", e.type);
     return {e.type, e.dims, std::string_view(bytes_).substr(e.start, e.size)};
   }
 
@@ -93,14 +116,6 @@ class safetensors_reader {
     require(ok, errc::storage, "safetensors", name_, ": at byte ", offset, " expected ", what);
   }
 
-  static std::uint64_t element_size(std::string_view type) {
-    if (type == "F64" || type == "I64" || type == "U64") return 8;
-    if (type == "F32" || type == "I32" || type == "U32") return 4;
-    if (type == "F16" || type == "BF16" || type == "I16" || type == "U16") return 2;
-    if (type == "U8" || type == "I8" || type == "BOOL" || type == "F8_E4M3" || type == "F8_E5M2") return 1;
-    return 0;
-  }
-
   std::pair<std::uint64_t, std::uint64_t> describe(std::string const& key, json const& value, std::uint64_t room,
                                                    std::uint64_t data) {
     auto const* type = value.find("dtype");
@@ -110,21 +125,27 @@ class safetensors_reader {
               range != nullptr && range->is(json::kind::array) && range->items().size() == 2,
           8, "dtype, shape and data_offsets of each tensor");
     entry e{type->text(), {}, 0, 0};
-    std::uint64_t size = element_size(e.type);
-    check(size > 0, 8, "a known dtype");
+    // A dtype that only others know is an error when it is asked for; how many bytes it takes is theirs to say.
+    auto const element = detail::stored_size(e.type);
     try {
+      std::uint64_t size = element;
       for (auto const& d : dims->items()) {
         auto const n = d.integer();
-        check(n >= 0 && (n == 0 || size <= room / static_cast<std::uint64_t>(n)), 8, "a shape that fits the data");
-        size *= static_cast<std::uint64_t>(n);
+        check(n >= 0, 8, "extents that are not negative");
+        size = detail::product(size, static_cast<std::uint64_t>(n));
         e.dims.push_back(n);
       }
+      std::uint64_t nonzero = 1;  // the product that counts for overflow: a zero may come after huge extents
+      for (auto n : e.dims) nonzero = detail::product(nonzero, n == 0 ? 1 : static_cast<std::uint64_t>(n));
+      check(nonzero <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()), 8,
+            "a shape without overflow");
       auto const from = range->items()[0].integer();
       auto const to = range->items()[1].integer();
       check(0 <= from && from <= to && static_cast<std::uint64_t>(to) <= room, 8, "data_offsets inside the file");
-      check(static_cast<std::uint64_t>(to - from) == size, 8, "data_offsets that match dtype and shape");
+      auto const held = static_cast<std::uint64_t>(to - from);
+      check(element == 0 || held == size, 8, "data_offsets that match dtype and shape");
       e.start = static_cast<std::size_t>(data) + static_cast<std::size_t>(from);
-      e.size = static_cast<std::size_t>(size);
+      e.size = static_cast<std::size_t>(held);
       tensors_[key] = e;
       names_.push_back(key);
       return {static_cast<std::uint64_t>(from), static_cast<std::uint64_t>(to)};
@@ -143,13 +164,27 @@ class safetensors_reader {
 /// Collects tensors and gives the bytes of a file that holds them, in the order they were added.
 class safetensors_writer {
  public:
+  /// A line of `__metadata__`; the last value of a key counts.
   void set(std::string const& key, std::string const& value) { metadata_[key] = value; }
-  void add(std::string const& name, std::string const& type, std::vector<std::int64_t> const& dims, std::string_view bytes) {
+  /// Copies the little-endian bytes of a tensor. Errors (argument): a name that is taken, an unknown dtype, or bytes
+  /// that are not those of the extents; nothing is added.
+  void add(std::string const& name, std::string const& type, std::vector<std::int64_t> const& dims,
+           std::string_view bytes) {
+    std::uint64_t size = detail::stored_size(type);
+    require(size != 0, errc::argument, "safetensors", "'", name, "': unknown dtype ", type);
+    for (auto d : dims) {
+      require(d >= 0, errc::argument, "safetensors", "'", name, "': extents must not be negative, got ", d);
+      size = detail::product(size, static_cast<std::uint64_t>(d));
+    }
+    require(size == bytes.size(), errc::argument, "safetensors", "'", name, "' needs ", size, " bytes, got ",
+            bytes.size());
+    require(name != "__metadata__" && names_.insert(name).second, errc::argument, "safetensors", "'", name,
+            "' is taken");
     std::string extents;
     for (auto d : dims) extents += (extents.empty() ? "" : ",") + std::to_string(d);
     header_ += "," + json::quote(name) + ":{\"dtype\":" + json::quote(type) + ",\"shape\":[" + extents +
-               "],\"data_offsets\":[" + std::to_string(data_.size()) + "," + std::to_string(data_.size() + bytes.size()) +
-               "]}";
+               "],\"data_offsets\":[" + std::to_string(data_.size()) + "," +
+               std::to_string(data_.size() + bytes.size()) + "]}";
     data_ += bytes;
   }
   [[nodiscard]] std::string str() const {
@@ -169,6 +204,7 @@ class safetensors_writer {
 
  private:
   std::map<std::string, std::string> metadata_;
+  std::set<std::string> names_;
   std::string header_;
   std::string data_;
 };

@@ -1,0 +1,139 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Files: errors name them, a failed write leaves the old bytes and nothing else, locks exclude.
+#include <catch2/catch_test_macros.hpp>
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include <ouro/io/file.hpp>
+
+namespace {
+struct folder {
+  std::filesystem::path path = std::filesystem::temp_directory_path() / ("ouro-file-" + std::to_string(::getpid()));
+  folder() { std::filesystem::create_directory(path); }
+  ~folder() { std::filesystem::remove_all(path); }
+  [[nodiscard]] std::string at(std::string const& name) const { return (path / name).string(); }
+  [[nodiscard]] auto count() const { return std::distance(std::filesystem::directory_iterator(path), {}); }
+};
+
+/// A limit of the process, lowered for a scope.
+struct lowered {
+  decltype(RLIMIT_FSIZE) what;
+  ::rlimit old{};
+  lowered(decltype(RLIMIT_FSIZE) w, ::rlim_t value) : what(w) {
+    ::getrlimit(what, &old);
+    ::rlimit fresh = old;
+    fresh.rlim_cur = value;
+    ::setrlimit(what, &fresh);
+  }
+  lowered(lowered const&) = delete;
+  lowered& operator=(lowered const&) = delete;
+  ~lowered() { ::setrlimit(what, &old); }
+};
+
+template <class F>
+std::string problem(F&& f) {
+  try {
+    f();
+  } catch (ouro::error const& e) {
+    CHECK(e.code() == ouro::errc::storage);
+    return e.what();
+  }
+  return "";
+}
+bool names(std::string const& message, std::string const& path) { return message.find(path) != std::string::npos; }
+}  // namespace
+
+TEST_CASE("file: what is written is read, whole") {
+  folder f;
+  for (std::size_t n : {0U, 1U, 4096U, 3000000U}) {
+    std::string bytes(n, '\0');
+    for (std::size_t i = 0; i < n; ++i) bytes[i] = static_cast<char>(i * 31 % 256);
+    ouro::write_file_durably(f.at("x"), bytes);
+    CHECK(ouro::read_file(f.at("x")) == bytes);
+    CHECK(f.count() == 1);
+  }
+}
+
+TEST_CASE("file: a write that fails in the middle leaves the old file and nothing else") {
+  folder f;
+  ouro::write_file_durably(f.at("x"), "old");
+  auto const before = std::signal(SIGXFSZ, SIG_IGN);
+  std::string message;
+  {
+    lowered const limit(RLIMIT_FSIZE, 4096);  // the first write is short, the second fails
+    message = problem([&] { ouro::write_file_durably(f.at("x"), std::string(10000, 'n')); });
+  }
+  static_cast<void>(std::signal(SIGXFSZ, before));
+  CHECK(names(message, f.at("x")));
+  CHECK(ouro::read_file(f.at("x")) == "old");
+  CHECK(f.count() == 1);
+}
+
+TEST_CASE("file: no descriptors left is an error that names the file") {
+  folder f;
+  ouro::write_file_durably(f.at("x"), "old");
+  std::string read;
+  std::string write;
+  std::string lock;
+  {
+    lowered const limit(RLIMIT_NOFILE, 0);
+    read = problem([&] { static_cast<void>(ouro::read_file(f.at("x"))); });
+    write = problem([&] { ouro::write_file_durably(f.at("x"), "new"); });
+    lock = problem([&] { ouro::file_lock const l(f.at("x")); });
+  }
+  CHECK(names(read, f.at("x")));
+  CHECK(names(write, f.at("x")));
+  CHECK(names(lock, f.at("x")));
+  CHECK(ouro::read_file(f.at("x")) == "old");
+  CHECK(f.count() == 1);
+}
+
+TEST_CASE("file: what cannot be read or replaced is named, and nothing hangs") {
+  folder f;
+  CHECK(names(problem([&] { static_cast<void>(ouro::read_file(f.at("none"))); }), f.at("none")));
+  CHECK(names(problem([&] { static_cast<void>(ouro::read_file(f.path.string())); }), f.path.string()));
+  CHECK(names(problem([&] { static_cast<void>(ouro::read_file("/dev/zero")); }), "/dev/zero"));
+  REQUIRE(::mkfifo(f.at("pipe").c_str(), 0600) == 0);
+  CHECK(names(problem([&] { static_cast<void>(ouro::read_file(f.at("pipe"))); }), f.at("pipe")));
+  ouro::make_directory(f.at("sub"));
+  CHECK(names(problem([&] { ouro::make_directory(f.at("sub")); }), f.at("sub")));
+  CHECK(names(problem([&] { ouro::write_file_durably(f.at("sub"), "x"); }), f.at("sub")));  // rename fails
+  CHECK(names(problem([&] { ouro::write_file_durably(f.at("no/x"), "x"); }), f.at("no/x")));
+  CHECK(names(problem([&] { ouro::sync_directory(f.at("no")); }), f.at("no")));
+  CHECK(f.count() == 2);
+}
+
+TEST_CASE("file: a lock excludes other processes and dies with its holder") {
+  folder f;
+  auto const path = f.at("LOCK");
+  auto locks = [&] { return problem([&] { ouro::file_lock const l(path); }); };
+  int ready[2];
+  REQUIRE(::pipe(ready) == 0);
+  auto const child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::close(ready[0]);
+    ouro::file_lock const held(path);
+    static_cast<void>(!::write(ready[1], "x", 1));
+    for (;;) ::pause();
+  }
+  ::close(ready[1]);
+  char c = 0;
+  REQUIRE(::read(ready[0], &c, 1) == 1);
+  ::close(ready[0]);
+  CHECK(names(locks(), path + " is in use by another process"));
+  ::kill(child, SIGKILL);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  CHECK(locks().empty());
+  ouro::file_lock first(path);
+  ouro::file_lock const moved(std::move(first));
+  CHECK_FALSE(locks().empty());
+}
