@@ -10,6 +10,7 @@
 
 #include "kernels.hpp"
 #include "matmul.hpp"
+#include "signals.hpp"
 #include "threads.hpp"
 
 namespace ouro {
@@ -71,6 +72,7 @@ void cpu::attention(view y, view lse, const_view q, const_view k, const_view v, 
   if (q.type != dtype::f32 || q.size() == 0) return reference::attention(y, lse, q, k, v, rule);
   std::int64_t const jobs = q.dims[0] * rule.heads;
   cpu_threading::parallel(jobs, grain(q, k), [&](std::int64_t first, std::int64_t last) {
+    cpu_threading::signals_blocked const quiet;  // once for all products of the part
     std::vector<float> scratch(static_cast<std::size_t>(block * k.dims[1]));
     for (std::int64_t job = first; job < last; ++job) {
       head const h = head_of(q, k, v, rule, job);
@@ -109,6 +111,7 @@ void cpu::attention_gradient(destination dq, destination dk, destination dv, con
   std::int64_t const jobs = q.dims[0] * rule.heads;
   std::int64_t const wide = q.dims[2];
   cpu_threading::parallel(jobs, grain(q, k), [&](std::int64_t first, std::int64_t last) {
+    cpu_threading::signals_blocked const quiet;  // once for all products of the part
     auto const size = static_cast<std::size_t>(block * k.dims[1]);
     std::vector<float> weights(size);
     std::vector<float> dropped(rule.dropout > 0 ? size : 0);

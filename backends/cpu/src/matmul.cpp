@@ -10,6 +10,7 @@
 #include <ouro/backend/cpu.hpp>
 #include <ouro/tensor/tensor.hpp>
 
+#include "signals.hpp"
 #include "threads.hpp"
 
 #if defined(OURO_WITH_DNNL)
@@ -99,6 +100,7 @@ void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T
 void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, float const* a,
           std::int64_t lda, float const* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
 #if defined(OURO_WITH_DNNL)
+  cpu_threading::signals_blocked const quiet;
 #if defined(OURO_WITH_OPENMP)
   int const before = omp_get_max_threads();
   if (before != 1) omp_set_num_threads(1);

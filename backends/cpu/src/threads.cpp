@@ -14,6 +14,8 @@
 
 #include <ouro/backend/cpu.hpp>
 
+#include "signals.hpp"
+
 namespace ouro {
 namespace cpu_threading {
 namespace {
@@ -91,6 +93,7 @@ class pool {
       auto const index = static_cast<std::int64_t>(workers_.size()) + 1;
       workers_.emplace_back([this, index, seen = generation_]() mutable {
         inside = true;
+        signals_blocked const quiet;  // signals belong to the program's own threads
         for (;;) {
           {
             std::unique_lock lock(mutex_);
