@@ -8,7 +8,7 @@
 // Smallest model. The dream is the working state; consolidation exchanges nothing.
 //
 // Laws.
-//   purity   noise comes from the given random stream only
+//   purity   noise comes from the given random stream only, which moves on as it is drawn from
 //   shapes   consolidation returns Mem and State in the shapes they had
 //
 // What it is not. It does not decide when to sleep (the rhythm does) and does not read inputs.

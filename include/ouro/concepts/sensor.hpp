@@ -9,7 +9,7 @@
 //
 // Laws.
 //   purity   the same context, input, state and hormone give the same disturbance; nothing is remembered inside
-//   lanes    a permutation of the lanes of input, state and hormone permutes the disturbance (outside training, where
+//   lanes    lane b of the disturbance depends on lane b of input, state and hormone only (outside training, where
 //            batch statistics may couple lanes)
 //
 // What it is not. A Sensor does not change the state: that is the Brain's part.
