@@ -21,6 +21,9 @@
 #include <ouro/generate/speak.hpp>
 #include <ouro/life/life.hpp>
 
+#include "bench.hpp"
+#include "names.hpp"
+
 namespace {
 
 using backend = ouro::cpu;
@@ -43,15 +46,6 @@ int exit_code(ouro::errc code) {
     case ouro::errc::storage: return 5;
     default: return 2;
   }
-}
-
-ouro::gridman_config preset(std::string const& name) {
-  if (name == "nano") return ouro::presets::nano();
-  if (name == "mini") return ouro::presets::mini();
-  if (name == "small") return ouro::presets::small();
-  if (name == "medium") return ouro::presets::medium();
-  if (name == "large") return ouro::presets::large();
-  ouro::fail(ouro::errc::argument, "new", "unknown preset '", name, "'; there are nano, mini, small, medium, large");
 }
 
 struct training {
@@ -210,12 +204,6 @@ void inspect(std::string const& path, bool as_json) {
               norm(l.state.hormone));
 }
 
-/// The network under the reference model's parameter names.
-std::string reference_name(std::string const& path) {
-  std::string const ours = "brain.core.self_encoder.";
-  return path.rfind(ours, 0) == 0 ? path.substr(sizeof "brain.core." - 1) : path;
-}
-
 void export_weights(std::string const& path, std::string const& file) {
   auto const l = life::open(path);
   ouro::require(!ouro::exists(file), ouro::errc::storage, "export", file, " exists already");
@@ -308,6 +296,20 @@ int main(int argc, char** argv) {
   auto* in = with_life("import", "take a network in the reference's names; the state goes on");
   in->add_option("file", other, "a .safetensors file")->required();
 
+  bench_options b;
+  auto* measure = app.add_subcommand("bench", "how fast a newborn learns and speaks on this machine");
+  measure->add_option("--preset", b.preset, "nano, mini, small, medium or large")->capture_default_str();
+  measure->add_option("--config", b.config, "a JSON object with every field, instead of a preset");
+  measure->add_option("--text", b.text, "a file to read; made up if not given");
+  measure->add_option("--updates", b.updates, "updates that count")->capture_default_str();
+  measure->add_option("--warmup", b.warmup, "updates before them")->capture_default_str();
+  measure->add_option("--rate", b.rate, "the learning rate, constant")->capture_default_str();
+  measure->add_option("--angle", b.angle, "of the newborn oscillator")->capture_default_str();
+  measure->add_option("--speak", b.speak, "bytes to say after training")->capture_default_str();
+  measure->add_option("--save-weights", b.save_weights, "write the newborn network to this file");
+  measure->add_flag("--profile", b.profile, "time every primitive; the update becomes a little slower");
+  measure->add_flag("--json", b.json, "as one JSON object");
+
   try {
     app.parse(argc, argv);
   } catch (CLI::ParseError const& e) {
@@ -318,7 +320,8 @@ int main(int argc, char** argv) {
   try {
     t.path = path;
     t.answers_only = tune->parsed();
-    if (make->parsed()) life::create(path, preset(preset_name), ouro::seed{seed}, ouro::seed{seed + 1});
+    if (measure->parsed()) bench(b);
+    else if (make->parsed()) life::create(path, preset(preset_name), ouro::seed{seed}, ouro::seed{seed + 1});
     else if (learn->parsed() || tune->parsed()) train(t);
     else if (say->parsed()) {
       auto l = life::open(path);

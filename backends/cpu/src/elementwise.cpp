@@ -10,6 +10,7 @@
 #include <ouro/backend/cpu.hpp>
 #include <ouro/tensor/host_memory.hpp>
 
+#include "dropper.hpp"
 #include "kernels.hpp"
 #include "runs.hpp"
 #include "threads.hpp"
@@ -64,7 +65,8 @@ void cpu::scale(destination y, const_view x, double factor) {
 
 void cpu::map(unary f, view y, const_view x) {
   runs const r(y.dims, y.steps, x.steps, x.steps);
-  if (!all_f32(y, x) || y.size() == 0 || r.along(0) != 1 || r.along(1) != 1) return reference::map(f, y, x);
+  bool const vectors = f != unary::softplus && all_f32(y, x);  // softplus has one number for each head only
+  if (!vectors || y.size() == 0 || r.along(0) != 1 || r.along(1) != 1) return reference::map(f, y, x);
   r.for_each([&](std::int64_t i, std::int64_t j, std::int64_t, std::int64_t n) {
     kernels().map(static_cast<int>(f), y.as<float>() + i, x.as<float>() + j, n);
   });
@@ -73,7 +75,8 @@ void cpu::map(unary f, view y, const_view x) {
 void cpu::map_gradient(unary f, destination dx, const_view saved, const_view dy) {
   if (!dx.wanted()) return;
   runs const r(dy.dims, dx.out.steps, saved.steps, dy.steps);
-  if (!all_f32(dx.out, saved, dy) || dy.size() == 0 || r.along(0) != 1 || r.along(1) != 1 || r.along(2) != 1)
+  bool const vectors = f != unary::softplus && all_f32(dx.out, saved, dy);
+  if (!vectors || dy.size() == 0 || r.along(0) != 1 || r.along(1) != 1 || r.along(2) != 1)
     return reference::map_gradient(f, dx, saved, dy);
   r.for_each([&](std::int64_t i, std::int64_t j, std::int64_t k, std::int64_t n) {
     kernels().map_gradient(static_cast<int>(f), dx.out.as<float>() + i, saved.as<float>() + j, dy.as<float>() + k, n,
@@ -168,13 +171,12 @@ double cpu::sum_of_squares(const_view x) {
 
 void cpu::dropout(destination y, const_view x, double rate, random_draw draw) {
   if (!all_f32(y.out, x)) return reference::dropout(y, x, rate, draw);
-  auto const threshold = static_cast<std::uint32_t>(rate * 0x1p32);
-  auto const keep = static_cast<float>(1.0 / (1.0 - rate));
-  std::int64_t const fours = (x.size() + 3) / 4;
-  cpu_threading::parallel(fours, 2048, [&](std::int64_t from, std::int64_t to) {
-    std::int64_t const start = from * 4;
-    kernels().dropout(y.out.as<float>() + start, x.as<float>() + start, keep, threshold, draw.key, draw.site,
-                      static_cast<std::uint64_t>(start), std::min(to * 4, x.size()) - start, y.accumulate);
+  auto const dropper = cpu_kernels::dropper(rate, draw);
+  std::int64_t const eights = (x.size() + 7) / 8;
+  cpu_threading::parallel(eights, 2048, [&](std::int64_t from, std::int64_t to) {
+    std::int64_t const start = from * 8;
+    kernels().dropout(y.out.as<float>() + start, x.as<float>() + start, dropper,
+                      static_cast<std::uint64_t>(start), std::min(to * 8, x.size()) - start, y.accumulate);
   });
 }
 

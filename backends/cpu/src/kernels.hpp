@@ -11,8 +11,47 @@ namespace ouro::cpu_kernels {
 
 using index = std::int64_t;
 
+/// A dropout (ouro::dropout_mask) of the numbers of one draw; threshold 0 keeps everything.
+struct drop_rule {
+  float factor;
+  std::uint32_t threshold;
+  std::uint64_t key, site;
+};
+
 struct adamw_numbers {
   float beta1, one_minus_beta1, beta2, one_minus_beta2, scale, correction1, correction2, epsilon, shrink, rate;
+};
+
+/// The hormone gate's operands (ouro/concepts/hormone_gate.hpp); absent ones are null.
+struct gate_rows {
+  float const *x, *h, *f, *scale, *bias, *query_weight, *query_bias, *gate, *gate_sum, *gate_squares, *proj_weight,
+      *proj_bias, *residual;
+  drop_rule drop;
+  float epsilon;
+  bool gelu;
+  index width, folds, spread, lane_rows;
+};
+struct gate_slopes {
+  float* x;
+  bool x_adds;
+  float* f;
+  bool f_adds;
+  float *h, *scale, *bias, *query_weight, *query_bias, *gate, *proj_weight, *proj_bias;  // sums over rows
+};
+
+/// One lane and head of an attention: rows of q, k, v start ld apart.
+struct attention_head {
+  float const *q, *k, *v;
+  index ldq, ldk, ldv, width, queries, keys;
+  index prefix, causal, first;  // who sees whom: ouro::visibility
+  float scale;
+  drop_rule drop;
+  index flat;  // the number of its first row among all rows
+};
+struct attention_slopes {
+  float* q;
+  bool q_adds;
+  float *k, *v;  // null: not wanted; they are added to
 };
 
 struct table {
@@ -34,8 +73,17 @@ struct table {
                               float const* w, float const* dy, index rows, index width, bool add);
   float (*exp_shifted)(float* x, float factor, float shift, index n);  // x = exp(factor·x − shift); returns Σ
   float (*maximum)(float const* x, index n);
-  void (*dropout)(float* y, float const* x, float keep, std::uint32_t threshold, std::uint64_t key, std::uint64_t site,
-                  std::uint64_t first_word, index n, bool add);  // first_word is a multiple of 4
+  void (*dropout)(float* y, float const* x, drop_rule const& rule, std::uint64_t first, index n,
+                  bool add);  // of elements first, first + 1, …; first is a multiple of 8
+  void (*row_products)(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n, index k,
+                       float factor, bool add);  // c (m,n) (+)= factor · a wᵀ
+  index (*attention_scratch)(index keys, index width, bool gradient);  // floats
+  void (*attention)(attention_head const& h, float* y, index ldy, float* lse, float* scratch);
+  void (*attention_gradient)(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,
+                             float const* dy, index wide, float* scratch);  // y, dy and the slopes have rows `wide` apart
+  void (*gate)(gate_rows const& g, float* y, float* stats, float* scratch, index first, index rows);  // scratch: D
+  void (*gate_gradient)(gate_rows const& g, gate_slopes const& to, float const* stats, float const* dy, float* scratch,
+                        index first, index rows);  // scratch: 4 D + 4 eD
   void (*adamw)(float* p, float* m, float* v, float const* g, adamw_numbers const& s, index n);
 };
 

@@ -5,8 +5,12 @@
 // reassociation of floating point is asked of it and the result does not depend on the instruction set's width.
 //
 // The polynomials are minimax fits by mpmath's chebyfit at 40 digits: exp(r) = 1 + r + r²·q(r) on ±ln2/2 (error 8e-9),
-// tanh(x)/x − 1 = z·p(z), z = x² ≤ 0.4 (2e-9), erf(x)/x = p(x²), x ≤ 1 (3e-11), erfc(x)·exp(x²) = p(1/x), x ≥ 1 (3e-8).
+// erf(x)/x = p(x²), x ≤ 1 (3e-11), erfc(x)·exp(x²) = p(1/x), x ≥ 1 (3e-8).
 #include "kernels.hpp"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace ouro::cpu_kernels {
 namespace {
@@ -41,22 +45,25 @@ inline float with_sign(float x, float of) {
   return __builtin_bit_cast(float, __builtin_bit_cast(int, x) | (__builtin_bit_cast(int, of) & static_cast<int>(0x80000000U)));
 }
 
+/// tanh(x) = t / (t + 2) with t = e^(2|x|) − 1 = 2ⁿ(eʳ − 1) + (2ⁿ − 1): exact near 0, where n is 0.
 inline float tanh1(float x) {
-  float const a = magnitude(x);
-  float const z = x * x;
-  float p = 0.002269501684F;
-  p = p * z - 0.008323187058F;
-  p = p * z + 0.02176250291F;
-  p = p * z - 0.05395846163F;
-  p = p * z + 0.1333330015F;
-  p = p * z - 0.3333333315F;
-  float const near = x + x * (z * p);
-  float const e = exp1(2.0F * select(a > 10.0F, 10.0F, a));
-  float const far = with_sign(1.0F - 2.0F / (e + 1.0F), x);
-  return select(a < 0.6F, near, select(x != x, x, far));
+  float const a = 2.0F * magnitude(x);
+  float const c = select(a > 20.0F, 20.0F, a);
+  float const shifted = c * 1.44269504F + 12582912.0F;
+  float const n = shifted - 12582912.0F;
+  float const r = (c - n * 0.693359375F) + n * 2.12194440e-4F;
+  float q = 0.001392625083F;
+  q = q * r + 0.008363232884F;
+  q = q * r + 0.04166655421F;
+  q = q * r + 0.1666657667F;
+  q = q * r + 0.5F;
+  float const power = __builtin_bit_cast(float, (__builtin_bit_cast(int, shifted) - 0x4B400000 + 127) << 23);
+  float const t = power * ((q * r) * r + r) + (power - 1.0F);
+  return select(x != x, x, with_sign(t / (t + 2.0F), x));
 }
 
-inline float erf1(float x) {
+/// erf(x), given e = exp(−x²).
+inline float erf_with(float x, float e) {
   float const a = magnitude(x);
   float const z = x * x;
   float p = -9.667044571e-6F;
@@ -78,9 +85,10 @@ inline float erf1(float x) {
   q = q * t + 0.04362603153F;
   q = q * t + 0.5588291533F;
   q = q * t + 0.0002816988003F;
-  float const far = with_sign(1.0F - exp1(-c * c) * q, x);
+  float const far = with_sign(1.0F - e * q, x);
   return select(a < 1.0F, x * p, select(x != x, x, far));
 }
+inline float erf1(float x) { return erf_with(x, exp1(-x * x)); }
 
 inline float sigmoid1(float x) {
   float const e = exp1(-magnitude(x));
@@ -88,7 +96,8 @@ inline float sigmoid1(float x) {
 }
 inline float gelu1(float x) { return 0.5F * x * (1.0F + erf1(x * 0.70710678F)); }
 inline float gelu_slope(float x) {
-  return 0.5F * (1.0F + erf1(x * 0.70710678F)) + x * 0.39894228F * exp1(-0.5F * x * x);
+  float const e = exp1(-0.5F * x * x);
+  return 0.5F * (1.0F + erf_with(x * 0.70710678F, e)) + x * 0.39894228F * e;
 }
 inline float silu1(float x) { return x * sigmoid1(x); }
 inline float silu_slope(float x) {
@@ -250,53 +259,12 @@ float k_maximum(float const* x, index n) {
   return top;
 }
 
-using word = std::uint32_t;
-using wide = std::uint64_t;
+#include "philox_kernels.inl"
 
-/// Philox4x32-10 for `lanes` consecutive counters at once; out[4·l + j] is word j of counter l.
-void philox(wide key, wide site, wide counter, word* out) {
-  word c0[lanes], c1[lanes], c2[lanes], c3[lanes];
-  for (int l = 0; l < lanes; ++l) {
-    wide const c = counter + static_cast<wide>(l);
-    c0[l] = static_cast<word>(c);
-    c1[l] = static_cast<word>(c >> 32U);
-    c2[l] = static_cast<word>(site);
-    c3[l] = static_cast<word>(site >> 32U);
-  }
-  auto k0 = static_cast<word>(key);
-  auto k1 = static_cast<word>(key >> 32U);
-  for (int round = 0; round < 10; ++round) {
-    for (int l = 0; l < lanes; ++l) {
-      wide const p0 = 0xD2511F53ULL * c0[l];
-      wide const p1 = 0xCD9E8D57ULL * c2[l];
-      word const n0 = static_cast<word>(p1 >> 32U) ^ c1[l] ^ k0;
-      word const n2 = static_cast<word>(p0 >> 32U) ^ c3[l] ^ k1;
-      c0[l] = n0;
-      c1[l] = static_cast<word>(p1);
-      c2[l] = n2;
-      c3[l] = static_cast<word>(p0);
-    }
-    k0 += 0x9E3779B9U;
-    k1 += 0xBB67AE85U;
-  }
-  for (int l = 0; l < lanes; ++l) {
-    out[4 * l] = c0[l];
-    out[4 * l + 1] = c1[l];
-    out[4 * l + 2] = c2[l];
-    out[4 * l + 3] = c3[l];
-  }
-}
+#include "product_kernels.inl"
 
-void k_dropout(float* y, float const* x, float keep, std::uint32_t threshold, wide key, wide site, wide first_word,
-               index n, bool add) {
-  word words[4 * lanes];
-  for (index i = 0; i < n; i += 4 * lanes) {
-    philox(key, site, first_word / 4 + static_cast<wide>(i) / 4, words);
-    index const m = n - i < 4 * lanes ? n - i : 4 * lanes;
-    for (index j = 0; j < m; ++j)
-      y[i + j] = select(add, y[i + j], 0.0F) + select(words[j] >= threshold, x[i + j] * keep, 0.0F);
-  }
-}
+#include "attention_kernels.inl"
+#include "gate_kernels.inl"
 
 void k_adamw(float* p, float* m, float* v, float const* g, adamw_numbers const& s, index n) {
   for (index i = 0; i < n; ++i) {
@@ -315,7 +283,8 @@ void k_adamw(float* p, float* m, float* v, float const* g, adamw_numbers const& 
 table const& OURO_KERNELS() {
   static constexpr table t{OURO_TEXT(OURO_KERNELS), k_exp, k_tanh, k_erf, k_map, k_map_gradient, k_combine,
                            k_combine_scalar, k_scale, k_sum, k_sum_of_squares, k_dot, k_layer_norm,
-                           k_layer_norm_gradient, k_exp_shifted, k_maximum, k_dropout, k_adamw};
+                           k_layer_norm_gradient, k_exp_shifted, k_maximum, k_dropout, k_row_products, k_attention_scratch,
+                           k_attention, k_attention_gradient, k_gate, k_gate_gradient, k_adamw};
   return t;
 }
 

@@ -4,3 +4,4 @@
 // The kernels for avx2.
 #define OURO_KERNELS avx2
 #include "kernels.inl"
+#include "scan_kernels.inl"

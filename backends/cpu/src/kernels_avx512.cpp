@@ -4,3 +4,4 @@
 // The kernels for avx512.
 #define OURO_KERNELS avx512
 #include "kernels.inl"
+#include "scan_kernels.inl"

@@ -4,3 +4,4 @@
 // The kernels for generic.
 #define OURO_KERNELS generic
 #include "kernels.inl"
+#include "scan_kernels.inl"

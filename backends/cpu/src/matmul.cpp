@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Matrix products by oneDNN (f32) and Eigen (f64, and f32 where oneDNN is absent), each thread on rows or columns of
+// Matrix products by oneDNN (f32; a few rows by a kernel of our own) and Eigen (f64, and f32 where oneDNN is absent), each thread on rows or columns of
 // its own.
 #include "matmul.hpp"
 
@@ -10,6 +10,7 @@
 #include <ouro/backend/cpu.hpp>
 #include <ouro/tensor/tensor.hpp>
 
+#include "kernels.hpp"
 #include "signals.hpp"
 #include "threads.hpp"
 
@@ -91,8 +92,14 @@ bool fits(shape const& dims, shape const& steps, operand& out) {
 template <class T>
 void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, T const* a, std::int64_t lda,
              T const* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
-  if constexpr (sizeof(T) == sizeof(float)) gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-  else plain(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  constexpr std::int64_t few = 4;  // a row at a time a product only reads its matrix
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (m <= few && !ta && tb)
+      return cpu_kernels::best().row_products(c, ldc, a, lda, b, ldb, m, n, k, alpha, beta != 0.0F);
+    gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  } else {
+    plain(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <ouro/backend/cpu.hpp>
 
 #include "kernels.hpp"
+#include "scratch.hpp"
 #include "threads.hpp"
 
 namespace ouro {
@@ -38,11 +39,12 @@ void cpu::layer_norm_gradient(destination dx, destination dw, destination db, co
   std::int64_t const rows = x.dims.rows();
   std::int64_t const block = std::max<std::int64_t>(64, (rows + 31) / 32);
   std::int64_t const blocks = (rows + block - 1) / block;
-  std::vector<float> partial(static_cast<std::size_t>(2 * blocks * width), 0.0F);
+  scratch partial(2 * blocks * width);
   cpu_threading::parallel(blocks, row_grain(width) / block + 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t k = first; k < last; ++k) {
       std::int64_t const from = k * block;
       float* sums = partial.data() + 2 * k * width;
+      std::fill(sums, sums + 2 * width, 0.0F);
       kernels().layer_norm_gradient(dx.wanted() ? dx.out.as<float>() + from * width : nullptr,
                                     dw.wanted() ? sums : nullptr, db.wanted() ? sums + width : nullptr,
                                     x.as<float>() + from * width, mean.as<float>() + from, rstd.as<float>() + from,

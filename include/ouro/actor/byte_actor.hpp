@@ -77,7 +77,7 @@ struct byte_actor {
         hormone_proj(g, width / 4, width / 4),
         decompressor(g, width, anchors),
         ignored_as_zero(ignored_zero) {
-    for (std::int64_t i = 0; i < layers; ++i) decoder_layer.emplace_back(g, width, heads, width / 4, true);
+    for (std::int64_t i = 0; i < layers; ++i) decoder_layer.emplace_back(g, mixer_place{width, heads, i, layers}, width / 4, true);
     final_norm = {g, layer_norm<B>(g, width), width / 4, width, width};
     head = {g, width, byte_vocabulary};
   }
@@ -92,8 +92,7 @@ struct byte_actor {
     if (live == 0) return {};
     std::int64_t const count = x.count;
     std::int64_t const some = std::clamp<std::int64_t>(tokens_at_once / (x.lanes * patch()), 1, count);
-    std::vector<tensor<B>> inputs{seen.now, hormone_proj(cx, seen.hormone)};
-    if (seen.before) inputs.push_back(seen.before);
+    auto const inputs = gather(cx, seen);
     auto const draws = cx.masks;
     std::uint64_t const sites = 8 + 4 * decoder_layer.size();
     cx.masks.counter += sites * static_cast<std::uint64_t>((count + some - 1) / some);
@@ -127,17 +126,21 @@ struct byte_actor {
   /// The predictions for every byte of the target: (B,S,P,V).
   tensor<B> predict(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const {
     check(seen, x, target.next);
-    std::vector<tensor<B>> inputs{seen.now, hormone_proj(cx, seen.hormone)};
-    if (seen.before) inputs.push_back(seen.before);
-    return reshape(logits(cx, inputs, x, target, 0, x.count), {x.lanes, x.count, patch(), byte_vocabulary});
+    return reshape(logits(cx, gather(cx, seen), x, target, 0, x.count), {x.lanes, x.count, patch(), byte_vocabulary});
   }
+
+  /// What a step's hormone says to every receptor.
+  struct actor_signals {
+    std::vector<layer_signals<B>> layers;
+    tensor<B> final;  // (B,1,D)
+  };
 
   /// Speaks one patch byte by byte, with the keys and values of the bytes before it kept.
   class voice {
    public:
     /// `previous`: the byte before the patch, one for each lane; empty for the very first patch of all (global_sos).
     voice(byte_actor const& actor, context<B>& cx, impression<B> const& seen, std::vector<std::int32_t> const& previous)
-        : actor_(actor), cx_(cx), hormone_(actor.hormone_proj(cx, seen.hormone)), previous_(previous) {
+        : actor_(actor), cx_(cx), signals_(actor.signals(cx, seen.hormone)), previous_(previous) {
       require(seen.now.dim(1) == 1, errc::shape, "voice", "needs the thought of one patch, got ", seen.now.dims());
       auto const around = actor.decompressor(cx, seen.now, seen.before);  // (B,2K,D)
       cx.see("anchors", around);
@@ -146,15 +149,16 @@ struct byte_actor {
     /// The logits of the next byte: (B,V). Errors: the patch is full, or the byte before was not told.
     tensor<B> next() {
       require(at_ < actor_.patch(), errc::argument, "voice", "the patch is full");
-      std::int64_t const lanes = hormone_.dim(0);
+      std::int64_t const lanes = signals_.final.dim(0);
       std::int64_t const width = actor_.pos_embedding.dim(3);
       auto const place = reshape(slice(actor_.pos_embedding.value(), 2, at_, 1), {1, 1, width});
       auto const start = previous_.empty() ? expand(reshape(actor_.global_sos.value(), {1, 1, width}), {lanes, 1, width})
                                            : actor_.embed(previous_, {lanes, 1, width});
       auto h = start + place;
-      for (std::size_t i = 0; i < carry_.size(); ++i) h = actor_.decoder_layer[i].step(cx_, h, carry_[i], hormone_);
+      mixer_stream<attention<B>> pass;
+      for (std::size_t i = 0; i < carry_.size(); ++i) h = actor_.decoder_layer[i].step(cx_, h, carry_[i], signals_.layers[i], pass);
       ++at_;
-      return reshape(actor_.head(cx_, actor_.final_norm(cx_, h, hormone_)), {lanes, byte_vocabulary});
+      return reshape(actor_.head(cx_, actor_.final_norm(cx_, h, signals_.final)), {lanes, byte_vocabulary});
     }
     /// The bytes that were chosen (or forced) after next().
     void tell(std::vector<std::int32_t> const& bytes) { previous_ = bytes; }
@@ -163,7 +167,7 @@ struct byte_actor {
    private:
     byte_actor const& actor_;
     context<B>& cx_;
-    tensor<B> hormone_;
+    actor_signals signals_;
     std::vector<std::int32_t> previous_;
     std::vector<typename layer::carry> carry_;
     std::int64_t at_ = 0;
@@ -200,8 +204,24 @@ struct byte_actor {
     return reshape(gather_sum(table, at), dims);
   }
 
-  /// inputs: thought (B,S,D), projected hormone (B,1,W), and the thought before (B,1,D) if there was one. Patches
-  /// first … first + n − 1 → (B·n,P,V).
+  actor_signals signals(context<B>& cx, tensor<B> const& hormone) const {
+    auto const h = hormone_proj(cx, hormone);
+    actor_signals s;
+    for (auto const& l : decoder_layer) s.layers.push_back(l.signals(cx, h));
+    s.final = final_norm.signal(cx, h);
+    return s;
+  }
+
+  /// What logits() looks at: thought (B,S,D), the signals, and the thought before (B,1,D) if there was one.
+  std::vector<tensor<B>> gather(context<B>& cx, impression<B> const& seen) const {
+    auto const s = signals(cx, seen.hormone);
+    std::vector<tensor<B>> inputs{seen.now, s.final};
+    for (auto const& l : s.layers) inputs.insert(inputs.end(), {l.norm2, l.linear1, l.linear2});
+    if (seen.before) inputs.push_back(seen.before);
+    return inputs;
+  }
+
+  /// in: what gather() gives. Patches first … first + n − 1 → (B·n,P,V).
   tensor<B> logits(context<B>& cx, std::vector<tensor<B>> const& in, patches const& x, byte_target const& target,
                    std::int64_t first, std::int64_t n) const {
     std::int64_t const lanes = x.lanes;
@@ -219,11 +239,14 @@ struct byte_actor {
     auto const place = reshape(pos_embedding.value(), {1, patch(), width});
     auto h = embed(bytes, {lanes * n, patch(), width}) + place;  // (B·n,P,D)
 
-    tensor<B> before = in.size() > 2 ? in[2] : tensor<B>{};
+    std::size_t const given = 2 + 3 * decoder_layer.size();
+    tensor<B> before = in.size() > given ? in[given] : tensor<B>{};
     if (first > 0) before = slice(in[0], 1, first - 1, 1);
     auto const around = decompressor(cx, slice(in[0], 1, first, n), before);  // (B·n,2K,D)
     cx.see("anchors", around);
-    for (auto const& l : decoder_layer) h = l(cx, h, {.input = patch()}, around, in[1]);
+    mixer_stream<attention<B>> pass;
+    for (std::size_t i = 0; i < decoder_layer.size(); ++i)
+      h = decoder_layer[i](cx, h, {.input = patch()}, around, {in[2 + 3 * i], in[3 + 3 * i], in[4 + 3 * i]}, pass);
     return head(cx, final_norm(cx, reshape(h, {lanes, n * patch(), width}), in[1]));
   }
 

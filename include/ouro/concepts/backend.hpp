@@ -8,8 +8,9 @@
 //
 // Smallest model. `ouro::reference`: plain loops, header-only, and the oracle the other backends are tested against.
 //
-// Laws (tests/backend holds every model to them).
-//   agreement    each primitive equals the reference in f64 within rounding, on every shape including 0 and 1 extents
+// Laws (tests/laws and tests/backend hold every model to them).
+//   agreement    each primitive equals the reference in f64 within rounding, on every shape that an operation lets through,
+//                including 0 and 1 extents
 //   destination  a `destination` with accumulate adds to what is there: op(dst, true) = dst + op(fresh, false)
 //   determinism  the same inputs give the same bits from run to run, whatever the scheduling of threads
 //   randomness   number i of a draw is `random_draw`'s number i, on every backend
@@ -27,6 +28,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include <ouro/concepts/scans.hpp>
 #include <ouro/tensor/random.hpp>
 #include <ouro/tensor/view.hpp>
 
@@ -34,7 +36,7 @@ namespace ouro {
 
 /// Elementwise functions. The gradient of tanh, sigmoid, exp and square_root is computed from y, that of the others
 /// from x.
-enum class unary : std::uint8_t { gelu, tanh, sigmoid, silu, exp, square, square_root };
+enum class unary : std::uint8_t { gelu, tanh, sigmoid, silu, exp, square, square_root, softplus };
 
 constexpr bool gradient_from_result(unary f) {
   return f == unary::tanh || f == unary::sigmoid || f == unary::exp || f == unary::square_root;
@@ -63,8 +65,8 @@ struct attention_rule {
   std::int64_t heads = 1;
   double scale = 1.0;
   visibility sees;
-  double dropout = 0.0;  ///< probability that a weight is dropped; the others are divided by 1 − dropout
-  random_draw draw;      ///< weight (n, head, i, j) uses word ((n · heads + head) · Tq + i) · ⌈Tk/4⌉·4 + j
+  double dropout = 0.0;  ///< probability that a weight is dropped
+  random_draw draw;      ///< weight (n, head, i, j) is element ((n · heads + head) · Tq + i) · ⌈Tk/8⌉·8 + j of the mask
 };
 
 /// One AdamW update of one tensor (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019).
@@ -82,7 +84,9 @@ struct adamw_step {
 // clang-format off
 template <class B>
 concept Backend = requires(view v, const_view x, destination d, double a, std::size_t n, void* p, random_draw r,
-                           attention_rule rule, adamw_step step) {
+                           attention_rule rule, adamw_step step, rwkv7_operands rwkv7, rwkv7_gradients drwkv7,
+                           ssd_operands ssd, ssd_gradients dssd, short_convolution_operands convolution,
+                           short_convolution_gradients dconvolution) {
   { B::name() } -> std::convertible_to<std::string_view>;
   { B::allocate(n) } -> std::same_as<void*>;
   { B::deallocate(p, n) } noexcept;
@@ -104,13 +108,19 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::softmax_gradient(d, x, x);            // (dx, y, dy)
   B::attention(v, v, x, x, x, rule);       // (y, log-sum-exp (N,H,Tq), q (N,Tq,D), k (N,Tk,D), v (N,Tk,D))
   B::attention_gradient(d, d, d, x, x, x, x, x, x, rule);  // (dq, dk, dv, q, k, v, y, lse, dy)
+  B::rwkv7_scan(v, v, rwkv7);              // (y, last state, operands)
+  B::rwkv7_scan_gradient(drwkv7, rwkv7, x, x);            // (gradients, operands, dy, dlast or empty)
+  B::ssd_scan(v, v, ssd);                  // (y, last state, operands)
+  B::ssd_scan_gradient(dssd, ssd, x, x);   // (gradients, operands, dy, dlast or empty)
+  B::short_convolution(v, convolution);    // (y, operands)
+  B::short_convolution_gradient(dconvolution, convolution, x);  // (gradients, operands, dy)
   B::cross_entropy(v, x, x);               // (nll (R), logits (R,V), targets i32 (R)); a negative target gives 0
   B::cross_entropy_gradient(d, x, x, x);   // (dlogits, logits, targets, dnll)
   B::gather_sum(v, x, x);                  // (y (R,C), table (K,V,C), index i32 (R,K)): y_r = Σ_k table[k, index_rk]
   B::scatter_sum(d, x, x);                 // (dtable, index, dy); a negative index is nothing in both
   B::batch_norm(v, v, v, x, x, x, a);      // (y, mean, biased variance, x (R,C), weight, bias, eps) by columns
   B::batch_norm_gradient(d, d, d, x, x, x, x, x, a);  // (dx, dweight, dbias, x, mean, variance, weight, dy, eps)
-  B::dropout(d, x, a, r);                  // element i kept where word(i) ≥ rate·2³², then divided by 1 − rate
+  B::dropout(d, x, a, r);                  // element i as dropout_mask keeps it
   B::normal(v, r);                         // standard normal, element i = r.normal(i)
   B::uniform(v, r, a, a);                  // uniform in (low, high)
   B::adamw(v, v, v, x, step);              // (parameter, first moment, second moment, gradient)

@@ -8,10 +8,14 @@
 // Smallest model. y_t = W · mean of the rows up to t; its carry is the sum and the count.
 //
 // Laws.
-//   step = chunk   forward over T rows equals T calls of step with the carry handed on
+//   step = chunk   from an empty carry, forward over T rows equals T calls of step with the carry handed on
 //   causality      for segments {0,0,T,0}, row t of y depends on rows 1..t of x only
 //   order          Mem and Read rows see the prefix; Input row t sees the prefix and Input 1..t; Write rows see all
-//   lanes          a permutation of the lanes of x permutes the lanes of y
+//                  (a recurrence, which goes through the rows in order: those of them up to itself)
+//   lanes          lane b of y depends on lane b of x only
+//
+// Streams. A mixer whose layers share something within one pass through a stack names it `stream`: a default-constructible
+// type, one value of which is handed to forward (or step) of every layer of the pass in order.
 //
 // What it is not. A mixer has no residual, no norm and no hormone; the layer around it does. A carry does not outlive
 // the step of the system unless the caller keeps it.
@@ -36,6 +40,44 @@ struct segments {
   /// Who sees whom, as visible prefixes of the key rows.
   [[nodiscard]] constexpr visibility sees() const { return {mem + read, input, skip}; }
 };
+
+/// Where in a stack of layers a mixer stands, and how wide it is. A mixer is made from (genesis&, mixer_place const&).
+struct mixer_place {
+  std::int64_t width = 0;
+  std::int64_t heads = 1;
+  std::int64_t layer = 0;  ///< 0 for the first of the stack
+  std::int64_t layers = 1;
+};
+
+namespace detail {
+template <class Mixer>
+struct stream_of {
+  struct type {};
+};
+template <class Mixer>
+  requires requires { typename Mixer::stream; }
+struct stream_of<Mixer> {
+  using type = typename Mixer::stream;
+};
+}  // namespace detail
+
+/// What the layers of one pass share: `Mixer::stream`, or an empty type for a mixer that has none.
+template <class Mixer>
+using mixer_stream = typename detail::stream_of<Mixer>::type;
+
+/// forward with the stream of the pass, for a mixer with or without one.
+template <class Mixer, class Context, class Tensor>
+Tensor mix(Mixer const& m, Context& cx, Tensor const& x, segments s, typename Mixer::carry& c,
+           mixer_stream<Mixer>& pass) {
+  if constexpr (requires { typename Mixer::stream; }) return m.forward(cx, x, s, c, pass);
+  else return m.forward(cx, x, s, c);
+}
+/// step with the stream of the pass, for a mixer with or without one.
+template <class Mixer, class Context, class Tensor>
+Tensor mix_step(Mixer const& m, Context& cx, Tensor const& x, typename Mixer::carry& c, mixer_stream<Mixer>& pass) {
+  if constexpr (requires { typename Mixer::stream; }) return m.step(cx, x, c, pass);
+  else return m.step(cx, x, c);
+}
 
 /// `Mixer` is the type, `Context` and `Tensor` those of its backend.
 template <class Mixer, class Context, class Tensor>

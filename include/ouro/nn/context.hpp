@@ -4,6 +4,8 @@
 // What a forward pass needs besides its operands: whether it trains, and where its dropout masks come from.
 #pragma once
 
+#include <array>
+#include <utility>
 #include <vector>
 
 #include <ouro/nn/module.hpp>
@@ -33,10 +35,19 @@ struct context {
   random_stream masks = {};  ///< where dropout masks come from; one draw per site
   std::vector<statistic_update<B>> statistics = {};
   observer<B>* watcher = nullptr;
+  std::vector<std::pair<std::array<std::int64_t, 6>, tensor<B>>> tables = {};  ///< what once() has made
 
   [[nodiscard]] double rate() const { return training ? dropout : 0.0; }
   /// Dropout when training, else x.
   [[nodiscard]] tensor<B> drop(tensor<B> const& x) { return rate() > 0 ? ouro::dropout(x, rate(), masks.next()) : x; }
+  /// make() the first time it is asked for under this key, the same tensor from then on: for what depends on sizes only.
+  template <class F>
+  tensor<B> once(std::array<std::int64_t, 6> const& key, F&& make) {
+    for (auto const& t : tables)
+      if (t.first == key) return t.second;
+    tables.emplace_back(key, make());
+    return tables.back().second;
+  }
   void see(char const* name, tensor<B> const& value) const {
     if (watcher != nullptr) watcher->see(name, value);
   }

@@ -10,7 +10,6 @@
 
 #include <ouro/nn/hormone_receptor.hpp>
 #include <ouro/nn/mixers/attention.hpp>
-#include <ouro/ops/gelu.hpp>
 
 namespace ouro {
 
@@ -19,6 +18,14 @@ template <Backend B, class Mixer>
 struct layer_carry {
   typename Mixer::carry mixer;
   attention_carry<B> context;  ///< keys and values of what cross-attention looks at; projected once
+};
+
+/// What a step's hormone says to the three receptors of a layer: (B,1,D) each.
+template <class B>
+struct layer_signals {
+  tensor<B> norm2;
+  tensor<B> linear1;
+  tensor<B> linear2;
 };
 
 template <Backend B, class Mixer = attention<B>>
@@ -35,41 +42,50 @@ struct hormone_layer {
   OURO_MODULE(hormone_layer, norm1, attn, norm_cross, cross_attn, norm2, linear1, linear2);
 
   hormone_layer() = default;
-  hormone_layer(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t hormone, bool looks_across)
-      : norm1(g, width), attn(g, width, heads) {
+  hormone_layer(genesis<B>& g, mixer_place const& place, std::int64_t hormone, bool looks_across)
+      : norm1(g, place.width), attn(g, place) {
+    std::int64_t const width = place.width;
     if (looks_across) {
       norm_cross.emplace(g, width);
-      cross_attn.emplace(g, width, heads);
+      cross_attn.emplace(g, width, place.heads);
     }
     norm2 = {g, layer_norm<B>(g, width), hormone, width, width};
     linear1 = {g, linear<B>(g, width, 4 * width), hormone, width, 4 * width};
     linear2 = {g, linear<B>(g, 4 * width, width), hormone, width, width};
   }
 
-  /// x (N,T,D) → (N,T − skip,D); context (N,K,D) or absent; hormone (B,1,W) with N a multiple of B (the Actor runs the
-  /// patches of a lane as N/B sequences of that lane).
-  tensor<B> operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across, tensor<B> const& hormone) const {
+  /// hormone (B,1,W).
+  layer_signals<B> signals(context<B>& cx, tensor<B> const& hormone) const {
+    return {norm2.signal(cx, hormone), linear1.signal(cx, hormone), linear2.signal(cx, hormone)};
+  }
+
+  /// x (N,T,D) → (N,T − skip,D); context (N,K,D) or absent; signals for B lanes, N a multiple of B (the Actor runs the
+  /// patches of a lane as N/B sequences of that lane); pass: what the mixers of one pass through a stack share.
+  tensor<B> operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across, layer_signals<B> const& now,
+                       mixer_stream<Mixer>& pass) const {
     typename Mixer::carry c;
-    auto const mixed = attn.forward(cx, norm1(cx, x), s, c);
+    auto const mixed = mix(attn, cx, norm1(cx, x), s, c, pass);
     if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
     x = x + cx.drop(mixed);
     if (cross_attn)
       x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), cross_attn->project(cx, across)));
-    return x + feed_forward(cx, x, hormone);
+    return feed_forward(cx, x, now);
   }
 
   /// One row, with what the layer carries.
-  tensor<B> step(context<B>& cx, tensor<B> x, carry& c, tensor<B> const& hormone) const {
-    x = x + cx.drop(attn.step(cx, norm1(cx, x), c.mixer));
+  tensor<B> step(context<B>& cx, tensor<B> x, carry& c, layer_signals<B> const& now, mixer_stream<Mixer>& pass) const {
+    x = x + cx.drop(mix_step(attn, cx, norm1(cx, x), c.mixer, pass));
     if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), c.context));
-    return x + feed_forward(cx, x, hormone);
+    return feed_forward(cx, x, now);
   }
 
  private:
-  tensor<B> feed_forward(context<B>& cx, tensor<B> const& x, tensor<B> const& hormone) const {
-    auto const rows = reshape(x, {hormone.dim(0), x.size() / (hormone.dim(0) * x.dim(2)), x.dim(2)});
-    auto const inner = cx.drop(gelu(linear1(cx, norm2(cx, rows, hormone), hormone)));
-    return reshape(linear2(cx, inner, hormone), x.dims());
+  /// x + the gated feed-forward block of x.
+  tensor<B> feed_forward(context<B>& cx, tensor<B> const& x, layer_signals<B> const& now) const {
+    std::int64_t const lanes = now.norm2.dim(0);
+    auto const rows = reshape(x, {lanes, x.size() / (lanes * x.dim(2)), x.dim(2)});
+    auto const inner = linear1(cx, norm2(cx, rows, now.norm2), now.linear1, {.gelu = true, .drops = true});
+    return reshape(linear2(cx, inner, now.linear2, {.residual = rows}), x.dims());
   }
 };
 

@@ -6,11 +6,8 @@
 
 #include <ouro/nn/layer_norm.hpp>
 #include <ouro/nn/linear.hpp>
-#include <ouro/ops/arithmetic.hpp>
-#include <ouro/ops/movement.hpp>
-#include <ouro/ops/reduce.hpp>
+#include <ouro/ops/hormone_gate.hpp>
 #include <ouro/ops/silu.hpp>
-#include <ouro/ops/tanh.hpp>
 
 namespace ouro {
 
@@ -30,8 +27,16 @@ struct hormone_network {
   tensor<B> operator()(context<B>& cx, tensor<B> const& hormone) const { return _3(cx, _2(cx, silu(_0(cx, hormone)))); }
 };
 
+/// What follows a receptor in its layer: GELU, dropout while training, a residual.
+template <class B>
+struct gate_options {
+  bool gelu = false;
+  bool drops = false;
+  tensor<B> residual = {};
+};
+
 /// y = f(x) ⊙ tanh(LN(q ⊙ gate_j, j < e)) with q = LN(Σ_{j<c} x[.., jD:(j+1)D] + network(hormone)), for a wrapped f of
-/// input width cD and output width eD: x (B,T,cD), hormone (B,1,W) → (B,T,eD).
+/// input width cD and output width eD: x (B,T,cD), signal = network(hormone) (B,1,D) → (B,T,eD).
 template <Backend B, class Backbone>
 struct hormone_receptor {
   using backend = B;
@@ -50,17 +55,23 @@ struct hormone_receptor {
         proj_gate(g.normal({out / width, width}, 1.0)),
         proj_norm(g, out) {}
 
-  tensor<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& hormone) const {
-    std::int64_t const width = proj_gate.dim(1);
-    std::int64_t const lanes = x.dim(0);
-    std::int64_t const rows = x.dim(1);
-    auto const folded = x.dim(2) == width  // (B,T,D)
-                            ? x
-                            : reshape(sum(reshape(x, {lanes, rows, x.dim(2) / width, width}), 2), {lanes, rows, width});
-    auto const query = query_norm(cx, folded + hormone_network(cx, hormone));
-    auto const spread = reshape(query, {lanes, rows, 1, width}) * proj_gate.value();                // (B,T,e,D)
-    auto const gate = tanh(proj_norm(cx, reshape(spread, {lanes, rows, proj_gate.size()})));        // (B,T,eD)
-    return backbone(cx, x) * gate;
+  /// What the hormone (B,1,W) says here: (B,1,D). The same for every row, so it is asked once for a step.
+  tensor<B> signal(context<B>& cx, tensor<B> const& hormone) const { return hormone_network(cx, hormone); }
+
+  tensor<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal, gate_options<B> const& o = {}) const {
+    hormone_gate_inputs<B> in{x, signal, {}, {}, {}, query_norm.weight, query_norm.bias,
+                              proj_gate, proj_norm.weight, proj_norm.bias, o.residual, o.gelu, o.drops ? cx.rate() : 0.0, {}};
+    if (in.dropout > 0) in.draw = cx.masks.next();
+    if constexpr (std::is_same_v<Backbone, layer_norm<B>>) {
+      in.scale = backbone.weight;
+      in.bias = backbone.bias;
+    } else if constexpr (std::is_same_v<Backbone, linear<B>>) {
+      in.f = linear_map(x, backbone.weight.value(), tensor<B>{});
+      in.bias = backbone.bias;
+    } else {
+      in.f = backbone(cx, x);
+    }
+    return hormone_gate(in);
   }
 };
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <ouro/nn/hormone_layer.hpp>
+#include <ouro/nn/mixers/layer_kinds.hpp>
 #include <ouro/ops/unit.hpp>
 
 namespace ouro {
@@ -44,14 +45,13 @@ struct self_encoder {
 /// Interleaved sin (even columns) and cos (odd columns) of position · 100000^(−2k/D): (rows,D).
 template <Backend B>
 tensor<B> position_encoding(std::vector<double> const& positions, std::int64_t width, dtype type) {
+  std::vector<double> rates;
+  for (std::int64_t c = 0; c < width; ++c)
+    rates.push_back(std::pow(100000.0, -2.0 * static_cast<double>(c / 2) / static_cast<double>(width)));
   std::vector<double> values;
-  values.reserve(positions.size() * static_cast<std::size_t>(width));
+  values.reserve(positions.size() * rates.size());
   for (double p : positions)
-    for (std::int64_t c = 0; c < width; ++c) {
-      auto const k = static_cast<double>(c / 2);
-      double const angle = p * std::pow(100000.0, -2.0 * k / static_cast<double>(width));
-      values.push_back(c % 2 == 0 ? std::sin(angle) : std::cos(angle));
-    }
+    for (std::size_t c = 0; c < rates.size(); ++c) values.push_back(c % 2 == 0 ? std::sin(p * rates[c]) : std::cos(p * rates[c]));
   return tensor<B>::from(values, {static_cast<std::int64_t>(positions.size()), width}, type);
 }
 
@@ -85,14 +85,18 @@ struct state_transformer {
               text_output_norm, state_output_norm, self_encoder);
 
   state_transformer() = default;
+  /// `kinds` names the mixers of the layers ("rwkv7*3 attention") where they can differ. Errors (config): another number.
   state_transformer(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layer_count,
-                    std::int64_t state_rows, bool updates_self)
+                    std::int64_t state_rows, bool updates_self, std::string_view kinds = {}, row_policy policy = {})
       : mem_norm(g, width),
         state_norm(g, width),
         input_norm(g, width),
         read_slot_emb(g.normal({1, state_rows, width}, 0.02)),
         write_slot_emb(g.normal({1, state_rows, width}, 0.02)) {
-    for (std::int64_t i = 0; i < layer_count; ++i) layers.emplace_back(g, width, heads, width / 4, false);
+    auto const names = layer_kinds(kinds, layer_count);
+    for (std::int64_t i = 0; i < layer_count; ++i)
+      layers.emplace_back(g, mixer_place{width, heads, i, layer_count, names[static_cast<std::size_t>(i)], policy},
+                          width / 4, false);
     text_output_norm = {g, layer_norm<B>(g, width), width / 4, width, width};
     state_output_norm = {g, layer_norm<B>(g, width), width / 4, width, width};
     if (updates_self) self_encoder.emplace(g, width);
@@ -114,17 +118,20 @@ struct state_transformer {
       result.self = (*self_encoder)(cx, self, s);
       rows.push_back(s + write_slot_emb.value() + result.self);
     }
-    auto h = concat(rows, 1) + encoding(run, x.dim(2), x.type());  // (B,T,D)
+    auto h = concat(rows, 1) +  // (B,T,D)
+             cx.once({run.mem, run.read, run.input, run.write, x.dim(2), static_cast<std::int64_t>(x.type())},
+                     [&] { return encoding(run, x.dim(2), x.type()); });
 
+    mixer_stream<Mixer> pass;
     for (std::size_t i = 0; i < layers.size(); ++i) {
       bool const last = i + 1 == layers.size();
       auto now = run;
       if (last) now.skip = run.mem + run.read + (want == wanted::state ? run.input : 0);
-      h = layers[i](cx, h, now, {}, hormone);
+      h = layers[i](cx, h, now, {}, layers[i].signals(cx, hormone), pass);
     }
-    if (want != wanted::state) result.features = unit(text_output_norm(cx, slice(h, 1, 0, run.input), hormone));
+    if (want != wanted::state) result.features = unit(text_output_norm(cx, slice(h, 1, 0, run.input), text_output_norm.signal(cx, hormone)));
     if (want != wanted::features)
-      result.state = unit(state_output_norm(cx, slice(h, 1, h.dim(1) - run.write, run.write), hormone));
+      result.state = unit(state_output_norm(cx, slice(h, 1, h.dim(1) - run.write, run.write), state_output_norm.signal(cx, hormone)));
     return result;
   }
 

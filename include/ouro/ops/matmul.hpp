@@ -27,20 +27,20 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b) {
                      });
 }
 
-/// y = x Wᵀ + b: x (…,I), W (O,I), b (O) → (…,O).
+/// y = x Wᵀ + b: x (…,I), W (O,I), b (O) or absent → (…,O).
 template <Backend B>
 tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b) {
-  require(x.rank() >= 1 && w.rank() == 2 && b.rank() == 1 && x.dim(-1) == w.dim(1) && b.dim(0) == w.dim(0), errc::shape,
+  require(x.rank() >= 1 && w.rank() == 2 && x.dim(-1) == w.dim(1) && (b.empty() || b.dims() == shape{w.dim(0)}), errc::shape,
           "linear", "needs x (...,I), weight (O,I), bias (O), got ", x.dims(), ", ", w.dims(), " and ", b.dims());
-  require(x.type() == w.type() && w.type() == b.type(), errc::shape, "linear", "dtypes must agree, got ",
+  require(x.type() == w.type() && (b.empty() || w.type() == b.type()), errc::shape, "linear", "dtypes must agree, got ",
           name_of(x.type()), ", ", name_of(w.type()), " and ", name_of(b.type()));
   auto const flat = packed(x);
   shape const in{x.dims().rows(), w.dim(1)};
   shape const out{x.dims().rows(), w.dim(0)};
   tensor<B> y(x.dims().with(-1, w.dim(0)), x.type());
   view const rows = y.write().reshape(out);
-  B::copy(rows, b.read().expand(out), false);
-  B::matmul({rows, true}, flat.read().reshape(in), w.read().transpose(0, 1), 1.0);
+  if (b) B::copy(rows, b.read().expand(out), false);
+  B::matmul({rows, !b.empty()}, flat.read().reshape(in), w.read().transpose(0, 1), 1.0);
   return recorded<B>("linear", std::move(y), {&x, &w, &b},
                      [in, out, flat, w = w.detach()](tensor<B> const& dy, gradients<B>& dx) {
                        auto const dense = packed(dy);

@@ -44,6 +44,8 @@ struct random_draw {
   std::uint64_t site = 0;
 
   [[nodiscard]] constexpr std::uint32_t word(std::uint64_t i) const { return philox::words(key, site, i / 4)[i % 4]; }
+  /// Sixteen bits: word i / 2, the low half first.
+  [[nodiscard]] constexpr std::uint32_t half(std::uint64_t i) const { return (word(i / 2) >> (16 * (i % 2))) & 0xFFFFU; }
   /// Uniform in the open interval (0, 1), 32 bits.
   [[nodiscard]] constexpr double uniform(std::uint64_t i) const { return (word(i) + 0.5) * 0x1p-32; }
   /// Standard normal by Box and Muller; numbers 2i and 2i + 1 share a pair of words.
@@ -53,6 +55,17 @@ struct random_draw {
     double const angle = 6.283185307179586 * uniform(pair + 1);
     return radius * (i == pair ? std::cos(angle) : std::sin(angle));
   }
+};
+
+/// Which elements a dropout keeps, and what the kept ones are multiplied by so that the mean stays. The rate is that
+/// of sixteen bits an element.
+struct dropout_mask {
+  std::uint32_t threshold = 0;
+  double factor = 1;
+
+  constexpr explicit dropout_mask(double rate)
+      : threshold(static_cast<std::uint32_t>(rate * 65536.0 + 0.5)), factor(65536.0 / (65536.0 - threshold)) {}
+  [[nodiscard]] constexpr bool keeps(random_draw const& draw, std::uint64_t i) const { return draw.half(i) >= threshold; }
 };
 
 /// A source of draws: the key says whose numbers these are, the counter how many draws were made. This is the part of

@@ -5,6 +5,7 @@
 // the weights.
 #pragma once
 
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,20 @@ struct lesson {
   typename System::target_type target;
 };
 
+/// Where the seconds of an update went.
+struct phase_seconds {
+  double wake = 0;       ///< steps awake, forward
+  double actor = 0;      ///< the losses; a settled Actor's backward pass too
+  double sleep = 0;      ///< steps asleep, forward
+  double backward = 0;   ///< back through the rest
+  double optimiser = 0;
+
+  phase_seconds& operator+=(phase_seconds const& o) {
+    wake += o.wake, actor += o.actor, sleep += o.sleep, backward += o.backward, optimiser += o.optimiser;
+    return *this;
+  }
+};
+
 /// What an update did.
 struct update_report {
   std::int64_t update = 0;    ///< updates accepted so far, this one included
@@ -29,6 +44,7 @@ struct update_report {
   double gradient_norm = 0;   ///< before clipping
   double learning_rate = 0;
   std::int64_t live = 0;      ///< targets that counted
+  phase_seconds seconds;
   bool refused = false;       ///< something was not finite: weights, statistics and state are as before
 };
 
@@ -45,6 +61,12 @@ class trainer {
   update_report update(state<backend>& life, std::vector<lesson<System>> const& lessons) {
     require(!lessons.empty(), errc::argument, "trainer", "an update needs at least one lesson");
     update_report report;
+    auto start = clock::now();
+    auto lap = [&](double& phase) {
+      auto const now = clock::now();
+      phase += std::chrono::duration<double>(now - start).count();
+      start = now;
+    };
     auto s = life.detach();
     context<backend> cx{.training = true, .dropout = dropout_};
     cx.masks.key = life.random.key ^ 0x6F75726F6472ULL;
@@ -57,9 +79,12 @@ class trainer {
       std::int64_t counted = 0;
       for (auto const& l : lessons) {
         while (model_.rhythm.asleep(s.clock)) s = sleep(model_, cx, std::move(s));
+        lap(report.seconds.sleep);
         auto [next, seen] = wake(model_, cx, std::move(s), l.input);
         s = std::move(next);
+        lap(report.seconds.wake);
         auto const step = loss(model_, cx, seen, l.input, l.target);
+        lap(report.seconds.actor);
         if (step.live == 0) continue;
         ++counted;
         report.live += step.live;
@@ -78,6 +103,7 @@ class trainer {
         g = gradients_of(t, model_);
       }
       s = s.detach();
+      lap(report.seconds.backward);
     }
     report.gradient_norm = g.norm;
     report.learning_rate = rule_.rate(updates_);
@@ -87,6 +113,7 @@ class trainer {
     apply_statistics(model_, cx);
     update_parameters(model_, moments_, g, rule_, report.learning_rate);
     life = std::move(s);
+    lap(report.seconds.optimiser);
     report.update = ++updates_;
     return report;
   }
@@ -98,6 +125,8 @@ class trainer {
   [[nodiscard]] std::int64_t& updates() { return updates_; }
 
  private:
+  using clock = std::chrono::steady_clock;
+
   static bool finite(state<backend> const& s) {
     double sum = 0;
     for (auto const* t : {&s.mem, &s.working, &s.oscillator, &s.hormone, &s.self})

@@ -44,6 +44,8 @@ struct attention {
     out_proj.bias = g.zeros({width});
   }
 
+  attention(genesis<B>& g, mixer_place const& place) : attention(g, place.width, place.heads) {}
+
   /// The SequenceMixer form: rows of one sequence look at each other.
   tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
     std::int64_t const width = x.dim(2);

@@ -224,7 +224,7 @@ void backend_laws(ouro::dtype type) {
     for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(n); ++i) {
       wrong += !(std::abs(normal[i] - draw.normal(i)) < ulps * 4);
       wrong += !(std::abs(uniform[i] - (-2.0 + 5.0 * draw.uniform(i))) < ulps);
-      wrong += !(std::abs(mask[i] - (draw.word(i) >= 0x40000000U ? 4.0 : 0.0)) < ulps);
+      wrong += !(std::abs(mask[i] - (draw.half(i) >= 0x4000U ? 4.0 : 0.0)) < ulps);
     }
     CHECK(wrong == 0);
   }
@@ -244,8 +244,8 @@ void backend_laws(ouro::dtype type) {
     for (std::int64_t h = 0; h < heads; ++h)
       for (std::int64_t i = 0; i < count; ++i)
         for (std::int64_t j = 0; j < count; ++j) {
-          auto const word = rule.draw.word(static_cast<std::uint64_t>(((n * heads + h) * count + i) * 8 + j));
-          double const expected = word >= 0x80000000U ? 2.0 / static_cast<double>(count) : 0.0;
+          auto const half = rule.draw.half(static_cast<std::uint64_t>(((n * heads + h) * count + i) * 8 + j));
+          double const expected = half >= 0x8000U ? 2.0 / static_cast<double>(count) : 0.0;
           wrong +=
               !(std::abs(weight[static_cast<std::size_t>((n * count + i) * width + h * count + j)] - expected) < ulps);
         }

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include <ouro/backend/reference.hpp>
+#include <ouro/concepts/hormone_gate.hpp>
 
 namespace ouro {
 
@@ -43,6 +44,17 @@ struct cpu : reference {
   static void attention(view y, view lse, const_view q, const_view k, const_view v, attention_rule const& rule);
   static void attention_gradient(destination dq, destination dk, destination dv, const_view q, const_view k,
                                  const_view v, const_view y, const_view lse, const_view dy, attention_rule const& rule);
+  static void rwkv7_scan(view y, view last, rwkv7_operands const& in);
+  static void rwkv7_scan_gradient(rwkv7_gradients const& to, rwkv7_operands const& in, const_view dy, const_view dlast);
+  static void ssd_scan(view y, view last, ssd_operands const& in);
+  static void ssd_scan_gradient(ssd_gradients const& to, ssd_operands const& in, const_view dy, const_view dlast);
+  static void short_convolution(view y, short_convolution_operands const& in);
+  static void short_convolution_gradient(short_convolution_gradients const& to, short_convolution_operands const& in,
+                                         const_view dy);
+  static bool has_hormone_gate(dtype type) { return type == dtype::f32; }
+  static void hormone_gate(view y, view statistics, hormone_gate_operands const& in);
+  static void hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
+                                    const_view statistics, const_view dy);
   static void cross_entropy(view nll, const_view logits, const_view targets);
   static void cross_entropy_gradient(destination dlogits, const_view logits, const_view targets, const_view dnll);
   static void gather_sum(view y, const_view table, const_view index);
@@ -55,7 +67,7 @@ struct cpu : reference {
   static double sum_of_squares(const_view x);
 };
 
-static_assert(Backend<cpu>);
+static_assert(Backend<cpu> && HormoneGateBackend<cpu>);
 
 /// The number of threads: OURO_THREADS from the environment, else one for each processor.
 int cpu_threads();

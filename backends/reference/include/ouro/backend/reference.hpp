@@ -10,12 +10,14 @@
 #include <ouro/backend/reference/elementwise.hpp>
 #include <ouro/backend/reference/products.hpp>
 #include <ouro/backend/reference/rows.hpp>
+#include <ouro/backend/reference/scans.hpp>
 #include <ouro/concepts/backend.hpp>
 #include <ouro/tensor/host_memory.hpp>
 
 namespace ouro {
 
-struct reference : reference_kernels::elementwise, reference_kernels::rows, reference_kernels::products {
+struct reference : reference_kernels::elementwise, reference_kernels::rows, reference_kernels::products,
+                   reference_kernels::scans {
   static constexpr std::string_view name() { return "reference"; }
   /// The pool behind every tensor of this backend; never destroyed, so that tensors may outlive main().
   static host_memory& memory() {

@@ -25,6 +25,7 @@ T evaluate(unary f, T x) {
     case unary::exp: return std::exp(x);
     case unary::square: return x * x;
     case unary::square_root: return std::sqrt(x);
+    case unary::softplus: return (x > T(0) ? x : T(0)) + std::log1p(std::exp(-std::abs(x)));
   }
   return x;
 }
@@ -46,6 +47,7 @@ T derivative(unary f, T s) {
     case unary::exp: return s;
     case unary::square: return T(2) * s;
     case unary::square_root: return T(0.5) / s;
+    case unary::softplus: return T(1) / (T(1) + std::exp(-s));
   }
   return T(1);
 }
@@ -138,11 +140,11 @@ struct elementwise {
   }
 
   static void dropout(destination y, const_view x, double rate, random_draw draw) {
-    auto const threshold = static_cast<std::uint64_t>(rate * 0x1p32);
+    dropout_mask const mask(rate);
     with_real(x.type, "dropout", [&]<class T>(std::type_identity<T>) {
-      T const keep = static_cast<T>(1.0 / (1.0 - rate));
+      T const keep = static_cast<T>(mask.factor);
       for (std::int64_t i = 0; i < x.size(); ++i) {
-        bool const kept = draw.word(static_cast<std::uint64_t>(i)) >= threshold;
+        bool const kept = mask.keeps(draw, static_cast<std::uint64_t>(i));
         put(y.out.as<T>()[i], kept ? x.as<T>()[i] * keep : T(0), y.accumulate);
       }
     });

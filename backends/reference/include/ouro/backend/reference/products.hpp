@@ -110,8 +110,9 @@ struct products {
   }
   static double kept(attention_rule const& rule, head_row const& at, std::int64_t keys, std::size_t j) {
     if (rule.dropout == 0) return 1.0;
-    auto const word = static_cast<std::uint64_t>(at.flat * ((keys + 3) / 4 * 4)) + j;
-    return rule.draw.word(word) >= static_cast<std::uint64_t>(rule.dropout * 0x1p32) ? 1.0 / (1.0 - rule.dropout) : 0.0;
+    auto const place = static_cast<std::uint64_t>(at.flat * ((keys + 7) / 8 * 8)) + j;
+    dropout_mask const mask(rule.dropout);
+    return mask.keeps(rule.draw, place) ? mask.factor : 0.0;
   }
   template <class T, class Row>
   static double element(const_view v, head_row const& at, Row row, std::int64_t c) {

@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Attention of one lane and head, in scratch of the caller's: blocks of query rows against the keys they see. Its
+// products are too small and too many for a library call, so they run in register tiles here.
+
+/// to (columns, pad) = fromᵀ for from (rows, columns): four rounds of a perfect shuffle transpose 16 × 16 values.
+void transpose(float const* from, index ld, index rows, index columns, float* to, index pad) {
+  constexpr i16 low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+  constexpr i16 high = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  index const whole_rows = rows / 16 * 16;
+  index const whole_columns = columns / 16 * 16;
+  for (index r = 0; r < whole_rows; r += 16)
+    for (index c = 0; c < whole_columns; c += 16) {
+      v16 x[16];
+      v16 y[16];
+      for (int i = 0; i < 16; ++i) x[i] = load(from + (r + i) * ld + c);
+      for (int round = 0; round < 4; ++round) {
+        for (int i = 0; i < 8; ++i) {
+#if defined(__clang__)
+          y[2 * i] = __builtin_shufflevector(x[i], x[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+          y[2 * i + 1] = __builtin_shufflevector(x[i], x[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#else
+          y[2 * i] = __builtin_shuffle(x[i], x[i + 8], low);
+          y[2 * i + 1] = __builtin_shuffle(x[i], x[i + 8], high);
+#endif
+        }
+        for (int i = 0; i < 16; ++i) x[i] = y[i];
+      }
+      for (int i = 0; i < 16; ++i) store(to + (c + i) * pad + r, x[i]);
+    }
+  static_cast<void>(low), static_cast<void>(high);
+  for (index r = 0; r < rows; ++r)
+    for (index c = r < whole_rows ? whole_columns : 0; c < columns; ++c) to[c * pad + r] = from[r * ld + c];
+  for (index c = 0; c < columns; ++c)
+    for (index r = rows; r < pad; ++r) to[c * pad + r] = 0.0F;
+}
+
+constexpr index query_block = 64;
+inline index padded(index n) { return (n + 15) / 16 * 16; }
+
+inline index seen_by(attention_head const& h, index query) {
+  index const row = h.first + query;
+  index const n = row < h.prefix ? h.prefix : row < h.prefix + h.causal ? row + 1 : h.keys;
+  return n < h.keys ? n : h.keys;
+}
+inline void drop_weights(attention_head const& h, float* p, index n, index row) {
+  k_dropout(p, p, h.drop, static_cast<wide>((h.flat + row) * ((h.keys + 7) / 8 * 8)), n, false);
+}
+
+index k_attention_scratch(index keys, index width, bool gradient) {
+  index const pad = padded(keys);
+  return gradient ? 2 * width * pad + 3 * query_block * pad : width * pad + query_block * pad;
+}
+
+void k_attention(attention_head const& h, float* y, index ldy, float* lse, float* scratch) {
+  index const pad = padded(h.keys);
+  float* keys = scratch;
+  float* p = keys + h.width * pad;
+  transpose(h.k, h.ldk, h.keys, h.width, keys, pad);
+  for (index i0 = 0; i0 < h.queries; i0 += query_block) {
+    index const m = h.queries - i0 < query_block ? h.queries - i0 : query_block;
+    index seen = 0;
+    for (index i = 0; i < m; ++i) seen = seen_by(h, i0 + i) > seen ? seen_by(h, i0 + i) : seen;
+    multiply({h.q + i0 * h.ldq, h.ldq, 1, keys, pad, p, pad, h.width, h.scale, false}, m, padded(seen));
+    for (index i = 0; i < m; ++i) {
+      float* row = p + i * pad;
+      index const n = seen_by(h, i0 + i);
+      float const top = k_maximum(row, n);
+      float const sum = k_exp_shifted(row, 1.0F, top, n);
+      lse[i0 + i] = top + __builtin_logf(sum);
+      float const share = 1.0F / sum;
+      for (index j = 0; j < n; ++j) row[j] *= share;
+      for (index j = n; j < seen; ++j) row[j] = 0.0F;
+      if (h.drop.threshold > 0) drop_weights(h, row, n, i0 + i);
+    }
+    multiply({p, pad, 1, h.v, h.ldv, y + i0 * ldy, ldy, seen, 1.0F, false}, m, h.width);
+  }
+}
+
+// Gradients towards keys and values add to what is there.
+void k_attention_gradient(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,
+                          float const* dy, index wide_rows, float* scratch) {
+  index const pad = padded(h.keys);
+  float* keys = scratch;
+  float* values = keys + h.width * pad;
+  float* p = values + h.width * pad;
+  float* ds = p + query_block * pad;
+  float* kept = h.drop.threshold > 0 ? ds + query_block * pad : p;
+  transpose(h.k, h.ldk, h.keys, h.width, keys, pad);
+  transpose(h.v, h.ldv, h.keys, h.width, values, pad);
+  for (index i0 = 0; i0 < h.queries; i0 += query_block) {
+    index const m = h.queries - i0 < query_block ? h.queries - i0 : query_block;
+    index seen = 0;
+    for (index i = 0; i < m; ++i) seen = seen_by(h, i0 + i) > seen ? seen_by(h, i0 + i) : seen;
+    multiply({h.q + i0 * h.ldq, h.ldq, 1, keys, pad, p, pad, h.width, h.scale, false}, m, padded(seen));
+    multiply({dy + i0 * wide_rows, wide_rows, 1, values, pad, ds, pad, h.width, 1.0F, false}, m, padded(seen));
+    for (index i = 0; i < m; ++i) {
+      float* row = p + i * pad;
+      float* slope = ds + i * pad;
+      index const n = seen_by(h, i0 + i);
+      static_cast<void>(k_exp_shifted(row, 1.0F, lse[i0 + i], n));
+      for (index j = n; j < seen; ++j) row[j] = 0.0F;
+      if (h.drop.threshold > 0) {
+        float* masked = kept + i * pad;
+        for (index j = 0; j < seen; ++j) masked[j] = row[j];
+        drop_weights(h, masked, n, i0 + i);
+        drop_weights(h, slope, n, i0 + i);
+      }
+      float const dot = k_dot(y + (i0 + i) * wide_rows, dy + (i0 + i) * wide_rows, h.width);
+      for (index j = 0; j < n; ++j) slope[j] = (slope[j] - dot) * row[j];
+      for (index j = n; j < seen; ++j) slope[j] = 0.0F;
+    }
+    if (to.v != nullptr)
+      multiply({kept, 1, pad, dy + i0 * wide_rows, wide_rows, to.v, wide_rows, m, 1.0F, true}, seen, h.width);
+    if (to.q != nullptr)
+      multiply({ds, pad, 1, h.k, h.ldk, to.q + i0 * wide_rows, wide_rows, seen, h.scale, to.q_adds}, m, h.width);
+    if (to.k != nullptr)
+      multiply({ds, 1, pad, h.q + i0 * h.ldq, h.ldq, to.k, wide_rows, m, h.scale, true}, seen, h.width);
+  }
+}

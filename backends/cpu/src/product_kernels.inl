@@ -1,0 +1,102 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Products that are too small for a library call, in register tiles.
+
+typedef float v16 __attribute__((vector_size(64)));
+typedef float v16u __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int i16 __attribute__((vector_size(64)));
+
+#if defined(__AVX512F__)
+constexpr int tile_rows = 8;
+constexpr int tile_vectors = 2;
+#else
+constexpr int tile_rows = 4;
+constexpr int tile_vectors = 1;
+#endif
+
+inline v16 load(float const* p) { return *reinterpret_cast<v16u const*>(p); }
+inline void store(float* p, v16 v) { *reinterpret_cast<v16u*>(p) = v; }
+
+/// c (m,n) (+)= factor · a b; a(i,l) = a[i·ra + l·ca], b and c row-major.
+struct small_product {
+  float const* a;
+  index ra, ca;
+  float const* b;
+  index ldb;
+  float* c;
+  index ldc;
+  index k;
+  float factor;
+  bool add;
+};
+
+template <int R, int V>
+inline void tile(small_product const& p, index i, index j) {
+  v16 sum[R][V] = {};
+  float const* a = p.a + i * p.ra;
+  float const* b = p.b + j;
+  for (index l = 0; l < p.k; ++l, a += p.ca, b += p.ldb) {
+    v16 column[V];
+    for (int v = 0; v < V; ++v) column[v] = load(b + 16 * v);
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) sum[r][v] += a[r * p.ra] * column[v];
+  }
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) {
+      float* c = p.c + (i + r) * p.ldc + j + 16 * v;
+      store(c, p.add ? load(c) + p.factor * sum[r][v] : p.factor * sum[r][v]);
+    }
+}
+template <int V>
+void column_tiles(small_product const& p, index m, index j) {
+  index i = 0;
+  for (; i + tile_rows <= m; i += tile_rows) tile<tile_rows, V>(p, i, j);
+  for (; i + 2 <= m; i += 2) tile<2, V>(p, i, j);
+  for (; i < m; ++i) tile<1, V>(p, i, j);
+}
+void multiply(small_product const& p, index m, index n) {
+  index j = 0;
+  for (; j + 16 * tile_vectors <= n; j += 16 * tile_vectors) column_tiles<tile_vectors>(p, m, j);
+  for (; j + 16 <= n; j += 16) column_tiles<1>(p, m, j);
+  for (; j < n; ++j)
+    for (index i = 0; i < m; ++i) {
+      float sum = 0.0F;
+      for (index l = 0; l < p.k; ++l) sum += p.a[i * p.ra + l * p.ca] * p.b[l * p.ldb + j];
+      float& c = p.c[i * p.ldc + j];
+      c = p.add ? c + p.factor * sum : p.factor * sum;
+    }
+}
+
+/// The sum of a vector's values.
+inline float total(v16 v) {
+  float part[16];
+  store(part, v);
+  for (int step = 8; step > 0; step /= 2)
+    for (int l = 0; l < step; ++l) part[l] += part[l + step];
+  return part[0];
+}
+
+/// c (m,n) (+)= factor · a wᵀ for few rows of a: every row of w is read once.
+void k_row_products(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n, index k,
+                    float factor, bool add) {
+  index const whole = k / 16 * 16;
+  for (index j = 0; j < n; j += 4) {
+    index const some = n - j < 4 ? n - j : 4;
+    float const* row[4];
+    for (index o = 0; o < 4; ++o) row[o] = w + (j + (o < some ? o : 0)) * ldw;
+    for (index i = 0; i < m; ++i) {
+      v16 sum[4] = {};
+      for (index l = 0; l < whole; l += 16) {
+        v16 const x = load(a + i * lda + l);
+        for (int o = 0; o < 4; ++o) sum[o] += x * load(row[o] + l);
+      }
+      for (index o = 0; o < some; ++o) {
+        float value = total(sum[o]);
+        for (index l = whole; l < k; ++l) value += a[i * lda + l] * row[o][l];
+        float& to = c[i * ldc + j + o];
+        to = add ? to + factor * value : factor * value;
+      }
+    }
+  }
+}

@@ -1,0 +1,174 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+#include "bench.hpp"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <vector>
+
+#include <ouro/backend/cpu.hpp>
+#include <ouro/backend/profiled.hpp>
+#include <ouro/io/archive.hpp>
+#include <ouro/io/file.hpp>
+#include <ouro/life/life.hpp>
+#include <ouro/train/trainer.hpp>
+
+#include "names.hpp"
+
+namespace {
+
+using watch = std::chrono::steady_clock;
+double since(watch::time_point start) { return std::chrono::duration<double>(watch::now() - start).count(); }
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  auto const n = values.size();
+  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/// The most memory this process ever held, in bytes.
+double peak_memory() {
+  ::rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024;
+}
+
+std::string list(std::vector<double> const& values) {
+  std::string out;
+  for (double v : values) out += (out.empty() ? "" : ",") + ouro::detail::exact(v);
+  return "[" + out + "]";
+}
+
+/// Blocks of (S + 1) P bytes, over and over: inputs are the first S patches, targets the last S.
+class blocks {
+ public:
+  blocks(std::string const& path, ouro::gridman_config const& c) : config_(c) {
+    std::size_t const size = static_cast<std::size_t>((c.chunk + 1) * c.patch);
+    if (path.empty()) {
+      for (std::uint64_t i = 0; bytes_.size() < 4 * size; ++i)
+        bytes_ += "word" + std::to_string(ouro::random_draw{1, 2}.word(i) % 1000) + (i % 12 == 11 ? ".\n" : " ");
+    } else {
+      bytes_ = ouro::read_file(path);
+    }
+    ouro::require(bytes_.size() >= size, ouro::errc::data, "bench", "the text must have at least ", size, " bytes");
+  }
+  ouro::text_lesson next() {
+    auto const s = static_cast<std::size_t>(config_.chunk);
+    auto const p = static_cast<std::size_t>(config_.patch);
+    if (at_ + (s + 1) * p > bytes_.size()) at_ = 0;
+    auto part = [&](std::size_t from) {
+      ouro::patches x{1, config_.chunk, config_.patch, {}};
+      for (std::size_t i = from; i < from + s * p; ++i) x.bytes.push_back(static_cast<unsigned char>(bytes_[i]));
+      return x;
+    };
+    ouro::text_lesson l{part(at_), {part(at_ + p), std::vector<char>(s * p, 1)}};
+    at_ += (s + 1) * p;
+    return l;
+  }
+
+ private:
+  ouro::gridman_config config_;
+  std::string bytes_;
+  std::size_t at_ = 0;
+};
+
+template <class B>
+void run(bench_options const& o, ouro::gridman_config const& config) {
+  using network = ouro::gridman<B>;
+  network model(config, ouro::seed{42});
+  if (!o.save_weights.empty()) {
+    ouro::safetensors_writer out;
+    for (auto const& f : ouro::fields(model)) ouro::store(out, reference_name(f.path), *f.value);
+    ouro::write_file_durably(o.save_weights, out.str());
+  }
+  auto life = model.newborn(ouro::seed{7});
+  life.oscillator = ouro::tensor<B>::from(std::vector<double>{std::cos(o.angle), std::sin(o.angle)}, {1, 2}, model.type());
+  ouro::trainer<network> trainer(model, {.learning_rate = o.rate, .warmup = 0}, config.dropout);
+  blocks text(o.text, config);
+  double const before = peak_memory();
+
+  std::vector<double> seconds;
+  std::vector<double> losses;
+  ouro::phase_seconds phases;
+  for (std::int64_t u = 0; u < o.warmup + o.updates; ++u) {
+    std::vector<ouro::lesson<network>> cycle;
+    for (std::int64_t i = 0; i < config.bptt; ++i) {
+      auto l = text.next();
+      cycle.push_back({std::move(l.input), std::move(l.target)});
+    }
+    if constexpr (requires { B::profile(); })
+      if (u == o.warmup) B::profile().clear();
+    auto const start = watch::now();
+    auto const r = trainer.update(life, cycle);
+    losses.push_back(r.loss);
+    if (u < o.warmup) continue;
+    seconds.push_back(since(start));
+    phases += r.seconds;
+  }
+  double const peak = peak_memory();
+  double spoken = 0;
+  double speaking = 0;
+  if (o.speak > 0) {
+    ouro::context<B> cx;
+    auto first = text.next().input;
+    ouro::patches patch{1, 1, config.patch, {first.bytes.begin(), first.bytes.begin() + config.patch}};
+    auto const start = watch::now();
+    while (spoken < static_cast<double>(o.speak)) {
+      auto r = ouro::wake(model, cx, std::move(life), patch);
+      life = std::move(r.state);
+      patch = model.actor.act(cx, r.seen, patch);
+      spoken += static_cast<double>(config.patch);
+    }
+    speaking = since(start);
+  }
+
+  double const second = median(seconds);
+  double const text_bytes = static_cast<double>(config.bptt * config.chunk * config.patch);
+  double const said = speaking > 0 ? spoken / speaking : 0;
+  auto const n = static_cast<double>(std::max<std::int64_t>(1, o.updates));
+  if (o.json) {
+    std::printf("{\"config\":%s,\"parameters\":%lld,\"machine\":%s,\"seconds\":%s,\"losses\":%s,\"memory_after_construction\":%.0f,"
+                "\"peak_memory\":%.0f,\"bytes_per_second\":%.6g,\"generated_bytes_per_second\":%.6g,"
+                "\"phases\":{\"wake\":%.6g,\"actor\":%.6g,\"sleep\":%.6g,\"backward\":%.6g,\"optimiser\":%.6g}}\n",
+                ouro::to_text(config).c_str(), static_cast<long long>(ouro::parameter_count(model)),
+                ouro::json::quote(ouro::cpu_description()).c_str(), list(seconds).c_str(), list(losses).c_str(), before,
+                peak, text_bytes / second, said, phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n,
+                phases.optimiser / n);
+  } else {
+    std::printf("%s\n%lld parameters, %lld updates of %.0f bytes, %s\n", ouro::to_text(config).c_str(),
+                static_cast<long long>(ouro::parameter_count(model)), static_cast<long long>(o.updates), text_bytes,
+                ouro::cpu_description().c_str());
+    std::printf("  update      %9.4f s (median)   %.0f bytes/s\n", second, text_bytes / second);
+    std::printf("    wake      %9.4f s\n    actor     %9.4f s (forward and backward)\n    sleep     %9.4f s\n"
+                "    backward  %9.4f s\n    optimiser %9.4f s\n",
+                phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n, phases.optimiser / n);
+    std::printf("  memory      %9.1f MB at most, %.1f MB before the first update\n", peak / 1e6, before / 1e6);
+    if (o.speak > 0) std::printf("  speech      %9.0f bytes/s\n", said);
+  }
+  if constexpr (requires { B::profile(); }) {
+    std::vector<std::pair<std::string, ouro::primitive_profile>> rows(B::profile().begin(), B::profile().end());
+    std::sort(rows.begin(), rows.end(), [](auto const& a, auto const& b) { return a.second.seconds > b.second.seconds; });
+    std::printf("  %-26s %9s %9s %6s %9s\n", "primitive", "calls", "ms/update", "share", "GFLOP/s");
+    double all = 0;
+    for (double s : seconds) all += s;
+    for (auto const& [name, p] : rows) {
+      std::printf("  %-26s %9.0f %9.2f %5.1f%%", name.c_str(), static_cast<double>(p.calls) / n, 1e3 * p.seconds / n, 100 * p.seconds / all);
+      if (p.operations > 0) std::printf(" %9.1f", p.operations / p.seconds / 1e9);
+      std::printf("\n");
+    }
+  }
+}
+
+}  // namespace
+
+void bench(bench_options const& o) {
+  auto const config = o.config.empty() ? preset(o.preset) : ouro::config_from_text(o.config);
+  ouro::require(o.updates >= 0 && o.warmup >= 0 && o.speak >= 0, ouro::errc::argument, "bench", "counts must not be negative");
+  if (o.profile) run<ouro::profiled<ouro::cpu>>(o, config);
+  else run<ouro::cpu>(o, config);
+}

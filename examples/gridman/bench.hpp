@@ -1,0 +1,24 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// `gridman bench`: how fast a newborn learns and speaks on this machine, and what it keeps in memory.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+struct bench_options {
+  std::string preset = "nano";
+  std::string config;        ///< a JSON object of all fields; overrides the preset
+  std::string text;          ///< read over and over; absent: made up
+  std::string save_weights;  ///< writes the newborn network here, under the reference's names
+  std::int64_t updates = 5;
+  std::int64_t warmup = 1;
+  double rate = 3e-4;    ///< constant
+  double angle = 0;      ///< of the newborn oscillator
+  std::int64_t speak = 0;  ///< bytes said after training, always the most probable one
+  bool profile = false;
+  bool json = false;
+};
+
+void bench(bench_options const& options);

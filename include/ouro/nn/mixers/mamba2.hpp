@@ -1,0 +1,173 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Mamba-2 as a SequenceMixer (Dao & Gu, "Transformers are SSMs", 2024): a matrix state per head with one decay chosen by
+// the input, behind a short convolution and a gate. Plain causal over all rows.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include <ouro/concepts/sequence_mixer.hpp>
+#include <ouro/nn/projection.hpp>
+#include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/exp.hpp>
+#include <ouro/ops/reduce.hpp>
+#include <ouro/ops/short_convolution.hpp>
+#include <ouro/ops/silu.hpp>
+#include <ouro/ops/softplus.hpp>
+#include <ouro/ops/square.hpp>
+#include <ouro/ops/square_root.hpp>
+#include <ouro/ops/ssd_scan.hpp>
+
+namespace ouro {
+
+/// Sizes of a Mamba-2 mixer, and how far it remembers when it is new.
+struct mamba2_config {
+  std::int64_t width = 0;
+  std::int64_t heads = 1;
+  std::int64_t head_width = 64;
+  std::int64_t state = 64;  ///< keys of a head's state
+  std::int64_t groups = 1;  ///< heads of a group share B and C
+  std::int64_t kernel = 4;  ///< rows of the convolution
+  double step_low = 1e-4;   ///< steps start log-uniform in [step_low, step_high]
+  double step_high = 0.1;
+  double rate_low = 0.1;  ///< decay rates start log-uniform in [rate_low, rate_high]
+  double rate_high = 16;
+
+  /// About as many parameters as attention of that width, 4D². The memory of a new mixer is long (half-lives of 170 rows
+  /// in the median, of tens of thousands at most), because what was read must outlive the whole input. For text alone,
+  /// steps from 1e-3 and rates from 1 are usual: 10 rows in the median, 663 at most.
+  static mamba2_config of(mixer_place const& place) {
+    mamba2_config c;
+    c.width = place.width;
+    c.head_width = std::max<std::int64_t>(1, place.width / std::max<std::int64_t>(1, place.heads));
+    c.state = std::clamp<std::int64_t>(place.width / 4, 1, 64);
+    // 3 D E + D (2 G N + H) = 4 D² with E = H P.
+    double const room = 4.0 * static_cast<double>(c.width) - 2.0 * static_cast<double>(c.groups * c.state);
+    c.heads = std::max<std::int64_t>(1, std::llround(room / (3.0 * static_cast<double>(c.head_width) + 1.0)));
+    return c;
+  }
+  [[nodiscard]] std::int64_t inner() const { return heads * head_width; }
+  /// Columns that go through the convolution: x, B and C.
+  [[nodiscard]] std::int64_t convolved() const { return inner() + 2 * groups * state; }
+};
+
+/// The rows the convolution still sees, and the state of every head.
+template <Backend B>
+struct mamba2_carry {
+  tensor<B> window;  // (B,K−1,E + 2GN)
+  tensor<B> state;   // (B,H,P,N)
+};
+
+/// The weights of a convolution by columns.
+template <Backend B>
+struct column_convolution {
+  using backend = B;
+  parameter<B> weight;  // (C,1,K)
+  parameter<B> bias;    // (C)
+  OURO_MODULE(column_convolution, weight, bias);
+};
+
+/// The weight of a normalisation.
+template <Backend B>
+struct gain {
+  using backend = B;
+  parameter<B> weight;
+  OURO_MODULE(gain, weight);
+};
+
+template <Backend B>
+struct mamba2 {
+  using backend = B;
+  using carry = mamba2_carry<B>;
+  projection<B> in_proj;  // rows z (E), x (E), B (GN), C (GN), step (H)
+  column_convolution<B> conv1d;
+  parameter<B> dt_bias;  // (H)
+  parameter<B> A_log;    // (H)
+  parameter<B> D;        // (H)
+  gain<B> norm;          // (E)
+  projection<B> out_proj;
+  mamba2_config sizes;
+  OURO_MODULE(mamba2, in_proj, conv1d, dt_bias, A_log, D, norm, out_proj, sizes);
+
+  mamba2() = default;
+  mamba2(genesis<B>& g, mixer_place const& place) : mamba2(g, mamba2_config::of(place)) {}
+  /// Projections and convolution start uniform in ±1/√in, the skip and the norm at 1. No weight decay on dt_bias, A_log
+  /// and D. Errors (config): groups that do not divide the heads, sizes below 1, an empty or negative range.
+  mamba2(genesis<B>& g, mamba2_config const& config);
+
+  /// The SequenceMixer form: x (B,T,D) → (B,T − skip,D), with T ≥ 1.
+  tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const;
+  tensor<B> step(context<B>& cx, tensor<B> const& x, carry& c) const {
+    return forward(cx, x, {0, 0, x.dim(1), 0, 0}, c);
+  }
+};
+
+template <Backend B>
+mamba2<B>::mamba2(genesis<B>& g, mamba2_config const& config) : sizes(config) {
+  require(config.width >= 1 && config.heads >= 1 && config.head_width >= 1 && config.state >= 1 && config.groups >= 1 &&
+              config.kernel >= 1 && config.heads % config.groups == 0,
+          errc::config, "mamba2", "sizes must be at least 1 and groups must divide heads, got heads ", config.heads,
+          " and groups ", config.groups);
+  require(config.step_low > 0 && config.step_low <= config.step_high && config.rate_low > 0 &&
+              config.rate_low <= config.rate_high,
+          errc::config, "mamba2", "steps and rates need a range of positive numbers");
+  auto log_uniform = [&](double low, double high) {
+    auto const draw = g.random.next();
+    std::vector<double> values;
+    for (std::int64_t h = 0; h < config.heads; ++h)
+      values.push_back(low * std::pow(high / low, draw.uniform(static_cast<std::uint64_t>(h))));
+    return values;
+  };
+  auto kept = [&](std::vector<double> const& values) {
+    parameter<B> p(tensor<B>::from(values, {config.heads}, g.type));
+    p.decay = 0;
+    return p;
+  };
+  in_proj = projection<B>(g, config.width, config.inner() + config.convolved() + config.heads);
+  double const bound = 1.0 / std::sqrt(static_cast<double>(config.kernel));
+  conv1d.weight = g.uniform({config.convolved(), 1, config.kernel}, bound);
+  conv1d.bias = g.uniform({config.convolved()}, bound);
+  auto steps = log_uniform(config.step_low, config.step_high);
+  for (double& v : steps) v += std::log(-std::expm1(-v));  // the inverse of softplus
+  dt_bias = kept(steps);
+  auto rates = log_uniform(config.rate_low, config.rate_high);
+  for (double& v : rates) v = std::log(v);
+  A_log = kept(rates);
+  D = kept(std::vector<double>(static_cast<std::size_t>(config.heads), 1.0));
+  norm.weight = g.ones({config.inner()});
+  out_proj = projection<B>(g, config.inner(), config.width);
+}
+
+template <Backend B>
+tensor<B> mamba2<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
+  std::int64_t const lanes = x.dim(0), rows = x.dim(1);
+  std::int64_t const inner = sizes.inner(), shared = sizes.groups * sizes.state;
+  require(rows >= 1 && s.skip < rows, errc::shape, "mamba2", "needs a row after those skipped, got ", x.dims(),
+          " and skip ", s.skip);
+  if (c.window.empty())
+    c = {tensor<B>::zeros({lanes, sizes.kernel - 1, sizes.convolved()}, x.type()),
+         tensor<B>::zeros({lanes, sizes.heads, sizes.head_width, sizes.state}, x.type())};
+  auto const all = in_proj(cx, x);  // (B,T,2E + 2GN + H)
+  auto const filtered =
+      short_convolution(slice(all, 2, inner, sizes.convolved()), c.window,
+                        reshape(conv1d.weight.value(), {sizes.convolved(), sizes.kernel}), conv1d.bias.value());
+  auto const xbc = silu(filtered.y);
+  auto const step = softplus(slice(all, 2, inner + sizes.convolved(), sizes.heads) + dt_bias.value());  // (B,T,H)
+  auto const scanned =
+      ssd_scan(slice(xbc, 2, 0, inner), step, scale(exp(A_log.value()), -1.0), slice(xbc, 2, inner, shared),
+               slice(xbc, 2, inner + shared, shared), D.value(), c.state);
+  c = {filtered.state, scanned.state};
+
+  // What follows is row by row: only rows that are asked for. The gate comes before the norm, which is by groups.
+  std::int64_t const asked = rows - s.skip;
+  auto const gated = slice(scanned.y, 1, s.skip, asked) * silu(slice(slice(all, 2, 0, inner), 1, s.skip, asked));
+  auto const by_group = reshape(gated, {lanes, asked, sizes.groups, inner / sizes.groups});
+  auto const power = mean(square(by_group), 3) + tensor<B>::full({1}, x.type(), 1e-5);  // (B,T,G,1)
+  return out_proj(cx, reshape(divide(by_group, square_root(power)), gated.dims()) * norm.weight.value());
+}
+
+}  // namespace ouro

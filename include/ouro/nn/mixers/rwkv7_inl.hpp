@@ -1,0 +1,119 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Definitions of nn/mixers/rwkv7.hpp: initialisation and the forward pass.
+#pragma once
+
+#include <vector>
+
+#include <ouro/nn/mixers/rwkv7.hpp>
+
+namespace ouro {
+
+template <Backend B>
+rwkv7<B>::rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank) {
+  std::int64_t const width = place.width;
+  require(place.heads >= 1 && width >= 1 && width % place.heads == 0, errc::config, "rwkv7",
+          "heads must divide the width, got width ", width, " and heads ", place.heads);
+  require(place.layer >= 0 && place.layer < place.layers, errc::config, "rwkv7", "no layer ", place.layer, " of ",
+          place.layers);
+  std::int64_t const head = width / place.heads;
+  double const depth =
+      place.layers > 1 ? static_cast<double>(place.layer) / static_cast<double>(place.layers - 1) : 0.0;
+  double const rest = 1.0 - static_cast<double>(place.layer) / static_cast<double>(place.layers);
+  double const last = std::max<double>(1.0, static_cast<double>(width - 1));
+  auto by_channel = [&](auto f) {
+    std::vector<double> values;
+    for (std::int64_t i = 0; i < width; ++i) values.push_back(f(static_cast<double>(i)));
+    parameter<B> p(tensor<B>::from(values, {1, 1, width}, g.type));
+    p.decay = 0;
+    return p;
+  };
+  auto without_decay = [](tensor<B> t) {
+    parameter<B> p(std::move(t));
+    p.decay = 0;
+    return p;
+  };
+  auto line = [&](double i) { return i / last - 0.5; };
+  auto zigzag = [&](double i) {  // from −1 to 1 within each head, flat in the middle
+    double const half = static_cast<double>(head - 1) / 2.0;
+    double const z = half > 0 ? (std::fmod(i, static_cast<double>(head)) - half) / half : 0.0;
+    return z * std::abs(z);
+  };
+  auto mix = [&](double power) {
+    return by_channel([&](double i) { return 1.0 - std::pow(i / static_cast<double>(width), power * rest); });
+  };
+  x_r = mix(0.2), x_w = mix(0.9), x_k = mix(0.7), x_v = mix(0.7), x_a = mix(0.9), x_g = mix(0.2);
+
+  w0 = by_channel(
+      [&](double i) { return -6.0 + 6.0 * std::pow(i / last, 1.0 + std::pow(depth, 0.3)) + 0.5 + 2.5 * zigzag(i); });
+  w0.learning_rate = 2;
+  a0 = by_channel([&](double i) { return -0.19 + 0.3 * zigzag(i) + 0.4 * line(i); });
+  v0 = by_channel([&](double i) { return 0.73 - 0.4 * line(i); });
+  auto up = [&](std::int64_t r) {
+    double const gain = std::max(1.0, std::sqrt(static_cast<double>(r) / static_cast<double>(width)));
+    return without_decay(orthogonal(g, {r, width}, 0.1 * gain));
+  };
+  w1 = without_decay(g.zeros({width, rank.w})), w2 = up(rank.w);
+  a1 = without_decay(g.zeros({width, rank.a})), a2 = up(rank.a);
+  v1 = without_decay(g.zeros({width, rank.v})), v2 = up(rank.v);
+  g1 = without_decay(g.zeros({width, rank.g})), g2 = up(rank.g);
+  k_k = by_channel([&](double i) { return 0.71 - 0.1 * line(i); });
+  k_a = by_channel([](double) { return 1.02; });
+  r_k = without_decay(tensor<B>::full({place.heads, head}, g.type, -0.04));
+
+  receptance = projection<B>(orthogonal(g, {width, width}));
+  key = projection<B>(orthogonal(g, {width, width}, 0.1));
+  value = projection<B>(orthogonal(g, {width, width}));
+  output = projection<B>(g.zeros({width, width}));
+  double const level = std::pow(static_cast<double>(1 + place.layer) / static_cast<double>(place.layers), 0.7);
+  ln_x.weight = without_decay(tensor<B>::full({width}, g.type, level));
+  ln_x.bias = without_decay(g.zeros({width}));
+}
+
+template <Backend B>
+tensor<B> rwkv7<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carry& c, stream& pass) const {
+  std::int64_t const lanes = x.dim(0), rows = x.dim(1), width = x.dim(2);
+  std::int64_t const heads = r_k.dim(0), head = r_k.dim(1);
+  require(rows >= 1 && s.skip < rows, errc::shape, "rwkv7", "needs a row after those skipped, got ", x.dims(),
+          " and skip ", s.skip);
+  if (c.shift.empty())
+    c = {tensor<B>::zeros({lanes, 1, width}, x.type()), tensor<B>::zeros({lanes, heads, head, head}, x.type())};
+  auto const one = tensor<B>::full({1}, x.type(), 1.0);
+  auto const back = (rows > 1 ? concat<B>({c.shift, slice(x, 1, 0, rows - 1)}, 1) : c.shift) - x;  // (B,T,D)
+  auto mixed = [&](parameter<B> const& share) { return x + back * share.value(); };
+  auto low_rank = [](tensor<B> const& y, parameter<B> const& down, parameter<B> const& up) {
+    return project_rows(project_rows(y, down.value()), up.value());
+  };
+  auto by_head = [&](tensor<B> const& y) { return reshape(y, {lanes, y.dim(1), heads, head}); };
+  auto joined = [&](tensor<B> const& y) { return reshape(y, {lanes, y.dim(1), width}); };
+
+  auto r = receptance(cx, mixed(x_r));
+  auto const w = w0.value() + project_rows(tanh(project_rows(mixed(x_w), w1.value())), w2.value());
+  auto const k = key(cx, mixed(x_k));
+  auto const input = mixed(x_v);
+  auto v = value(cx, input);
+  auto const rate = sigmoid(a0.value() + low_rank(mixed(x_a), a1, a2));
+  if (pass.v_first.empty()) {
+    pass.v_first = v;
+  } else {
+    v = v + (pass.v_first - v) * sigmoid(v0.value() + low_rank(input, v1, v2));
+  }
+  auto const erased = joined(unit(by_head(k * k_k.value()), 1e-12));
+  auto written = k * ((one - k_a.value()) + rate * k_a.value());
+
+  auto scanned = rwkv7_scan(r, w, written, v, scale(erased, -1.0), erased * rate, c.state);
+  c = {slice(x, 1, rows - 1, 1), scanned.state};
+
+  // What follows is row by row: only rows that are asked for.
+  auto asked = [&](tensor<B> const& y) { return s.skip == 0 ? y : slice(y, 1, s.skip, rows - s.skip); };
+  auto const gate = project_rows(sigmoid(project_rows(asked(mixed(x_g)), g1.value())), g2.value());
+  r = asked(r), v = asked(v), written = asked(written);
+  auto const plain = normalize_rows(by_head(asked(scanned.y)), tensor<B>::full({head}, x.type(), 1.0),
+                                    tensor<B>::zeros({head}, x.type()), 64e-5);
+  auto const normal = joined(plain) * ln_x.weight.value() + ln_x.bias.value();
+  auto const bonus = sum(by_head(r * written * reshape(r_k.value(), {width})), 3) * by_head(v);  // (B,T,H,N)
+  return output(cx, (normal + joined(bonus)) * gate);
+}
+
+}  // namespace ouro

@@ -1,0 +1,39 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The linear map without a bias as a module.
+#pragma once
+
+#include <ouro/nn/context.hpp>
+#include <ouro/nn/genesis.hpp>
+#include <ouro/ops/matmul.hpp>
+#include <ouro/ops/movement.hpp>
+
+namespace ouro {
+
+/// x (…,I) times a matrix: w (I,O) gives (…,O).
+template <Backend B>
+tensor<B> project_rows(tensor<B> const& x, tensor<B> const& w) {
+  auto const y = matmul(reshape(x, {x.dims().rows(), x.dim(-1)}), w);
+  return reshape(y, x.dims().with(-1, w.dim(1)));
+}
+
+/// y = x Wᵀ: (…,in) → (…,out).
+template <Backend B>
+struct projection {
+  using backend = B;
+  parameter<B> weight;  // (out, in)
+  OURO_MODULE(projection, weight);
+
+  projection() = default;
+  explicit projection(tensor<B> w) : weight(std::move(w)) {}
+  /// The weight starts uniform in ±1/√in.
+  projection(genesis<B>& g, std::int64_t in, std::int64_t out)
+      : weight(g.uniform({out, in}, 1.0 / std::sqrt(static_cast<double>(in)))) {}
+
+  tensor<B> operator()(context<B>&, tensor<B> const& x) const {
+    return project_rows(x, transpose(weight.value(), 0, 1));
+  }
+};
+
+}  // namespace ouro

@@ -1,0 +1,59 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Random hormone gates: every form of backbone, fold, spread and of what follows.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include <ouro/ops/hormone_gate.hpp>
+#include <ouro_test/random.hpp>
+
+namespace ouro_test {
+
+/// Case number `i`; widths are multiples of 4 · `scale`, rows grow with it.
+template <class B>
+struct gate_case {
+  using T = ouro::tensor<B>;
+  std::vector<T> inputs;  // x, h, f or scale, bias, query weight and bias, gate, projection weight and bias, residual
+  bool normalises;
+  bool gelu;
+  bool remains;
+  double dropout;
+
+  gate_case(int i, std::int64_t scale, ouro::dtype type = ouro::dtype::f64)
+      : normalises(i % 3 == 0), gelu(i % 2 == 0), remains(i % 4 < 2), dropout(i % 5 == 0 ? 0.3 : 0.0) {
+    std::int64_t const lanes = pick(1, 2);
+    std::int64_t const rows = pick(1, 3 * scale);
+    std::int64_t const width = 4 * pick(1, 2 * scale);
+    std::int64_t const fold = normalises || i % 3 == 1 ? 1 : pick(1, 4);
+    std::int64_t const spread = normalises || i % 3 == 2 ? 1 : pick(1, 4);
+    auto make = [&](ouro::shape const& dims, double size = 1) {
+      return ouro::scale(noise<B>(dims, type), size);
+    };
+    inputs = {make({lanes, rows, fold * width}),
+              make({lanes, 1, width}),
+              normalises ? make({width}) : make({lanes, rows, spread * width}),
+              make({spread * width}),
+              make({width}),
+              make({width}),
+              make({spread, width}),
+              make({spread * width}, 0.5),
+              make({spread * width}, 0.5)};
+    if (remains) inputs.push_back(make({lanes, rows, spread * width}));
+  }
+
+  [[nodiscard]] ouro::hormone_gate_inputs<B> with(std::vector<T> const& v) const {
+    return {v[0], v[1], normalises ? T{} : v[2], normalises ? v[2] : T{}, v[3], v[4], v[5], v[6], v[7], v[8],
+            remains ? v[9] : T{}, gelu, dropout, {11, 7}};
+  }
+  /// Weights that tell every element apart.
+  [[nodiscard]] T weights(ouro::shape const& dims) const {
+    std::vector<double> w;
+    for (std::int64_t i = 0; i < dims.size(); ++i) w.push_back(std::sin(1.0 + 0.7 * static_cast<double>(i)));
+    return T::from(w, dims, inputs[0].type());
+  }
+};
+
+}  // namespace ouro_test
