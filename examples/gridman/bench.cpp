@@ -11,10 +11,12 @@
 #include <vector>
 
 #include <ouro/backend/cpu.hpp>
+#include <ouro/backend/cpu_gridman.hpp>
 #include <ouro/backend/profiled.hpp>
 #include <ouro/io/archive.hpp>
 #include <ouro/io/file.hpp>
 #include <ouro/life/life.hpp>
+#include <ouro/nn/mixers/hybrid.hpp>
 #include <ouro/train/trainer.hpp>
 
 #include "names.hpp"
@@ -79,7 +81,7 @@ class blocks {
 
 template <class B>
 void run(bench_options const& o, ouro::gridman_config const& config) {
-  using network = ouro::gridman<B>;
+  using network = ouro::gridman<B, ouro::hybrid>;
   network model(config, ouro::seed{42});
   if (!o.save_weights.empty()) {
     ouro::safetensors_writer out;
@@ -88,7 +90,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
   }
   auto life = model.newborn(ouro::seed{7});
   life.oscillator = ouro::tensor<B>::from(std::vector<double>{std::cos(o.angle), std::sin(o.angle)}, {1, 2}, model.type());
-  ouro::trainer<network> trainer(model, {.learning_rate = o.rate, .warmup = 0}, config.dropout);
+  ouro::trainer<network> trainer(model, {.learning_rate = o.rate, .warmup = 0}, config.dropout, room_bytes(o.room));
   blocks text(o.text, config);
   double const before = peak_memory();
 
@@ -135,12 +137,12 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
     std::printf("{\"config\":%s,\"parameters\":%lld,\"machine\":%s,\"seconds\":%s,\"losses\":%s,\"memory_after_construction\":%.0f,"
                 "\"peak_memory\":%.0f,\"bytes_per_second\":%.6g,\"generated_bytes_per_second\":%.6g,"
                 "\"phases\":{\"wake\":%.6g,\"actor\":%.6g,\"sleep\":%.6g,\"backward\":%.6g,\"optimiser\":%.6g}}\n",
-                ouro::to_text(config).c_str(), static_cast<long long>(ouro::parameter_count(model)),
+                ouro::to_text(model.config()).c_str(), static_cast<long long>(ouro::parameter_count(model)),
                 ouro::json::quote(ouro::cpu_description()).c_str(), list(seconds).c_str(), list(losses).c_str(), before,
                 peak, text_bytes / second, said, phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n,
                 phases.optimiser / n);
   } else {
-    std::printf("%s\n%lld parameters, %lld updates of %.0f bytes, %s\n", ouro::to_text(config).c_str(),
+    std::printf("%s\n%s, %lld parameters, %lld updates of %.0f bytes, %s\n", ouro::to_text(model.config()).c_str(), model.config().mixers.str().c_str(),
                 static_cast<long long>(ouro::parameter_count(model)), static_cast<long long>(o.updates), text_bytes,
                 ouro::cpu_description().c_str());
     std::printf("  update      %9.4f s (median)   %.0f bytes/s\n", second, text_bytes / second);
@@ -167,7 +169,8 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
 }  // namespace
 
 void bench(bench_options const& o) {
-  auto const config = o.config.empty() ? preset(o.preset) : ouro::config_from_text(o.config);
+  auto config = o.config.empty() ? preset(o.preset) : ouro::config_from_text(o.config);
+  if (!o.brain.empty()) config = with_brain(config, o.brain);
   ouro::require(o.updates >= 0 && o.warmup >= 0 && o.speak >= 0, ouro::errc::argument, "bench", "counts must not be negative");
   if (o.profile) run<ouro::profiled<ouro::cpu>>(o, config);
   else run<ouro::cpu>(o, config);

@@ -17,9 +17,11 @@
 #include <CLI/CLI.hpp>
 
 #include <ouro/backend/cpu.hpp>
+#include <ouro/backend/cpu_gridman.hpp>
 #include <ouro/data/corpus.hpp>
 #include <ouro/generate/speak.hpp>
 #include <ouro/life/life.hpp>
+#include <ouro/nn/mixers/hybrid.hpp>
 
 #include "bench.hpp"
 #include "names.hpp"
@@ -27,8 +29,8 @@
 namespace {
 
 using backend = ouro::cpu;
-using network = ouro::gridman<backend>;
-using life = ouro::life<backend>;
+using network = ouro::gridman<backend, ouro::hybrid>;
+using life = ouro::life<backend, ouro::hybrid>;
 using watch = std::chrono::steady_clock;
 
 volatile std::sig_atomic_t stopping = 0;
@@ -60,6 +62,7 @@ struct training {
   bool strict = false;
   bool answers_only = false;
   double save_every = 120;
+  double room = 0;
 };
 
 void train(training const& o) {
@@ -68,7 +71,8 @@ void train(training const& o) {
   ouro::corpus text(o.texts, {config.patch, config.chunk, o.answers_only, o.strict});
   // Another text begins at its beginning; the same one goes on.
   if (l.progress.cursor.text == text.position().text) text.seek(l.progress.cursor);
-  ouro::trainer<network> trainer(l.model, {.learning_rate = o.rate, .warmup = o.warmup, .total = o.total}, config.dropout);
+  ouro::trainer<network> trainer(l.model, {.learning_rate = o.rate, .warmup = o.warmup, .total = o.total}, config.dropout,
+                                 room_bytes(o.room));
   trainer.memory() = std::move(l.memory);
   trainer.updates() = l.progress.updates;
 
@@ -193,13 +197,14 @@ void inspect(std::string const& path, bool as_json) {
     return std::sqrt(backend::sum_of_squares(t.copy().read()) / static_cast<double>(std::max<std::int64_t>(1, t.size())));
   };
   auto const parameters = static_cast<long long>(ouro::parameter_count(l.model));
+  auto const brain = l.model.config().mixers.str();
   auto i = [](std::int64_t n) { return static_cast<long long>(n); };
-  std::printf(as_json ? "{\"config\":%s,\"brain\":\"attention\",\"parameters\":%lld,\"generation\":%lld,\"clock\":%lld,"
+  std::printf(as_json ? "{\"config\":%s,\"brain\":%s,\"parameters\":%lld,\"generation\":%lld,\"clock\":%lld,"
                         "\"updates\":%lld,\"heard\":%lld,\"said\":%lld,\"rms\":{\"mem\":%.6g,\"state\":%.6g,\"hormone\":%.6g}}\n"
-                      : "config      %s\nbrain       attention\nparameters  %lld\ngeneration  %lld\nsteps lived %lld\n"
+                      : "config      %s\nbrain       %s\nparameters  %lld\ngeneration  %lld\nsteps lived %lld\n"
                         "updates     %lld\nheard       %lld bytes\nsaid        %lld bytes\nrms         mem %.4f, state "
                         "%.4f, hormone %.4f\n",
-              ouro::to_text(l.model.config()).c_str(), parameters, i(l.generation()), i(l.state.clock),
+              ouro::to_text(l.model.config()).c_str(), (as_json ? ouro::json::quote(brain) : brain).c_str(), parameters, i(l.generation()), i(l.state.clock),
               i(l.progress.updates), i(l.progress.heard), i(l.progress.said), norm(l.state.mem), norm(l.state.working),
               norm(l.state.hormone));
 }
@@ -244,6 +249,7 @@ int main(int argc, char** argv) {
   std::string other;
   std::string prompt;
   std::string preset_name = "nano";
+  std::string brain = "attention";
   std::uint64_t seed = 42;
   std::int64_t times = 1;
   bool as_json = false;
@@ -268,11 +274,14 @@ int main(int argc, char** argv) {
     c->add_option("--learning-rate", t.rate, "the peak")->capture_default_str();
     c->add_option("--warmup", t.warmup, "updates of linear warm-up")->capture_default_str();
     c->add_option("--total", t.total, "the update at which the cosine reaches zero; 0: none");
+    c->add_option("--room", t.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
+        ->capture_default_str();
     c->add_option("--log", t.log, "append a line for each update to this CSV file");
     c->add_flag("--strict", t.strict, "stop at a bad line instead of skipping it");
   };
   auto* make = with_life("new", "make a newborn life");
   make->add_option("--preset", preset_name, "nano, mini, small, medium or large")->capture_default_str();
+  make->add_option("--brain", brain, brain_help)->capture_default_str();
   make->add_option("--seed", seed, "of network and noise")->capture_default_str();
   auto* learn = with_life("train", "read texts; run it again to go on");
   with_training(learn);
@@ -299,12 +308,15 @@ int main(int argc, char** argv) {
   bench_options b;
   auto* measure = app.add_subcommand("bench", "how fast a newborn learns and speaks on this machine");
   measure->add_option("--preset", b.preset, "nano, mini, small, medium or large")->capture_default_str();
+  measure->add_option("--brain", b.brain, brain_help);
   measure->add_option("--config", b.config, "a JSON object with every field, instead of a preset");
   measure->add_option("--text", b.text, "a file to read; made up if not given");
   measure->add_option("--updates", b.updates, "updates that count")->capture_default_str();
   measure->add_option("--warmup", b.warmup, "updates before them")->capture_default_str();
   measure->add_option("--rate", b.rate, "the learning rate, constant")->capture_default_str();
   measure->add_option("--angle", b.angle, "of the newborn oscillator")->capture_default_str();
+  measure->add_option("--room", b.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
+      ->capture_default_str();
   measure->add_option("--speak", b.speak, "bytes to say after training")->capture_default_str();
   measure->add_option("--save-weights", b.save_weights, "write the newborn network to this file");
   measure->add_flag("--profile", b.profile, "time every primitive; the update becomes a little slower");
@@ -321,7 +333,7 @@ int main(int argc, char** argv) {
     t.path = path;
     t.answers_only = tune->parsed();
     if (measure->parsed()) bench(b);
-    else if (make->parsed()) life::create(path, preset(preset_name), ouro::seed{seed}, ouro::seed{seed + 1});
+    else if (make->parsed()) life::create(path, with_brain(preset(preset_name), brain), ouro::seed{seed}, ouro::seed{seed + 1});
     else if (learn->parsed() || tune->parsed()) train(t);
     else if (say->parsed()) {
       auto l = life::open(path);

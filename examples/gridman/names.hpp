@@ -4,6 +4,8 @@
 // Names as they are said on the command line and in files of the reference model.
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <string>
 
 #include <ouro/system/config.hpp>
@@ -15,6 +17,22 @@ inline ouro::gridman_config preset(std::string const& name) {
   if (name == "medium") return ouro::presets::medium();
   if (name == "large") return ouro::presets::large();
   ouro::fail(ouro::errc::argument, "preset", "unknown preset '", name, "'; there are nano, mini, small, medium, large");
+}
+
+/// `--brain`: a mixer for all layers, `hybrid:` and a list of them, or `hybrid` alone, which is RWKV-7 with attention in
+/// every fourth layer and the last.
+inline ouro::gridman_config with_brain(ouro::gridman_config const& c, std::string const& brain) {
+  std::string const list = "hybrid:";
+  if (brain == "hybrid")
+    return c.layers(ouro::hybrid_layers("rwkv7", c.sensor_layers) + " | " + ouro::hybrid_layers("rwkv7", c.brain_layers));
+  return c.layers(brain.rfind(list, 0) == 0 ? brain.substr(list.size()) : brain);
+}
+inline char const* const brain_help = "attention, rwkv7, mamba2, hybrid, or one for each layer: hybrid:\"rwkv7*2 attention\"";
+
+/// Megabytes as bytes; 0 is no limit.
+inline std::int64_t room_bytes(double megabytes) {
+  ouro::require(megabytes >= 0 && megabytes < 1e12, ouro::errc::argument, "room", "must be at least 0 MB, got ", megabytes);
+  return megabytes > 0 ? static_cast<std::int64_t>(megabytes * 1e6) : std::numeric_limits<std::int64_t>::max();
 }
 
 /// A parameter under the reference model's name: its self encoder stands at the top.

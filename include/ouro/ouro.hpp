@@ -37,7 +37,10 @@
 #include <ouro/nn/layer_norm.hpp>
 #include <ouro/nn/linear.hpp>
 #include <ouro/nn/mixers/attention.hpp>
+#include <ouro/nn/mixers/hybrid.hpp>
+#include <ouro/nn/mixers/layer_kinds.hpp>
 #include <ouro/nn/mixers/mamba2.hpp>
+#include <ouro/nn/mixers/row_runs.hpp>
 #include <ouro/nn/mixers/rwkv7.hpp>
 #include <ouro/nn/module.hpp>
 #include <ouro/nn/orthogonal.hpp>
@@ -84,12 +87,14 @@
 #include <ouro/tensor/host_memory.hpp>
 #include <ouro/tensor/random.hpp>
 #include <ouro/tensor/shape.hpp>
+#include <ouro/tensor/short_text.hpp>
 #include <ouro/tensor/tensor.hpp>
 #include <ouro/tensor/view.hpp>
 #include <ouro/train/adamw.hpp>
 #include <ouro/train/trainer.hpp>
 
 #include <ouro/backend/cpu.hpp>
+#include <ouro/backend/cpu_gridman.hpp>
 #include <ouro/backend/reference.hpp>
 
 namespace ouro {

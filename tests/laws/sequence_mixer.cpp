@@ -1,13 +1,14 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// The laws of SequenceMixer, on attention and on the smallest mixer, which also takes attention's place in a Gridman.
+// The laws of SequenceMixer, on attention, on that of examples/own_mixer and on the smallest mixer, which also takes attention's place in a Gridman.
 #include <ouro_test/laws/sequence_mixer.hpp>
 
 #include <ouro/backend/cpu.hpp>
 #include <ouro/system/gridman.hpp>
 #include <ouro/train/trainer.hpp>
 #include <ouro_test/mean_mixer.hpp>
+#include <own_mixer/moving_average.hpp>
 
 #include "samples.hpp"
 
@@ -20,6 +21,10 @@ template <class B>
 void mixers(ouro::dtype type) {
   ouro::genesis<B> g(ouro::seed{1}, type);
   SECTION("attention") { ouro_test::sequence_mixer_laws<B>(ouro::attention<B>(g, 8, 2), 8, type); }
+  SECTION("moving_average") {
+    moving_average<B> const m(g, {8, 2});
+    ouro_test::sequence_mixer_laws<B>(m, 8, type, ouro_test::looks::back);
+  }
   SECTION("mean_mixer") { ouro_test::sequence_mixer_laws<B>(ouro_test::mean_mixer<B>(g, 8, 2), 8, type); }
 }
 

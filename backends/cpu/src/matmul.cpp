@@ -21,6 +21,7 @@
 #include <omp.h>
 #endif
 #if defined(OURO_WITH_EIGEN)
+#define EIGEN_DONT_PARALLELIZE  // the threads are ours
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wconversion"

@@ -90,22 +90,20 @@ struct byte_actor {
     check(seen, x, target.next);
     std::int64_t const live = target.live_count();
     if (live == 0) return {};
-    std::int64_t const count = x.count;
-    std::int64_t const some = std::clamp<std::int64_t>(tokens_at_once / (x.lanes * patch()), 1, count);
+    auto const parts = live_runs(target, x.lanes, x.count);
     auto const inputs = gather(cx, seen);
     auto const draws = cx.masks;
     std::uint64_t const sites = 8 + 4 * decoder_layer.size();
-    cx.masks.counter += sites * static_cast<std::uint64_t>((count + some - 1) / some);
+    cx.masks.counter += sites * parts.size();
 
-    auto part = [&](std::int64_t p, std::vector<tensor<B>> const& in) {
-      std::int64_t const first = p * some;
-      std::int64_t const n = std::min(some, count - first);
+    auto const part = [&](std::int64_t p, std::vector<tensor<B>> const& in) {
+      auto const [first, n] = parts[static_cast<std::size_t>(p)];
       context<B> own{.training = cx.training, .dropout = cx.dropout, .masks = draws};
       own.masks.counter += sites * static_cast<std::uint64_t>(p);
       std::vector<std::int32_t> labels;
       for (std::int64_t b = 0; b < x.lanes; ++b)
         for (std::int64_t i = first * patch(); i < (first + n) * patch(); ++i) {
-          auto const at = static_cast<std::size_t>(b * count * patch() + i);
+          auto const at = static_cast<std::size_t>(b * x.count * patch() + i);
           labels.push_back(target.live[at] ? target.next.bytes[at] : -1);
         }
       auto const y = logits(own, in, x, target, first, n);
@@ -113,13 +111,7 @@ struct byte_actor {
       auto const nll = cross_entropy(reshape(y, {rows, byte_vocabulary}), tensor<B>::from(labels, {rows}));
       return scale(sum(nll), 1.0 / static_cast<double>(live));
     };
-    std::vector<std::int64_t> parts;
-    for (std::int64_t p = 0; p * some < count; ++p)
-      if (counts(target, x.lanes, count, p * some, std::min(some, count - p * some))) parts.push_back(p);
-    auto const total = settle<B>(inputs, static_cast<std::int64_t>(parts.size()),
-                                 [&](std::int64_t p, std::vector<tensor<B>> const& in) {
-                                   return part(parts[static_cast<std::size_t>(p)], in);
-                                 });
+    auto const total = settle<B>(inputs, static_cast<std::int64_t>(parts.size()), part);
     return {total, live};
   }
 
@@ -250,12 +242,29 @@ struct byte_actor {
     return head(cx, final_norm(cx, reshape(h, {lanes, n * patch(), width}), in[1]));
   }
 
-  static bool counts(byte_target const& t, std::int64_t lanes, std::int64_t count, std::int64_t first, std::int64_t n) {
-    for (std::int64_t b = 0; b < lanes; ++b) {
-      auto const from = t.live.begin() + (b * count + first) * t.next.width;
-      if (std::any_of(from, from + n * t.next.width, [](char l) { return l != 0; })) return true;
+  struct run {
+    std::int64_t first;
+    std::int64_t count;
+  };
+  /// Runs of patches in which something counts in some lane, none longer than `tokens_at_once` allows. The others need
+  /// no Actor at all.
+  [[nodiscard]] std::vector<run> live_runs(byte_target const& t, std::int64_t lanes, std::int64_t count) const {
+    std::int64_t const most = std::max<std::int64_t>(1, tokens_at_once / (lanes * patch()));
+    auto counts = [&](std::int64_t s) {
+      for (std::int64_t b = 0; b < lanes; ++b) {
+        auto const from = t.live.begin() + (b * count + s) * patch();
+        if (std::any_of(from, from + patch(), [](char l) { return l != 0; })) return true;
+      }
+      return false;
+    };
+    std::vector<run> runs;
+    for (std::int64_t s = 0; s < count; ++s) {
+      if (!counts(s)) continue;
+      bool const goes_on = !runs.empty() && runs.back().first + runs.back().count == s && runs.back().count < most;
+      if (goes_on) ++runs.back().count;
+      else runs.push_back({s, 1});
     }
-    return false;
+    return runs;
   }
 
   void check(impression<B> const& seen, patches const& x, patches const& next) const {

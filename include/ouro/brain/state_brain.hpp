@@ -28,8 +28,9 @@ struct state_brain {
   OURO_MODULE(state_brain, core, prob_proj);
 
   state_brain() = default;
-  state_brain(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t state_rows)
-      : core(g, width, heads, layers, state_rows, true),
+  state_brain(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t state_rows,
+              std::string_view kinds = {}, row_policy policy = {})
+      : core(g, width, heads, layers, state_rows, true, kinds, policy),
         prob_proj{linear<B>(g, width, width / 2), linear<B>(g, width / 2, width / 4), linear<B>(g, width / 4, 1)} {}
 
   /// x (B,L,D) → thought, the next working state and self, and the predicted loss (mean over rows and lanes).

@@ -23,6 +23,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <string_view>
 
 #include <ouro/concepts/backend.hpp>
 
@@ -41,12 +42,23 @@ struct segments {
   [[nodiscard]] constexpr visibility sees() const { return {mem + read, input, skip}; }
 };
 
+/// How a recurrent mixer takes the segments; plain causal, row after row, unless something is set. Attention has a rule of
+/// its own (segments::sees) and ignores this, and so does `step`.
+struct row_policy {
+  bool parallel_write = false;  ///< each Write row goes on from the carry after the Input rows, for itself alone
+  bool reset_read = false;      ///< token shift and convolution begin anew at the first Read row,
+  bool reset_input = false;     ///< at the first Input row,
+  bool reset_write = false;     ///< at the first Write row, or at each of them if they are parallel
+};
+
 /// Where in a stack of layers a mixer stands, and how wide it is. A mixer is made from (genesis&, mixer_place const&).
 struct mixer_place {
   std::int64_t width = 0;
   std::int64_t heads = 1;
   std::int64_t layer = 0;  ///< 0 for the first of the stack
   std::int64_t layers = 1;
+  std::string_view kind = {};  ///< the name of a mixer, for one that can be several; empty: its first
+  row_policy rows = {};
 };
 
 namespace detail {
@@ -64,6 +76,20 @@ struct stream_of<Mixer> {
 /// What the layers of one pass share: `Mixer::stream`, or an empty type for a mixer that has none.
 template <class Mixer>
 using mixer_stream = typename detail::stream_of<Mixer>::type;
+
+/// `Mixer::name`, by which texts and files call it; "unnamed" for a mixer without one.
+template <class Mixer>
+constexpr std::string_view mixer_name() {
+  if constexpr (requires { Mixer::name; }) return Mixer::name;
+  else return "unnamed";
+}
+
+/// Whether what a mixer does in a pass depends on other layers of it: such a layer cannot be run again by itself.
+template <class Mixer>
+bool shares_stream(Mixer const& m) {
+  if constexpr (requires { m.shares(); }) return m.shares();
+  else return requires { typename Mixer::stream; };
+}
 
 /// forward with the stream of the pass, for a mixer with or without one.
 template <class Mixer, class Context, class Tensor>

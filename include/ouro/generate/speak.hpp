@@ -50,12 +50,19 @@ inline std::int32_t choose_byte(std::vector<double> const& logits, speech_option
   return order[k - 1];
 }
 
+/// Where text goes while it is said.
+struct text_sink {
+  void* to;
+  void (*write)(void* to, std::string const& text);
+  void operator()(std::string const& text) const { write(to, text); }
+};
+
 /// Lets a life hear a prompt and answer: each patch is one wake step, as everywhere. Whole patches of the prompt need no
 /// Actor; the rest of it is forced. `out(std::string_view)` receives valid UTF-8 as it is complete. Returns the bytes
 /// said, without the prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state
 /// is as it was if anything throws. `life` has one lane.
-template <class B, template <class> class Mixer, class Out>
-std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o, Out&& out) {
+template <class B, template <class> class Mixer>
+std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o, text_sink out) {
   require(life.lanes() == 1, errc::argument, "speak", "needs a life of one lane, got ", life.lanes());
   require(!prompt.empty(), errc::argument, "speak", "the prompt must not be empty");
   require(o.bytes >= 0 && std::isfinite(o.temperature) && o.top_k >= 0, errc::argument, "speak", "options out of range");
@@ -112,6 +119,16 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
   out(text.finish());
   life = std::move(s);
   return said;
+}
+
+/// The same for any callable.
+template <class B, template <class> class Mixer, class Out>
+  requires(!std::is_same_v<std::remove_cvref_t<Out>, text_sink>)
+std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o, Out&& out) {
+  auto* to = std::addressof(out);
+  return speak(model, life, prompt, o, text_sink{const_cast<void*>(static_cast<void const*>(to)), [](void* f, std::string const& text) {
+                                                    (*static_cast<decltype(to)>(f))(text);
+                                                  }});
 }
 
 /// The same, returned as one valid UTF-8 text.

@@ -4,6 +4,7 @@
 // A life on disk: who it is (weights), how it is (state), and how it was learning (optimiser, position in the text).
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
@@ -40,12 +41,15 @@ std::string exact(T value) {
 
 }  // namespace detail
 
-/// A configuration as one JSON object, and back. Errors (storage) name a field that is missing, unknown or no number.
+/// A configuration as one JSON object, and back. Errors (storage) name a field that is missing, unknown or no number;
+/// those that lives older than the field do not have (`mixers` and what follows) may be missing.
 inline std::string to_text(gridman_config const& c) {
   std::string out;
   meta::for_each_member(c, [&](char const* name, auto const& value) {
     out += (out.empty() ? "{" : ",") + json::quote(name) + ":";
-    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, bool>) out += value ? "true" : "false";
+    using type = std::remove_cvref_t<decltype(value)>;
+    if constexpr (std::is_same_v<type, bool>) out += value ? "true" : "false";
+    else if constexpr (requires { value.view(); }) out += json::quote(value.view());
     else out += detail::exact(value);
   });
   return out + "}";
@@ -54,12 +58,16 @@ inline gridman_config config_from_text(std::string const& text) {
   auto const j = json::parse(text);
   gridman_config c;
   std::size_t known = 0;
+  bool optional = false;  // from `mixers` on
   meta::for_each_member(c, [&](char const* name, auto& value) {
     auto const* v = j.find(name);
+    optional = optional || static_cast<void const*>(&value) == &c.mixers;
+    if (v == nullptr && optional) return;
     require(v != nullptr, errc::storage, "config", "'", name, "' is missing");
     ++known;
     using type = std::remove_reference_t<decltype(value)>;
     if constexpr (std::is_same_v<type, bool>) value = v->boolean();
+    else if constexpr (requires { value.view(); }) value = type(v->text());
     else if constexpr (std::is_same_v<type, double>) value = v->number();
     else value = v->integer();
   });
@@ -119,89 +127,17 @@ class life {
   using model_type = gridman<B, Mixer>;
 
   /// Makes the folder and writes the newborn. Errors (storage): the path exists; (config): the configuration.
-  static life create(std::string const& path, gridman_config const& config, seed network, seed noise, dtype type = dtype::f32) {
-    model_type model(config, network, type);
-    require(!exists(path), errc::storage, "life", path, " exists already");
-    make_directory(path);
-    life l(path, std::move(model));
-    l.state = l.model.newborn(noise);
-    l.commit();
-    return l;
-  }
+  static life create(std::string const& path, gridman_config const& config, seed network, seed noise,
+                     dtype type = dtype::f32);
 
   /// Goes on where the last commit was. Errors (storage): no life there, in use, or every generation damaged.
-  static life open(std::string const& path) {
-    require(exists(path + "/CURRENT"), errc::storage, "life", "there is no life at ", path);
-    file_lock lock(path + "/LOCK");
-    std::string problems;
-    for (auto const& g : generations(path)) {
-      try {
-        auto const bytes = read_file(path + "/" + snapshot_name(g.number));
-        require(detail::hash_of(bytes) == g.hash, errc::storage, "life", "the snapshot's hash is wrong");
-        safetensors_reader const in(snapshot_name(g.number), bytes);
-        auto const& meta = in.metadata();
-        auto const weights_name = meta.at("weights");
-        auto weights = read_file(path + "/" + weights_name);
-        require(weights_name == weights_file(weights), errc::storage, "life", weights_name, ": the hash is wrong");
-        auto const type = meta.at("dtype") == "f64" ? dtype::f64 : dtype::f32;
-        life l(path, model_type(config_from_text(meta.at("config")), seed{}, type), std::move(lock));
-        load_module(safetensors_reader(weights_name, std::move(weights)), l.model);
-        load_fields<B>(in, "state.", l.state);
-        load_fields<B>(in, "progress.", l.progress);
-        l.load_moments(in);
-        l.generation_ = g.number;
-        l.kept_ = generations(path);
-        return l;
-      } catch (std::exception const& e) {
-        problems += "\n  generation " + std::to_string(g.number) + ": " + e.what();
-      }
-    }
-    fail(errc::storage, "life", "no generation of ", path, " can be read:", problems);
-  }
+  static life open(std::string const& path);
 
   life(life&&) noexcept = default;
   life(life const&) = delete;
 
   /// Makes what is in memory the newest generation. Errors (storage): nothing on disk changed but unused files.
-  void commit() {
-    safetensors_writer weights;
-    store_module(weights, model);
-    auto const network = weights.str();
-    auto const name = weights_file(network);
-    if (!exists(path_ + "/" + name)) write_file_durably(path_ + "/" + name, network);
-
-    safetensors_writer out;
-    out.set("format", "ouro-life-1");
-    out.set("config", to_text(model.config()));
-    out.set("dtype", name_of(model.type()));
-    out.set("weights", name);
-    store_fields(out, "state.", state);
-    store_fields(out, "progress.", progress);
-    auto const list = fields(model);
-    std::size_t i = 0;
-    for (auto const& f : list) {
-      if (f.kind != field_kind::parameter) continue;
-      if (i < memory.size() && memory[i].first) {
-        store(out, "moments.first." + f.path, memory[i].first);
-        store(out, "moments.second." + f.path, memory[i].second);
-        out.add("moments.steps." + f.path, "I64", {1}, {reinterpret_cast<char const*>(&memory[i].steps), sizeof(std::int64_t)});
-      }
-      ++i;
-    }
-    auto const bytes = out.str();
-    auto const next = generation_ + 1;
-    write_file_durably(path_ + "/" + snapshot_name(next), bytes);
-
-    auto kept = kept_;
-    kept.insert(kept.begin(), {next, detail::hash_of(bytes)});
-    if (kept.size() > 3) kept.resize(3);
-    std::string current;
-    for (auto const& g : kept) current += std::to_string(g.number) + " " + g.hash + "\n";
-    write_file_durably(path_ + "/CURRENT", current);
-    generation_ = next;
-    kept_ = kept;
-    tidy();
-  }
+  void commit();
 
   model_type model;
   ouro::state<B> state;
@@ -241,25 +177,7 @@ class life {
     return list;
   }
 
-  void load_moments(safetensors_reader const& in) {
-    memory.clear();
-    bool any = false;
-    for (auto const& f : fields(model)) {
-      if (f.kind != field_kind::parameter) continue;
-      moments<B> m;
-      auto const name = "moments.first." + f.path;
-      if (in.contains(name)) {
-        any = true;
-        m.first = load<B>(in.at(name), f.value->type(), name);
-        m.second = load<B>(in.at("moments.second." + f.path), f.value->type(), name);
-        auto const steps = in.at("moments.steps." + f.path);
-        require(steps.bytes.size() == sizeof m.steps, errc::storage, "life", "moments.steps.", f.path, " must be one I64");
-        std::memcpy(&m.steps, steps.bytes.data(), sizeof m.steps);
-      }
-      memory.push_back(std::move(m));
-    }
-    if (!any) memory.clear();
-  }
+  void load_moments(safetensors_reader const& in);
 
   /// Removes files of generations that are no longer kept: a failure here costs disk space, nothing else.
   void tidy() const noexcept {
@@ -287,5 +205,109 @@ class life {
   std::int64_t generation_ = 0;
   std::vector<generation_entry> kept_;
 };
+
+template <class B, template <class> class Mixer>
+life<B, Mixer> life<B, Mixer>::create(std::string const& path, gridman_config const& config, seed network, seed noise, dtype type) {
+  model_type model(config, network, type);
+  require(!exists(path), errc::storage, "life", path, " exists already");
+  make_directory(path);
+  life l(path, std::move(model));
+  l.state = l.model.newborn(noise);
+  l.commit();
+  return l;
+}
+
+template <class B, template <class> class Mixer>
+life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
+  require(exists(path + "/CURRENT"), errc::storage, "life", "there is no life at ", path);
+  file_lock lock(path + "/LOCK");
+  std::string problems;
+  for (auto const& g : generations(path)) {
+    try {
+      auto const bytes = read_file(path + "/" + snapshot_name(g.number));
+      require(detail::hash_of(bytes) == g.hash, errc::storage, "life", "the snapshot's hash is wrong");
+      safetensors_reader const in(snapshot_name(g.number), bytes);
+      auto const& meta = in.metadata();
+      auto const weights_name = meta.at("weights");
+      auto weights = read_file(path + "/" + weights_name);
+      require(weights_name == weights_file(weights), errc::storage, "life", weights_name, ": the hash is wrong");
+      auto const type = meta.at("dtype") == "f64" ? dtype::f64 : dtype::f32;
+      life l(path, model_type(config_from_text(meta.at("config")), seed{}, type), std::move(lock));
+      load_module(safetensors_reader(weights_name, std::move(weights)), l.model);
+      load_fields<B>(in, "state.", l.state);
+      load_fields<B>(in, "progress.", l.progress);
+      l.load_moments(in);
+      l.generation_ = g.number;
+      l.kept_ = generations(path);
+      return l;
+    } catch (std::exception const& e) {
+      problems += "\n  generation " + std::to_string(g.number) + ": " + e.what();
+    }
+  }
+  fail(errc::storage, "life", "no generation of ", path, " can be read:", problems);
+}
+
+template <class B, template <class> class Mixer>
+void life<B, Mixer>::commit() {
+  safetensors_writer weights;
+  store_module(weights, model);
+  auto const network = weights.str();
+  auto const name = weights_file(network);
+  if (!exists(path_ + "/" + name)) write_file_durably(path_ + "/" + name, network);
+
+  safetensors_writer out;
+  out.set("format", "ouro-life-1");
+  out.set("config", to_text(model.config()));
+  out.set("dtype", name_of(model.type()));
+  out.set("weights", name);
+  store_fields(out, "state.", state);
+  store_fields(out, "progress.", progress);
+  auto const list = fields(model);
+  std::size_t i = 0;
+  for (auto const& f : list) {
+    if (f.kind != field_kind::parameter) continue;
+    if (i < memory.size() && memory[i].first) {
+      store(out, "moments.first." + f.path, memory[i].first);
+      store(out, "moments.second." + f.path, memory[i].second);
+      out.add("moments.steps." + f.path, "I64", {1}, {reinterpret_cast<char const*>(&memory[i].steps), sizeof(std::int64_t)});
+    }
+    ++i;
+  }
+  auto const bytes = out.str();
+  auto next = generation_ + 1;
+  for (auto const& g : kept_) next = std::max(next, g.number + 1);  // a damaged one that was passed over stays
+  write_file_durably(path_ + "/" + snapshot_name(next), bytes);
+
+  auto kept = kept_;
+  kept.insert(kept.begin(), {next, detail::hash_of(bytes)});
+  if (kept.size() > 3) kept.resize(3);
+  std::string current;
+  for (auto const& g : kept) current += std::to_string(g.number) + " " + g.hash + "\n";
+  write_file_durably(path_ + "/CURRENT", current);
+  generation_ = next;
+  kept_ = kept;
+  tidy();
+}
+
+template <class B, template <class> class Mixer>
+void life<B, Mixer>::load_moments(safetensors_reader const& in) {
+  memory.clear();
+  bool any = false;
+  for (auto const& f : fields(model)) {
+    if (f.kind != field_kind::parameter) continue;
+    moments<B> m;
+    auto const name = "moments.first." + f.path;
+    if (in.contains(name)) {
+      any = true;
+      m.first = load<B>(in.at(name), f.value->type(), name);
+      m.second = load<B>(in.at("moments.second." + f.path), f.value->type(), name);
+      auto const steps = in.at("moments.steps." + f.path);
+      require(steps.bytes.size() == sizeof m.steps, errc::storage, "life", "moments.steps.", f.path, " must be one I64");
+      std::memcpy(&m.steps, steps.bytes.data(), sizeof m.steps);
+    }
+    memory.push_back(std::move(m));
+  }
+  if (!any) memory.clear();
+}
 
 }  // namespace ouro

@@ -5,9 +5,12 @@
 #pragma once
 
 #include <array>
+#include <limits>
+#include <memory>
 #include <utility>
 #include <vector>
 
+#include <ouro/autodiff/settle.hpp>
 #include <ouro/nn/module.hpp>
 #include <ouro/ops/dropout.hpp>
 
@@ -35,11 +38,35 @@ struct context {
   random_stream masks = {};  ///< where dropout masks come from; one draw per site
   std::vector<statistic_update<B>> statistics = {};
   observer<B>* watcher = nullptr;
+  std::int64_t room = std::numeric_limits<std::int64_t>::max();  ///< bytes of inner values that may still be kept
   std::vector<std::pair<std::array<std::int64_t, 6>, tensor<B>>> tables = {};  ///< what once() has made
 
   [[nodiscard]] double rate() const { return training ? dropout : 0.0; }
   /// Dropout when training, else x.
   [[nodiscard]] tensor<B> drop(tensor<B> const& x) { return rate() > 0 ? ouro::dropout(x, rate(), masks.next()) : x; }
+  /// Whether a part may keep about `bytes` of inner values for its gradient, or should compute them again.
+  [[nodiscard]] bool keeps(std::int64_t bytes) {
+    if (!training) return true;
+    bool const fits = bytes <= room;
+    if (fits) room -= bytes;
+    return fits;
+  }
+  /// y = f(inner context, inputs), computed again for the gradient; masks and statistics are those of the first run.
+  template <class F>
+  tensor<B> recomputed(std::vector<tensor<B>> const& inputs, F const& f) {
+    context start = *this;
+    start.statistics.clear();
+    auto const first = std::make_shared<bool>(true);
+    return checkpoint<B>(inputs, [this, f, start, first](std::vector<tensor<B>> const& in) {
+      context again = start;
+      auto y = f(again, in);
+      if (std::exchange(*first, false)) {
+        masks = again.masks;
+        statistics.insert(statistics.end(), again.statistics.begin(), again.statistics.end());
+      }
+      return y;
+    });
+  }
   /// make() the first time it is asked for under this key, the same tensor from then on: for what depends on sizes only.
   template <class F>
   tensor<B> once(std::array<std::int64_t, 6> const& key, F&& make) {

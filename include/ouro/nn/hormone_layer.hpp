@@ -54,6 +54,9 @@ struct hormone_layer {
     linear2 = {g, linear<B>(g, 4 * width, width), hormone, width, width};
   }
 
+  /// About what a pass over x (N,T,D) keeps for its gradient: sixteen rows of width D for each row.
+  [[nodiscard]] std::int64_t kept_bytes(tensor<B> const& x) const { return 16 * x.size() * size_of(x.type()); }
+
   /// hormone (B,1,W).
   layer_signals<B> signals(context<B>& cx, tensor<B> const& hormone) const {
     return {norm2.signal(cx, hormone), linear1.signal(cx, hormone), linear2.signal(cx, hormone)};

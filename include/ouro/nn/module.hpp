@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <variant>
 #include <vector>
 
 #include <ouro/meta/module.hpp>
@@ -64,6 +65,10 @@ template <class T>
 inline constexpr bool is_list<std::vector<T>> = true;
 template <class T>
 inline constexpr bool is_list<std::optional<T>> = true;
+template <class T>
+inline constexpr bool is_choice = false;
+template <class... T>
+inline constexpr bool is_choice<std::variant<T...>> = true;
 
 template <class Tensor, class Member>
 void collect(std::vector<field<Tensor>>& list, std::string const& path, Member& member) {
@@ -78,7 +83,8 @@ void collect(std::vector<field<Tensor>>& list, std::string const& path, Member& 
     list.push_back({path, &member, type::kind, decay, rate});
   } else if constexpr (meta::Reflected<type>) {
     meta::for_each_member(member, [&](char const* name, auto& inner) {
-      collect(list, path.empty() ? std::string(name) : path + "." + name, inner);
+      if (*name == 0) collect(list, path, inner);
+      else collect(list, path.empty() ? std::string(name) : path + "." + name, inner);
     });
   } else if constexpr (is_list<type>) {
     if constexpr (requires { member.has_value(); }) {
@@ -86,16 +92,19 @@ void collect(std::vector<field<Tensor>>& list, std::string const& path, Member& 
     } else {
       for (std::size_t i = 0; i < member.size(); ++i) collect(list, path + "." + std::to_string(i), member[i]);
     }
+  } else if constexpr (is_choice<type>) {
+    std::visit([&](auto& chosen) { collect(list, path, chosen); }, member);
   } else {
     static_assert(std::is_trivially_copyable_v<type>,
-                  "a member of a module must be a parameter, statistic or constant, a module, a vector or optional of "
-                  "modules, or a trivially copyable configuration");
+                  "a member of a module must be a parameter, statistic or constant, a module, a vector, optional or "
+                  "variant of modules, or a trivially copyable configuration");
   }
 }
 
 }  // namespace detail
 
-/// All tensors of a module with their paths ("layers.0.norm.weight"), in the order of declaration.
+/// All tensors of a module with their paths ("layers.0.norm.weight"), in the order of declaration. What a member called
+/// `_` holds is named as if the module held it.
 template <meta::Reflected Module>
 auto fields(Module& module) {
   using backend = typename std::remove_const_t<Module>::backend;

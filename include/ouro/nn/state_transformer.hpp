@@ -127,7 +127,16 @@ struct state_transformer {
       bool const last = i + 1 == layers.size();
       auto now = run;
       if (last) now.skip = run.mem + run.read + (want == wanted::state ? run.input : 0);
-      h = layers[i](cx, h, now, {}, layers[i].signals(cx, hormone), pass);
+      auto const heard = layers[i].signals(cx, hormone);
+      if (!shares_stream(layers[i].attn) && !cx.keeps(layers[i].kept_bytes(h))) {
+        h = cx.recomputed({h, heard.norm2, heard.linear1, heard.linear2},
+                          [&layer = layers[i], now](context<B>& inner, std::vector<tensor<B>> const& in) {
+                            mixer_stream<Mixer> alone;
+                            return layer(inner, in[0], now, {}, {in[1], in[2], in[3]}, alone);
+                          });
+      } else {
+        h = layers[i](cx, h, now, {}, heard, pass);
+      }
     }
     if (want != wanted::state) result.features = unit(text_output_norm(cx, slice(h, 1, 0, run.input), text_output_norm.signal(cx, hormone)));
     if (want != wanted::features)

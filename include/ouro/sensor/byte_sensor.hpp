@@ -117,6 +117,11 @@ struct compressor {
     boundary_fusion._3.weight = g.xavier({width, 2 * width}, 0.1);
   }
 
+  /// About what a pass keeps for its gradient: ten rows of width D for each column.
+  [[nodiscard]] std::int64_t kept_bytes(patches const& x) const {
+    return 10 * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1) * size_of(pos_emb.type());
+  }
+
   /// bytes (B,S,P), embedding (V,V) → (B,S,D).
   tensor<B> operator()(context<B>& cx, patches const& x, tensor<B> const& embedding) const {
     std::int64_t const columns = x.width - lost;
@@ -160,8 +165,8 @@ struct byte_sensor {
 
   byte_sensor() = default;
   byte_sensor(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t patch,
-              std::int64_t state_rows)
-      : compressor(g, width, patch), context_mixer(g, width, heads, layers, state_rows, false) {
+              std::int64_t state_rows, std::string_view kinds = {}, row_policy policy = {})
+      : compressor(g, width, patch), context_mixer(g, width, heads, layers, state_rows, false, kinds, policy) {
     auto e = g.normal({byte_vocabulary, byte_vocabulary}, 0.02);
     B::fill(e.write().slice(0, pad_byte, 1), 0.0);
     byte_embedding.weight = e;
@@ -172,7 +177,11 @@ struct byte_sensor {
     require(x.width == compressor.pos_emb.dim(2) && x.lanes == s.mem.dim(0), errc::shape, "byte_sensor", "needs ",
             s.mem.dim(0), " lanes of patches of ", compressor.pos_emb.dim(2), " bytes, got ", x.lanes, " of ", x.width);
     x.validate("byte_sensor");
-    auto const pressed = compressor(cx, x, byte_embedding.weight.value());
+    auto const press = [this, x](context<B>& inner, std::vector<tensor<B>> const& table) {
+      return compressor(inner, x, table[0]);
+    };
+    std::vector<tensor<B>> const table{byte_embedding.weight.value()};
+    auto const pressed = cx.keeps(compressor.kept_bytes(x)) ? press(cx, table) : cx.recomputed(table, press);
     cx.see("compressor", pressed);
     auto const y = context_mixer(cx, unit(pressed), s.mem, s.working, s.self, hormone, wanted::features).features;
     cx.see("sensor", y);

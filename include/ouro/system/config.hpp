@@ -5,11 +5,23 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
 
+#include <ouro/concepts/sequence_mixer.hpp>
 #include <ouro/meta/module.hpp>
+#include <ouro/nn/mixers/layer_kinds.hpp>
 #include <ouro/tensor/error.hpp>
+#include <ouro/tensor/short_text.hpp>
 
 namespace ouro {
+
+/// The mixers of Sensor and Brain, one text for each stack; both empty where the program's type says it.
+struct stack_texts {
+  std::string sensor;
+  std::string brain;
+};
 
 struct gridman_config {
   std::int64_t width = 128;         ///< D
@@ -29,8 +41,15 @@ struct gridman_config {
   double oscillator_noise = 0.15;   ///< standard deviation; 0 draws nothing
   double sleep_noise = 0.05;        ///< of dreams and consolidation; 0 draws nothing
   bool ignored_bytes_as_zero = false;  ///< the reference feeds byte 0 for ignored targets; default: the bytes themselves
+  // What is declared from here on may be absent from a configuration's text: the default is what lives older than it are.
+  short_text<255> mixers = {};  ///< of Sensor and Brain, see layers(); empty: what the program's type says
+  bool parallel_write = false;  ///< of recurrent mixers: see row_policy
+  bool reset_read = false;
+  bool reset_input = false;
+  bool reset_write = false;
   OURO_MODULE(gridman_config, width, heads, sensor_layers, brain_layers, actor_layers, patch, chunk, state_rows,
-              memory_rows, anchors, wake, sleep, bptt, dropout, oscillator_noise, sleep_noise, ignored_bytes_as_zero);
+              memory_rows, anchors, wake, sleep, bptt, dropout, oscillator_noise, sleep_noise, ignored_bytes_as_zero,
+              mixers, parallel_write, reset_read, reset_input, reset_write);
 
   /// Everything else from a width and layer counts, in the reference's ratios.
   static constexpr gridman_config of(std::int64_t d, std::int64_t h, std::int64_t sensor, std::int64_t brain,
@@ -48,6 +67,22 @@ struct gridman_config {
     c.anchors = d / 8 / 16;
     return c;
   }
+
+  /// The same with these mixers: "rwkv7" for all layers, "rwkv7 | rwkv7*3 attention" for those of the Sensor and of the
+  /// Brain. Without a bar, the list is that of both stacks if it fits each a whole number of times ("rwkv7*3 attention"
+  /// for 4 and 12 layers), else it goes through the Sensor and on through the Brain ("rwkv7*2 attention" for 1 and 2).
+  /// Errors (config): another number of layers, no list of names. Whether a mixer is known, the network finds out.
+  [[nodiscard]] gridman_config layers(std::string_view text) const {
+    auto c = *this;
+    c.mixers = short_text<255>(normal(text));
+    return c;
+  }
+  /// `mixers` for each stack, with one name for each layer.
+  [[nodiscard]] stack_texts stacks() const {
+    auto const [sensor, brain] = split(mixers.view());
+    return {layers_text(sensor), layers_text(brain)};
+  }
+  [[nodiscard]] row_policy rows() const { return {parallel_write, reset_read, reset_input, reset_write}; }
 
   /// Throws `ouro::error` (config) naming the first rule that is broken. Nothing is allocated before this passes.
   void validate() const {
@@ -78,8 +113,51 @@ struct gridman_config {
     };
     rate(dropout, "dropout");
     require(oscillator_noise >= 0 && sleep_noise >= 0, errc::config, "config", "noise scales must not be negative");
+    static_cast<void>(split(mixers.view()));
   }
   friend bool operator==(gridman_config const&, gridman_config const&) = default;
+
+ private:
+  struct stack_kinds {
+    std::vector<std::string> sensor;
+    std::vector<std::string> brain;
+  };
+  [[nodiscard]] stack_kinds split(std::string_view text) const {
+    auto const bar = text.find('|');
+    if (bar != std::string_view::npos)
+      return {stack("Sensor", text.substr(0, bar), sensor_layers), stack("Brain", text.substr(bar + 1), brain_layers)};
+    auto const list = layer_kinds(text);
+    if (list.empty()) return {};
+    auto const n = static_cast<std::int64_t>(list.size());
+    auto part = [&](std::int64_t from, std::int64_t count) {
+      std::vector<std::string> kinds;
+      for (std::int64_t i = 0; i < count; ++i) kinds.push_back(list[static_cast<std::size_t>((from + i) % n)]);
+      return kinds;
+    };
+    bool const fits = sensor_layers % n == 0 && brain_layers % n == 0;
+    require(fits || n == sensor_layers + brain_layers, errc::config, "layers", "'", std::string(text), "' names ", n,
+            " layers; the Sensor has ", sensor_layers, " and the Brain ", brain_layers, ": name ",
+            sensor_layers + brain_layers, ", or as many as divide both, or write Sensor | Brain");
+    return {part(0, sensor_layers), part(fits ? 0 : sensor_layers, brain_layers)};
+  }
+  static std::vector<std::string> stack(char const* name, std::string_view text, std::int64_t layers) {
+    auto kinds = layer_kinds(text);
+    require(static_cast<std::int64_t>(kinds.size()) == layers, errc::config, "layers", "'", std::string(text),
+            "' names ", kinds.size(), " layers, the ", name, " has ", layers);
+    return kinds;
+  }
+  /// One text for what is the same: the name alone if there is only one, the short list if it repeats, else both stacks.
+  [[nodiscard]] std::string normal(std::string_view text) const {
+    auto const [sensor, brain] = split(text);
+    auto all = sensor;
+    all.insert(all.end(), brain.begin(), brain.end());
+    for (std::size_t i = 1; i <= all.size(); ++i)
+      if (i == all.size()) return all[0];
+      else if (all[i] != all[0]) break;
+    auto const list = text.find('|') == std::string_view::npos ? layer_kinds(text) : std::vector<std::string>{};
+    if (!list.empty() && list.size() < all.size()) return layers_text(list);
+    return all.empty() ? "" : layers_text(sensor) + " | " + layers_text(brain);
+  }
 };
 
 namespace presets {

@@ -16,7 +16,7 @@
 
 namespace ouro {
 
-/// A system that reads and writes bytes. `Mixer` moves information between rows in Sensor and Brain.
+/// A system that reads and writes bytes. `MixerOf` moves information between rows in Sensor and Brain.
 template <Backend B, template <class> class MixerOf = attention>
 struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>>, byte_actor<B>, hypothalamus<B>,
                         hippocampus<B>> {
@@ -24,45 +24,68 @@ struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>
                       hippocampus<B>>;
   static_assert(check_sequence_mixer<MixerOf<B>, context<B>, tensor<B>>());
 
-  /// A newborn network. Errors: the first rule of the configuration that is broken, before anything is allocated.
-  explicit gridman(gridman_config const& c, seed s = {}, dtype type = dtype::f32) : config_(c), type_(type) {
-    c.validate();
-    genesis<B> g(s, type);
-    this->sensor = {g, c.width, c.heads, c.sensor_layers, c.patch, c.state_rows};
-    this->brain = {g, c.width, c.heads, c.brain_layers, c.state_rows};
-    this->actor = {g, c.width, c.heads, c.actor_layers, c.patch, c.anchors, c.ignored_bytes_as_zero};
-    this->hypothalamus = {g, c.width};
-    this->hippocampus = {g, c.width, c.heads, c.sleep_noise};
-    this->rhythm = {c.wake, c.sleep, c.oscillator_noise};
-  }
+  /// A newborn network. Errors: the first rule of the configuration that is broken, before anything is allocated; mixers
+  /// that this type does not have.
+  explicit gridman(gridman_config const& c, seed s = {}, dtype type = dtype::f32);
 
+  /// With the mixers named, also where the type alone says them.
   [[nodiscard]] gridman_config const& config() const { return config_; }
   [[nodiscard]] dtype type() const { return type_; }
 
   /// The state a life begins with: Mem, State, hormone and self 0, no thought, the oscillator anywhere on its circle.
-  [[nodiscard]] state<B> newborn(seed s, std::int64_t lanes = 1) const {
-    require(lanes >= 1, errc::argument, "newborn", "lanes must be at least 1, got ", lanes);
-    auto const& c = config_;
-    state<B> n;
-    n.random = random_stream(s);
-    auto const draw = n.random.next();
-    std::vector<double> phase;
-    for (std::int64_t b = 0; b < lanes; ++b) {
-      double const angle = 6.283185307179586476925 * draw.uniform(static_cast<std::uint64_t>(b));
-      phase.push_back(std::cos(angle));
-      phase.push_back(std::sin(angle));
-    }
-    n.oscillator = tensor<B>::from(phase, {lanes, 2}, type_);
-    n.mem = tensor<B>::zeros({lanes, c.memory_rows, c.width}, type_);
-    n.working = tensor<B>::zeros({lanes, c.state_rows, c.width}, type_);
-    n.hormone = tensor<B>::zeros({lanes, 1, c.width / 4}, type_);
-    n.self = tensor<B>::zeros({lanes, 1, c.width}, type_);
-    return n;
-  }
+  [[nodiscard]] state<B> newborn(seed s, std::int64_t lanes = 1) const;
 
  private:
+  static gridman_config with_mixers(gridman_config c) {
+    using mixer = MixerOf<B>;
+    c.validate();
+    if constexpr (requires { mixer::kinds; }) {
+      if (c.mixers.empty()) c.mixers = short_text<255>(mixer::kinds[0]);
+    } else {
+      if (c.mixers.empty()) c.mixers = short_text<255>(mixer_name<mixer>());
+      require(c.mixers == short_text<255>(mixer_name<mixer>()), errc::config, "gridman", "the brain is '",
+              c.mixers.str(), "', and this program's is '", std::string(mixer_name<mixer>()), "'");
+    }
+    return c;
+  }
+
   gridman_config config_;
   dtype type_;
 };
+
+// Defined outside, so that a program that is given an instance does not compile them again.
+
+template <Backend B, template <class> class MixerOf>
+gridman<B, MixerOf>::gridman(gridman_config const& c, seed s, dtype type) : config_(with_mixers(c)), type_(type) {
+  auto const kinds = config_.stacks();
+  genesis<B> g(s, type);
+  this->sensor = {g, c.width, c.heads, c.sensor_layers, c.patch, c.state_rows, kinds.sensor, c.rows()};
+  this->brain = {g, c.width, c.heads, c.brain_layers, c.state_rows, kinds.brain, c.rows()};
+  this->actor = {g, c.width, c.heads, c.actor_layers, c.patch, c.anchors, c.ignored_bytes_as_zero};
+  this->hypothalamus = {g, c.width};
+  this->hippocampus = {g, c.width, c.heads, c.sleep_noise};
+  this->rhythm = {c.wake, c.sleep, c.oscillator_noise};
+}
+
+template <Backend B, template <class> class MixerOf>
+state<B> gridman<B, MixerOf>::newborn(seed s, std::int64_t lanes) const {
+  require(lanes >= 1, errc::argument, "newborn", "lanes must be at least 1, got ", lanes);
+  auto const& c = config_;
+  state<B> n;
+  n.random = random_stream(s);
+  auto const draw = n.random.next();
+  std::vector<double> phase;
+  for (std::int64_t b = 0; b < lanes; ++b) {
+    double const angle = 6.283185307179586476925 * draw.uniform(static_cast<std::uint64_t>(b));
+    phase.push_back(std::cos(angle));
+    phase.push_back(std::sin(angle));
+  }
+  n.oscillator = tensor<B>::from(phase, {lanes, 2}, type_);
+  n.mem = tensor<B>::zeros({lanes, c.memory_rows, c.width}, type_);
+  n.working = tensor<B>::zeros({lanes, c.state_rows, c.width}, type_);
+  n.hormone = tensor<B>::zeros({lanes, 1, c.width / 4}, type_);
+  n.self = tensor<B>::zeros({lanes, 1, c.width}, type_);
+  return n;
+}
 
 }  // namespace ouro

@@ -5,7 +5,8 @@
 // the weights.
 #pragma once
 
-#include <chrono>
+#include <ctime>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -53,70 +54,14 @@ class trainer {
  public:
   using backend = typename System::backend;
 
-  /// Trains `model`, which must outlive the trainer. `dropout` applies while training.
-  trainer(System& model, adamw rule, double dropout = 0) : model_(model), rule_(rule), dropout_(dropout) {}
+  /// Trains `model`, which must outlive the trainer. `dropout` applies while training. Of the inner values of an update
+  /// about `room` bytes are kept for its gradient; what does not fit is computed again.
+  trainer(System& model, adamw rule, double dropout = 0, std::int64_t room = std::numeric_limits<std::int64_t>::max())
+      : model_(model), rule_(rule), dropout_(dropout), room_(room) {}
 
   /// One update. The state moves on through every lesson and the sleep between; gradients flow through all of them and
   /// stop at the state given. Each loss counts 1 / lessons. If anything is not finite, nothing changes.
-  update_report update(state<backend>& life, std::vector<lesson<System>> const& lessons) {
-    require(!lessons.empty(), errc::argument, "trainer", "an update needs at least one lesson");
-    update_report report;
-    auto start = clock::now();
-    auto lap = [&](double& phase) {
-      auto const now = clock::now();
-      phase += std::chrono::duration<double>(now - start).count();
-      start = now;
-    };
-    auto s = life.detach();
-    context<backend> cx{.training = true, .dropout = dropout_};
-    cx.masks.key = life.random.key ^ 0x6F75726F6472ULL;
-    cx.masks.counter = static_cast<std::uint64_t>(life.clock) << 24U;
-    gradient_list<backend> g;
-    {
-      tape<backend> t;
-      watch(t, model_);
-      tensor<backend> total;
-      std::int64_t counted = 0;
-      for (auto const& l : lessons) {
-        while (model_.rhythm.asleep(s.clock)) s = sleep(model_, cx, std::move(s));
-        lap(report.seconds.sleep);
-        auto [next, seen] = wake(model_, cx, std::move(s), l.input);
-        s = std::move(next);
-        lap(report.seconds.wake);
-        auto const step = loss(model_, cx, seen, l.input, l.target);
-        lap(report.seconds.actor);
-        if (step.live == 0) continue;
-        ++counted;
-        report.live += step.live;
-        report.loss += step.total.item();
-        report.cross_entropy += step.task.item();
-        if (step.predicted) report.predicted += step.predicted.item();
-        auto const part = scale(step.total, 1.0 / static_cast<double>(lessons.size()));
-        total = total.empty() ? part : total + part;
-      }
-      if (counted > 0) {
-        auto const n = static_cast<double>(counted);
-        report.loss /= n;
-        report.cross_entropy /= n;
-        report.predicted /= n;
-        if (total.origin().first != nullptr) t.backward(total);
-        g = gradients_of(t, model_);
-      }
-      s = s.detach();
-      lap(report.seconds.backward);
-    }
-    report.gradient_norm = g.norm;
-    report.learning_rate = rule_.rate(updates_);
-    report.refused = !std::isfinite(report.loss) || !std::isfinite(g.norm) || !finite(s);
-    report.update = updates_;
-    if (report.refused) return report;
-    apply_statistics(model_, cx);
-    update_parameters(model_, moments_, g, rule_, report.learning_rate);
-    life = std::move(s);
-    lap(report.seconds.optimiser);
-    report.update = ++updates_;
-    return report;
-  }
+  update_report update(state<backend>& life, std::vector<lesson<System>> const& lessons);
 
   [[nodiscard]] adamw const& rule() const { return rule_; }
   [[nodiscard]] adamw& rule() { return rule_; }
@@ -125,7 +70,12 @@ class trainer {
   [[nodiscard]] std::int64_t& updates() { return updates_; }
 
  private:
-  using clock = std::chrono::steady_clock;
+  /// Wall-clock time; <chrono> would cost every user 0.3 s to compile.
+  static double seconds() {
+    std::timespec now{};
+    std::timespec_get(&now, TIME_UTC);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+  }
 
   static bool finite(state<backend> const& s) {
     double sum = 0;
@@ -138,8 +88,71 @@ class trainer {
   System& model_;
   adamw rule_;
   double dropout_;
+  std::int64_t room_;
   std::vector<moments<backend>> moments_;
   std::int64_t updates_ = 0;
 };
+
+template <class System>
+update_report trainer<System>::update(state<backend>& life, std::vector<lesson<System>> const& lessons) {
+  require(!lessons.empty(), errc::argument, "trainer", "an update needs at least one lesson");
+  update_report report;
+  double start = seconds();
+  auto lap = [&](double& phase) {
+    double const now = seconds();
+    phase += now - start;
+    start = now;
+  };
+  auto s = life.detach();
+  context<backend> cx{.training = true, .dropout = dropout_};
+  cx.room = room_;
+  cx.masks.key = life.random.key ^ 0x6F75726F6472ULL;
+  cx.masks.counter = static_cast<std::uint64_t>(life.clock) << 24U;
+  gradient_list<backend> g;
+  {
+    tape<backend> t;
+    watch(t, model_);
+    tensor<backend> total;
+    std::int64_t counted = 0;
+    for (auto const& l : lessons) {
+      while (model_.rhythm.asleep(s.clock)) s = sleep(model_, cx, std::move(s));
+      lap(report.seconds.sleep);
+      auto [next, seen] = wake(model_, cx, std::move(s), l.input);
+      s = std::move(next);
+      lap(report.seconds.wake);
+      auto const step = loss(model_, cx, seen, l.input, l.target);
+      lap(report.seconds.actor);
+      if (step.live == 0) continue;
+      ++counted;
+      report.live += step.live;
+      report.loss += step.total.item();
+      report.cross_entropy += step.task.item();
+      if (step.predicted) report.predicted += step.predicted.item();
+      auto const part = scale(step.total, 1.0 / static_cast<double>(lessons.size()));
+      total = total.empty() ? part : total + part;
+    }
+    if (counted > 0) {
+      auto const n = static_cast<double>(counted);
+      report.loss /= n;
+      report.cross_entropy /= n;
+      report.predicted /= n;
+      if (total.origin().first != nullptr) t.backward(total);
+      g = gradients_of(t, model_);
+    }
+    s = s.detach();
+    lap(report.seconds.backward);
+  }
+  report.gradient_norm = g.norm;
+  report.learning_rate = rule_.rate(updates_);
+  report.refused = !std::isfinite(report.loss) || !std::isfinite(g.norm) || !finite(s);
+  report.update = updates_;
+  if (report.refused) return report;
+  apply_statistics(model_, cx);
+  update_parameters(model_, moments_, g, rule_, report.learning_rate);
+  life = std::move(s);
+  lap(report.seconds.optimiser);
+  report.update = ++updates_;
+  return report;
+}
 
 }  // namespace ouro

@@ -26,6 +26,7 @@ struct attention_carry {
 template <Backend B>
 struct attention {
   using backend = B;
+  static constexpr std::string_view name = "attention";
   using carry = attention_carry<B>;
   parameter<B> in_proj_weight;  // (3D, D)
   parameter<B> in_proj_bias;    // (3D)

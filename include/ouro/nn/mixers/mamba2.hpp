@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Mamba-2 as a SequenceMixer (Dao & Gu, "Transformers are SSMs", 2024): a matrix state per head with one decay chosen by
-// the input, behind a short convolution and a gate. Plain causal over all rows.
+// the input, behind a short convolution and a gate. Plain causal over all rows, unless the row_policy of its place says
+// otherwise.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include <ouro/concepts/sequence_mixer.hpp>
+#include <ouro/nn/mixers/row_runs.hpp>
 #include <ouro/nn/projection.hpp>
 #include <ouro/ops/arithmetic.hpp>
 #include <ouro/ops/exp.hpp>
@@ -82,6 +84,7 @@ struct gain {
 template <Backend B>
 struct mamba2 {
   using backend = B;
+  static constexpr std::string_view name = "mamba2";
   using carry = mamba2_carry<B>;
   projection<B> in_proj;  // rows z (E), x (E), B (GN), C (GN), step (H)
   column_convolution<B> conv1d;
@@ -91,15 +94,16 @@ struct mamba2 {
   gain<B> norm;          // (E)
   projection<B> out_proj;
   mamba2_config sizes;
-  OURO_MODULE(mamba2, in_proj, conv1d, dt_bias, A_log, D, norm, out_proj, sizes);
+  row_policy policy;
+  OURO_MODULE(mamba2, in_proj, conv1d, dt_bias, A_log, D, norm, out_proj, sizes, policy);
 
   mamba2() = default;
-  mamba2(genesis<B>& g, mixer_place const& place) : mamba2(g, mamba2_config::of(place)) {}
+  mamba2(genesis<B>& g, mixer_place const& place) : mamba2(g, mamba2_config::of(place)) { policy = place.rows; }
   /// Projections and convolution start uniform in ±1/√in, the skip and the norm at 1. No weight decay on dt_bias, A_log
   /// and D. Errors (config): groups that do not divide the heads, sizes below 1, an empty or negative range.
   mamba2(genesis<B>& g, mamba2_config const& config);
 
-  /// The SequenceMixer form: x (B,T,D) → (B,T − skip,D), with T ≥ 1.
+  /// The SequenceMixer form: x (B,T,D) → (B,T − skip,D), with T ≥ 1, and a row before Write rows that are parallel.
   tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const;
   tensor<B> step(context<B>& cx, tensor<B> const& x, carry& c) const {
     return forward(cx, x, {0, 0, x.dim(1), 0, 0}, c);
@@ -146,21 +150,47 @@ template <Backend B>
 tensor<B> mamba2<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
   std::int64_t const lanes = x.dim(0), rows = x.dim(1);
   std::int64_t const inner = sizes.inner(), shared = sizes.groups * sizes.state;
-  require(rows >= 1 && s.skip < rows, errc::shape, "mamba2", "needs a row after those skipped, got ", x.dims(),
+  std::int64_t const alone = rows_alone(s, policy), chained = rows - alone;
+  require(chained >= 1 && s.skip < rows, errc::shape, "mamba2", "needs a row after those skipped, got ", x.dims(),
           " and skip ", s.skip);
   if (c.window.empty())
     c = {tensor<B>::zeros({lanes, sizes.kernel - 1, sizes.convolved()}, x.type()),
          tensor<B>::zeros({lanes, sizes.heads, sizes.head_width, sizes.state}, x.type())};
   auto const all = in_proj(cx, x);  // (B,T,2E + 2GN + H)
-  auto const filtered =
-      short_convolution(slice(all, 2, inner, sizes.convolved()), c.window,
-                        reshape(conv1d.weight.value(), {sizes.convolved(), sizes.kernel}), conv1d.bias.value());
-  auto const xbc = silu(filtered.y);
+  auto const open = slice(all, 2, inner, sizes.convolved());
+  auto convolve = [&](tensor<B> const& y, tensor<B> const& window) {
+    return short_convolution(y, window, reshape(conv1d.weight.value(), {sizes.convolved(), sizes.kernel}),
+                             conv1d.bias.value());
+  };
+  auto const nothing = tensor<B>::zeros(c.window.dims(), x.type());
+  std::vector<tensor<B>> filtered;
+  auto starts = run_starts(s, policy, chained);
+  starts.push_back(chained);
+  for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
+    std::int64_t const length = starts[i + 1] - starts[i];
+    auto const run = convolve(length < rows ? slice(open, 1, starts[i], length) : open, i == 0 ? c.window : nothing);
+    filtered.push_back(run.y);
+    c.window = run.state;
+  }
+  if (alone > 0) {
+    auto const y =
+        convolve(last_rows_as_lanes(open, alone), repeated_lanes(policy.reset_write ? nothing : c.window, alone)).y;
+    filtered.push_back(reshape(y, {lanes, alone, sizes.convolved()}));
+  }
+  auto const xbc = silu(filtered.size() > 1 ? concat(filtered, 1) : filtered[0]);
   auto const step = softplus(slice(all, 2, inner + sizes.convolved(), sizes.heads) + dt_bias.value());  // (B,T,H)
-  auto const scanned =
-      ssd_scan(slice(xbc, 2, 0, inner), step, scale(exp(A_log.value()), -1.0), slice(xbc, 2, inner, shared),
-               slice(xbc, 2, inner + shared, shared), D.value(), c.state);
-  c = {filtered.state, scanned.state};
+  auto scan = [&](tensor<B> const& y, tensor<B> const& steps, tensor<B> const& state) {
+    return ssd_scan(slice(y, 2, 0, inner), steps, scale(exp(A_log.value()), -1.0), slice(y, 2, inner, shared),
+                    slice(y, 2, inner + shared, shared), D.value(), state);
+  };
+  auto chain = [&](tensor<B> const& y) { return alone > 0 ? slice(y, 1, 0, chained) : y; };
+  auto scanned = scan(chain(xbc), chain(step), c.state);
+  c.state = scanned.state;
+  if (alone > 0) {
+    auto const read =
+        scan(last_rows_as_lanes(xbc, alone), last_rows_as_lanes(step, alone), repeated_lanes(c.state, alone));
+    scanned.y = concat<B>({scanned.y, reshape(read.y, {lanes, alone, inner})}, 1);
+  }
 
   // What follows is row by row: only rows that are asked for. The gate comes before the norm, which is by groups.
   std::int64_t const asked = rows - s.skip;

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The time mixing of RWKV-7 as a SequenceMixer (Peng et al., "RWKV-7 Goose with expressive dynamic state evolution",
-// 2025): a matrix state per head that is read, partly erased and written by every row. Plain causal over all rows.
+// 2025): a matrix state per head that is read, partly erased and written by every row. Plain causal over all rows, unless
+// the row_policy of its place says otherwise.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 
 #include <ouro/concepts/sequence_mixer.hpp>
 #include <ouro/nn/layer_norm.hpp>
+#include <ouro/nn/mixers/row_runs.hpp>
 #include <ouro/nn/orthogonal.hpp>
 #include <ouro/nn/projection.hpp>
 #include <ouro/ops/arithmetic.hpp>
@@ -54,6 +56,7 @@ struct rwkv7_stream {
 template <Backend B>
 struct rwkv7 {
   using backend = B;
+  static constexpr std::string_view name = "rwkv7";
   using carry = rwkv7_carry<B>;
   using stream = rwkv7_stream<B>;
   // How much of the row before goes into each of the six inputs: (1,1,D).
@@ -69,8 +72,9 @@ struct rwkv7 {
   projection<B> value;
   projection<B> output;
   layer_norm<B> ln_x;  // by heads
+  row_policy policy;
   OURO_MODULE(rwkv7, x_r, x_w, x_k, x_v, x_a, x_g, w0, w1, w2, a0, a1, a2, v0, v1, v2, g1, g2, k_k, k_a, r_k,
-              receptance, key, value, output, ln_x);
+              receptance, key, value, output, ln_x, policy);
 
   rwkv7() = default;
   rwkv7(genesis<B>& g, mixer_place const& place) : rwkv7(g, place, rwkv7_ranks::of(place.width)) {}
@@ -79,7 +83,7 @@ struct rwkv7 {
   /// matrices only, and w0 learns twice as fast. Errors (config): heads that do not divide the width.
   rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank);
 
-  /// The SequenceMixer form: x (B,T,D) → (B,T − skip,D), with T ≥ 1.
+  /// The SequenceMixer form: x (B,T,D) → (B,T − skip,D), with T ≥ 1, and a row before Write rows that are parallel.
   tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c, stream& pass) const;
   tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
     stream alone;

@@ -13,6 +13,7 @@ namespace ouro {
 template <Backend B>
 rwkv7<B>::rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank) {
   std::int64_t const width = place.width;
+  policy = place.rows;
   require(place.heads >= 1 && width >= 1 && width % place.heads == 0, errc::config, "rwkv7",
           "heads must divide the width, got width ", width, " and heads ", place.heads);
   require(place.layer >= 0 && place.layer < place.layers, errc::config, "rwkv7", "no layer ", place.layer, " of ",
@@ -75,12 +76,24 @@ template <Backend B>
 tensor<B> rwkv7<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carry& c, stream& pass) const {
   std::int64_t const lanes = x.dim(0), rows = x.dim(1), width = x.dim(2);
   std::int64_t const heads = r_k.dim(0), head = r_k.dim(1);
-  require(rows >= 1 && s.skip < rows, errc::shape, "rwkv7", "needs a row after those skipped, got ", x.dims(),
+  std::int64_t const alone = rows_alone(s, policy), chained = rows - alone;
+  require(chained >= 1 && s.skip < rows, errc::shape, "rwkv7", "needs a row after those skipped, got ", x.dims(),
           " and skip ", s.skip);
   if (c.shift.empty())
     c = {tensor<B>::zeros({lanes, 1, width}, x.type()), tensor<B>::zeros({lanes, heads, head, head}, x.type())};
   auto const one = tensor<B>::full({1}, x.type(), 1.0);
-  auto const back = (rows > 1 ? concat<B>({c.shift, slice(x, 1, 0, rows - 1)}, 1) : c.shift) - x;  // (B,T,D)
+  auto const nothing = tensor<B>::zeros({lanes, 1, width}, x.type());
+  std::vector<tensor<B>> before;  // what is before each row
+  auto starts = run_starts(s, policy, chained);
+  starts.push_back(chained);
+  for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
+    before.push_back(i == 0 ? c.shift : nothing);
+    std::int64_t const more = starts[i + 1] - starts[i] - 1;
+    if (more > 0) before.push_back(slice(x, 1, starts[i], more));
+  }
+  auto const last = slice(x, 1, chained - 1, 1);
+  if (alone > 0) before.push_back(expand(policy.reset_write ? nothing : last, {lanes, alone, width}));
+  auto const back = (before.size() > 1 ? concat(before, 1) : before[0]) - x;  // (B,T,D)
   auto mixed = [&](parameter<B> const& share) { return x + back * share.value(); };
   auto low_rank = [](tensor<B> const& y, parameter<B> const& down, parameter<B> const& up) {
     return project_rows(project_rows(y, down.value()), up.value());
@@ -102,8 +115,16 @@ tensor<B> rwkv7<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carr
   auto const erased = joined(unit(by_head(k * k_k.value()), 1e-12));
   auto written = k * ((one - k_a.value()) + rate * k_a.value());
 
-  auto scanned = rwkv7_scan(r, w, written, v, scale(erased, -1.0), erased * rate, c.state);
-  c = {slice(x, 1, rows - 1, 1), scanned.state};
+  auto const a = scale(erased, -1.0);
+  auto const b = erased * rate;
+  auto chain = [&](tensor<B> const& y) { return alone > 0 ? slice(y, 1, 0, chained) : y; };
+  auto scanned = rwkv7_scan(chain(r), chain(w), chain(written), chain(v), chain(a), chain(b), c.state);
+  c = {last, scanned.state};
+  if (alone > 0) {
+    auto own = [&](tensor<B> const& y) { return last_rows_as_lanes(y, alone); };
+    auto const read = rwkv7_scan(own(r), own(w), own(written), own(v), own(a), own(b), repeated_lanes(c.state, alone));
+    scanned.y = concat<B>({scanned.y, reshape(read.y, {lanes, alone, width})}, 1);
+  }
 
   // What follows is row by row: only rows that are asked for.
   auto asked = [&](tensor<B> const& y) { return s.skip == 0 ? y : slice(y, 1, s.skip, rows - s.skip); };
