@@ -5,6 +5,7 @@
 #include "threads.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -55,19 +56,24 @@ class pool {
     std::int64_t const parts = std::min<std::int64_t>(most, threads_);
     if (parts <= 1) return f(context, 0, n);
     start();
-    {
+    job_ = {f, context, n, parts};
+    failure_ = nullptr;
+    left_ = static_cast<int>(workers_.size());
+    ++generation_;
+    if (asleep_ > 0) {
       std::lock_guard const lock(mutex_);
-      job_ = {f, context, n, parts};
-      left_ = static_cast<int>(workers_.size());
-      failure_ = nullptr;
-      ++generation_;
+      wake_.notify_all();
     }
-    wake_.notify_all();
     inside = true;
     do_part(0);
     inside = false;
-    std::unique_lock lock(mutex_);
-    done_.wait(lock, [&] { return left_ == 0; });
+    spin_until([&] { return left_ == 0; });
+    if (left_ != 0) {
+      std::unique_lock lock(mutex_);
+      waiting_ = true;
+      done_.wait(lock, [&] { return left_ == 0; });
+      waiting_ = false;
+    }
     if (failure_) std::rethrow_exception(failure_);
   }
 
@@ -79,6 +85,17 @@ class pool {
     std::int64_t parts = 0;
   };
 
+  /// A thread that waits looks for a while before it sleeps: to wake one takes longer than most parts of an update.
+  template <class F>
+  static void spin_until(F const& ready) {
+    for (int i = 0; i < 4000 && !ready(); ++i) {
+#if defined(OURO_X86)
+      __builtin_ia32_pause();
+#else
+      std::this_thread::yield();
+#endif
+    }
+  }
   void do_part(std::int64_t i) {
     if (i >= job_.parts) return;
     try {
@@ -91,19 +108,25 @@ class pool {
   void start() {
     while (static_cast<int>(workers_.size()) + 1 < threads_) {
       auto const index = static_cast<std::int64_t>(workers_.size()) + 1;
-      workers_.emplace_back([this, index, seen = generation_]() mutable {
+      workers_.emplace_back([this, index, seen = generation_.load()]() mutable {
         inside = true;
         signals_blocked const quiet;  // signals belong to the program's own threads
+        auto called = [&] { return generation_ != seen || stopping_; };
         for (;;) {
-          {
+          spin_until(called);
+          if (!called()) {
             std::unique_lock lock(mutex_);
-            wake_.wait(lock, [&] { return generation_ != seen || stopping_; });
-            if (stopping_) return;
-            seen = generation_;
+            ++asleep_;
+            wake_.wait(lock, called);
+            --asleep_;
           }
+          if (stopping_) return;
+          seen = generation_;
           do_part(index);
-          std::lock_guard const lock(mutex_);
-          if (--left_ == 0) done_.notify_one();
+          if (--left_ == 0 && waiting_) {
+            std::lock_guard const lock(mutex_);
+            done_.notify_one();
+          }
         }
       });
     }
@@ -126,10 +149,12 @@ class pool {
   std::vector<std::thread> workers_;
   job job_;
   std::exception_ptr failure_;
-  std::uint64_t generation_ = 0;
-  int left_ = 0;
+  std::atomic<std::uint64_t> generation_ = 0;
+  std::atomic<int> left_ = 0;
+  std::atomic<int> asleep_ = 0;      // workers in wake_.wait
+  std::atomic<bool> waiting_ = false;  // the caller in done_.wait
+  std::atomic<bool> stopping_ = false;
   int threads_;
-  bool stopping_ = false;
 };
 
 pool& the_pool() {

@@ -31,6 +31,15 @@ struct observer {
   virtual void see(char const* name, tensor<B> const& value) = 0;
 };
 
+/// A tensor that is made once for a context.
+template <class B>
+struct context_table {
+  std::array<std::int64_t, 6> key;
+  std::shared_ptr<recorder<B>> owner;  ///< the tape that watched its source
+  tensor<B> value;
+};
+
+/// One for each update, conversation or evaluation: the weights do not change while it lives.
 template <Backend B>
 struct context {
   bool training = false;  ///< dropout and batch statistics
@@ -39,7 +48,7 @@ struct context {
   std::vector<statistic_update<B>> statistics = {};
   observer<B>* watcher = nullptr;
   std::int64_t room = std::numeric_limits<std::int64_t>::max();  ///< bytes of inner values that may still be kept
-  std::vector<std::pair<std::array<std::int64_t, 6>, tensor<B>>> tables = {};  ///< what once() has made
+  std::vector<context_table<B>> tables = {};  ///< what once() has made
 
   [[nodiscard]] double rate() const { return training ? dropout : 0.0; }
   /// Dropout when training, else x.
@@ -67,13 +76,18 @@ struct context {
       return y;
     });
   }
-  /// make() the first time it is asked for under this key, the same tensor from then on: for what depends on sizes only.
+  /// make() the first time it is asked for under this key, the same tensor from then on, for what depends on `source`
+  /// (a parameter, or absent) and on sizes only. Made anew under another tape.
   template <class F>
-  tensor<B> once(std::array<std::int64_t, 6> const& key, F&& make) {
-    for (auto const& t : tables)
-      if (t.first == key) return t.second;
-    tables.emplace_back(key, make());
-    return tables.back().second;
+  tensor<B> once(std::array<std::int64_t, 6> const& key, tensor<B> const& source, F&& make) {
+    auto const owner = source.origin().first;
+    for (auto& t : tables) {
+      if (t.key != key) continue;
+      if (t.owner != owner) t = {key, owner, make()};
+      return t.value;
+    }
+    tables.push_back({key, owner, make()});
+    return tables.back().value;
   }
   void see(char const* name, tensor<B> const& value) const {
     if (watcher != nullptr) watcher->see(name, value);

@@ -119,7 +119,7 @@ struct state_transformer {
       rows.push_back(s + write_slot_emb.value() + result.self);
     }
     auto h = concat(rows, 1) +  // (B,T,D)
-             cx.once({run.mem, run.read, run.input, run.write, x.dim(2), static_cast<std::int64_t>(x.type())},
+             cx.once({run.mem, run.read, run.input, run.write, x.dim(2), static_cast<std::int64_t>(x.type())}, {},
                      [&] { return encoding(run, x.dim(2), x.type()); });
 
     mixer_stream<Mixer> pass;

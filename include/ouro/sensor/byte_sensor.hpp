@@ -122,16 +122,19 @@ struct compressor {
     return 10 * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1) * size_of(pos_emb.type());
   }
 
-  /// bytes (B,S,P), embedding (V,V) → (B,S,D).
-  tensor<B> operator()(context<B>& cx, patches const& x, tensor<B> const& embedding) const {
+  /// Bytes are few, so the convolution is a table: T_k = E W_kᵀ, y = Σ_k T_k[byte]. PAD is a zero row of E: (8,V,2D).
+  tensor<B> table(tensor<B> const& embedding) const {
+    auto const& w = resonator._0.weight.value();  // (2D,V,8)
+    auto const taps = reshape(transpose(w, 0, 2), {kernel, byte_vocabulary, w.dim(0)});
+    return matmul(expand(embedding, {kernel, byte_vocabulary, byte_vocabulary}), taps);
+  }
+
+  /// bytes (B,S,P), table(embedding) → (B,S,D).
+  tensor<B> operator()(context<B>& cx, patches const& x, tensor<B> const& table) const {
     std::int64_t const columns = x.width - lost;
     std::int64_t const sequences = x.lanes * x.count;
     std::int64_t const width = pos_emb.dim(1);
 
-    // Bytes are few, so the convolution is a table: T_k = E W_kᵀ, y = Σ_k T_k[byte]. PAD is a zero row of E.
-    auto const& w = resonator._0.weight.value();  // (2D,V,8)
-    auto const taps = reshape(transpose(w, 0, 2), {kernel, byte_vocabulary, w.dim(0)});
-    auto const table = matmul(expand(embedding, {kernel, byte_vocabulary, byte_vocabulary}), taps);  // (8,V,2D)
     std::vector<std::int32_t> index;
     index.reserve(static_cast<std::size_t>(sequences * columns * kernel));
     for (std::int64_t s = 0; s < sequences; ++s)
@@ -180,7 +183,9 @@ struct byte_sensor {
     auto const press = [this, x](context<B>& inner, std::vector<tensor<B>> const& table) {
       return compressor(inner, x, table[0]);
     };
-    std::vector<tensor<B>> const table{byte_embedding.weight.value()};
+    auto const& embedding = byte_embedding.weight.value();
+    std::vector<tensor<B>> const table{cx.once({reinterpret_cast<std::intptr_t>(&compressor)}, embedding,
+                                               [&] { return compressor.table(embedding); })};
     auto const pressed = cx.keeps(compressor.kept_bytes(x)) ? press(cx, table) : cx.recomputed(table, press);
     cx.see("compressor", pressed);
     auto const y = context_mixer(cx, unit(pressed), s.mem, s.working, s.self, hormone, wanted::features).features;
