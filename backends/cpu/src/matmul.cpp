@@ -1,10 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Matrix products by oneDNN (f32; a few rows by a kernel of our own) and Eigen (f64, and f32 where oneDNN is absent), each thread on rows or columns of
-// its own.
-#include "matmul.hpp"
-
+// Matrix products by oneDNN (f32; a few rows by a kernel of our own) and Eigen (f64, and f32 where oneDNN is absent), each
+// thread on rows or columns of its own.
 #include <algorithm>
 
 #include <ouro/backend/cpu.hpp>
@@ -70,6 +68,24 @@ void plain(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T a
 #endif
 }
 
+/// c (m,n; row stride ldc) = alpha · a b + beta · c on this thread; a (m,k) or transposed, b (k,n) or transposed.
+void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, float const* a,
+          std::int64_t lda, float const* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
+#if defined(OURO_WITH_DNNL)
+  cpu_threading::signals_blocked const quiet;
+#if defined(OURO_WITH_OPENMP)
+  int const before = omp_get_max_threads();
+  if (before != 1) omp_set_num_threads(1);
+#endif
+  dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+#if defined(OURO_WITH_OPENMP)
+  if (before != 1) omp_set_num_threads(before);
+#endif
+#else
+  plain(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+#endif
+}
+
 /// A matrix as row-major products take it: untransposed or transposed, with a leading dimension.
 struct operand {
   bool transposed;
@@ -104,23 +120,6 @@ void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T
 }
 
 }  // namespace
-
-void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, float const* a,
-          std::int64_t lda, float const* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
-#if defined(OURO_WITH_DNNL)
-  cpu_threading::signals_blocked const quiet;
-#if defined(OURO_WITH_OPENMP)
-  int const before = omp_get_max_threads();
-  if (before != 1) omp_set_num_threads(1);
-#endif
-  dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-#if defined(OURO_WITH_OPENMP)
-  if (before != 1) omp_set_num_threads(before);
-#endif
-#else
-  plain(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-#endif
-}
 
 }  // namespace cpu_products
 
