@@ -85,8 +85,10 @@
 #include <ouro/tensor/dtype.hpp>
 #include <ouro/tensor/error.hpp>
 #include <ouro/tensor/host_memory.hpp>
+#include <ouro/tensor/normal.hpp>
 #include <ouro/tensor/random.hpp>
 #include <ouro/tensor/shape.hpp>
+#include <ouro/tensor/shared.hpp>
 #include <ouro/tensor/short_text.hpp>
 #include <ouro/tensor/tensor.hpp>
 #include <ouro/tensor/view.hpp>

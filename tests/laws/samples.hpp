@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <ouro/sensor/patches.hpp>
-#include <ouro/tensor/random.hpp>
+#include <ouro/tensor/normal.hpp>
 
 struct bytes {
   std::int64_t count = 3;
@@ -55,7 +55,7 @@ struct numbers {
   [[nodiscard]] static std::vector<float> input(std::int64_t lanes, std::uint64_t draw) {
     std::vector<float> x;
     for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(lanes); ++i)
-      x.push_back(static_cast<float>(ouro::random_draw{draw, 0}.normal(i)));
+      x.push_back(static_cast<float>(ouro::standard_normal({draw, 0}, i)));
     return x;
   }
   [[nodiscard]] static std::vector<float> target(std::int64_t lanes, std::uint64_t draw) { return input(lanes, draw); }

@@ -17,10 +17,10 @@ namespace detail {
 
 /// The recording that watches any of the tensors, or null.
 template <class B>
-std::shared_ptr<recording<B>> recording_of(std::vector<tensor<B>> const& inputs) {
+shared<recording<B>> recording_of(std::vector<tensor<B>> const& inputs) {
   for (auto const& x : inputs)
     if (auto const watcher = x.origin().first; watcher && watcher->open())
-      return std::static_pointer_cast<recording<B>>(watcher);
+      return shared<recording<B>>(static_cast<recording<B>*>(watcher.get()));
   return nullptr;
 }
 
@@ -28,7 +28,7 @@ std::shared_ptr<recording<B>> recording_of(std::vector<tensor<B>> const& inputs)
 template <class B, class F>
 class local_gradient {
  public:
-  local_gradient(std::shared_ptr<recording<B>> tape, std::vector<tensor<B>> const& inputs)
+  local_gradient(shared<recording<B>> tape, std::vector<tensor<B>> const& inputs)
       : tape_(std::move(tape)), mark_(static_cast<std::int64_t>(tape_->nodes.size())), outer_(tape_->settled_from) {
     tape_->settled_from = mark_;
     std::swap(tape_->settled, outer_settled_);
@@ -69,18 +69,18 @@ class local_gradient {
       auto g = tape_->nodes[static_cast<std::size_t>(local.second)].gradient.value;
       if (g) out.emplace_back(inputs[i].origin().second, std::move(g));
     }
-    for (auto& [node, slot] : tape_->settled)
-      if (slot.value) out.emplace_back(node, std::move(slot.value));
+    for (auto& s : tape_->settled)
+      if (s.gradient.value) out.emplace_back(s.node, std::move(s.gradient.value));
     return out;
   }
 
  private:
-  std::shared_ptr<recording<B>> tape_;
+  shared<recording<B>> tape_;
   std::vector<tensor<B>> inputs_;
   std::int64_t mark_;
   std::int64_t first_ = 0;
   std::int64_t outer_;
-  std::unordered_map<std::int64_t, gradient_slot<B>> outer_settled_;
+  std::vector<typename recording<B>::settled_gradient> outer_settled_;
 };
 
 }  // namespace detail
@@ -119,7 +119,7 @@ tensor<B> settle(std::vector<tensor<B>> const& inputs, std::int64_t parts, F con
       }
     }
   };
-  auto scaled = std::make_unique<step>();
+  auto scaled = make_owned<step>();
   std::vector<std::int64_t> nodes;
   for (auto& [node, g] : kept) {
     nodes.push_back(node);
@@ -147,28 +147,26 @@ tensor<B> checkpoint(std::vector<tensor<B>> const& inputs, F f) {
   tape->nodes.resize(mark);
 
   struct step final : backward_step<B> {
-    step(F g, std::vector<tensor<B>> x, std::weak_ptr<detail::recording<B>> t)
-        : run(std::move(g)), inputs(std::move(x)), tape(std::move(t)) {}
+    step(F g, std::vector<tensor<B>> x, detail::recording<B>& t) : run(std::move(g)), inputs(std::move(x)), tape(t) {}
     F run;
     std::vector<tensor<B>> inputs;
-    std::weak_ptr<detail::recording<B>> tape;
+    detail::recording<B>& tape;  // which owns this step
     void operator()(tensor<B> const& dy, gradients<B>&) const override {
-      auto const t = tape.lock();
       std::vector<std::pair<std::int64_t, tensor<B>>> found;
       {
-        detail::local_gradient<B, F> local(t, inputs);
+        detail::local_gradient<B, F> local(shared<detail::recording<B>>(&tape), inputs);
         static_cast<void>(local.run(run, dy));
         found = local.take(inputs);
       }
       for (auto& [node, g] : found) {
         std::vector<std::int64_t> const one{node};
-        gradients<B>(*t, one).give(0, g);
+        gradients<B>(tape, one).give(0, g);
       }
     }
   };
   std::vector<std::int64_t> nodes;
   for (auto const& x : inputs) nodes.push_back(x.origin().second);
-  auto const node = tape->record("checkpoint", y, std::move(nodes), std::make_unique<step>(std::move(f), inputs, tape));
+  auto const node = tape->record("checkpoint", y, std::move(nodes), make_owned<step>(std::move(f), inputs, *tape));
   y.set_origin(tape, node);
   return y;
 }

@@ -6,10 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
-#include <memory>
-#include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -26,14 +22,14 @@ class recording final : public recorder<B> {
   struct node {
     char const* name = "";
     std::vector<std::int64_t> inputs;
-    std::unique_ptr<backward_step<B>> step;  // null for a leaf
+    shared<backward_step<B>> step;  // null for a leaf, and once it has run
     gradient_slot<B> gradient;
   };
 
   [[nodiscard]] bool open() const override { return open_; }
 
   std::int64_t record(char const* name, tensor<B> const& y, std::vector<std::int64_t> inputs,
-                      std::unique_ptr<backward_step<B>> step) override {
+                      shared<backward_step<B>> step) override {
     nodes.push_back({name, std::move(inputs), std::move(step), {{}, y.dims(), y.type()}});
     return static_cast<std::int64_t>(nodes.size()) - 1;
   }
@@ -42,24 +38,25 @@ class recording final : public recorder<B> {
   gradient_slot<B>& slot(std::int64_t n) override {
     auto& own = nodes[static_cast<std::size_t>(n)];
     if (n >= settled_from) return own.gradient;
-    require(own.step == nullptr, errc::argument, "settle", "the function uses a value of the outer computation (made by ",
+    require(!own.step, errc::argument, "settle", "the function uses a value of the outer computation (made by ",
             own.name, "); pass it as an argument");
-    auto [at, fresh] = settled.try_emplace(n);
-    if (fresh) at->second = {{}, own.gradient.dims, own.gradient.type};
-    return at->second;
+    for (auto& s : settled)
+      if (s.node == n) return s.gradient;
+    settled.push_back({n, {{}, own.gradient.dims, own.gradient.type}});
+    return settled.back().gradient;
   }
 
   /// Runs the recorded steps from `last` down to `first`, dropping each gradient and closure once it is used.
   void run(std::int64_t last, std::int64_t first) {
     for (std::int64_t i = last; i >= first; --i) {
       auto& n = nodes[static_cast<std::size_t>(i)];
-      if (n.step == nullptr || n.gradient.value.empty()) continue;
-      tensor<B> const dy = std::move(n.gradient.value);
-      n.gradient.value = {};
-      gradients<B> dx(*this, n.inputs);
-      (*n.step)(dy, dx);
-      n.step.reset();
+      if (!n.step || n.gradient.value.empty()) continue;
+      tensor<B> const dy = std::exchange(n.gradient.value, {});
+      auto const step = std::exchange(n.step, nullptr);
+      auto const inputs = std::move(n.inputs);
       n.name = "used";
+      gradients<B> dx(*this, inputs);
+      (*step)(dy, dx);  // may record more, and so move the nodes
     }
   }
 
@@ -70,10 +67,16 @@ class recording final : public recorder<B> {
     nodes.clear();
   }
 
-  std::deque<node> nodes;  // stays in place while a step records more
+  /// What a leaf from outside settle() received inside.
+  struct settled_gradient {
+    std::int64_t node;
+    gradient_slot<B> gradient;
+  };
+
+  std::vector<node> nodes;
   std::vector<tensor<B>> leaves;
   std::int64_t settled_from = 0;
-  std::unordered_map<std::int64_t, gradient_slot<B>> settled;
+  std::vector<settled_gradient> settled;
 
  private:
   bool open_ = true;
@@ -84,7 +87,7 @@ class recording final : public recorder<B> {
 template <class B>
 class tape {
  public:
-  tape() : recording_(std::make_shared<detail::recording<B>>()) {}
+  tape() : recording_(make_owned<detail::recording<B>>()) {}
   tape(tape const&) = delete;
   tape& operator=(tape const&) = delete;
   /// Forgets everything recorded; tensors that were watched are plain values from here on.
@@ -124,7 +127,7 @@ class tape {
   [[nodiscard]] std::size_t size() const { return recording_->nodes.size(); }
 
  private:
-  std::shared_ptr<detail::recording<B>> recording_;
+  shared<detail::recording<B>> recording_;
 };
 
 }  // namespace ouro

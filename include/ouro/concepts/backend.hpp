@@ -121,7 +121,7 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::batch_norm(v, v, v, x, x, x, a);      // (y, mean, biased variance, x (R,C), weight, bias, eps) by columns
   B::batch_norm_gradient(d, d, d, x, x, x, x, x, a);  // (dx, dweight, dbias, x, mean, variance, weight, dy, eps)
   B::dropout(d, x, a, r);                  // element i as dropout_mask keeps it
-  B::normal(v, r);                         // standard normal, element i = r.normal(i)
+  B::normal(v, r);                         // standard normal, element i = standard_normal(r, i)
   B::uniform(v, r, a, a);                  // uniform in (low, high)
   B::adamw(v, v, v, x, step);              // (parameter, first moment, second moment, gradient)
   { B::sum_of_squares(x) } -> std::same_as<double>;  // in f64; finite exactly when all elements are

@@ -8,11 +8,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <filesystem>
-#include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include <ouro/io/file.hpp>
 #include <ouro/io/json.hpp>
 #include <ouro/sensor/patches.hpp>
 
@@ -100,7 +100,7 @@ class corpus {
     held_.clear();
     documents_.clear();
     file_ = c.file;
-    stream_.close();
+    reader_.reset();
     offset_ = c.offset;
     line_known_ = c.offset == 0;
     std::int64_t const skip = c.skip;
@@ -129,14 +129,13 @@ class corpus {
     std::int64_t file, offset, left, given;
   };
 
+  /// Adds a file, or what is found in a folder and in those in it, in the order of the paths.
   void add(std::string const& path) {
     struct ::stat info {};
     require(::stat(path.c_str(), &info) == 0, errc::data, "corpus", path, " does not exist or cannot be read");
     if (S_ISDIR(info.st_mode)) {
       std::vector<std::string> found;
-      for (auto const& e : std::filesystem::recursive_directory_iterator(path))
-        if (e.is_regular_file() && e.file_size() > 0 && e.path().filename().string()[0] != '.')
-          found.push_back(e.path().string());
+      list(path, found);
       std::sort(found.begin(), found.end());
       require(!found.empty(), errc::data, "corpus", "the folder ", path, " holds no text");
       for (auto const& f : found) add(f);
@@ -150,24 +149,29 @@ class corpus {
     for (char ch : name) text_ = static_cast<std::int64_t>((static_cast<std::uint64_t>(text_) ^ static_cast<unsigned char>(ch)) * 0x100000001b3ULL);
   }
 
+  /// The regular files in a folder, at any depth, that are neither hidden nor empty. Links to folders are not followed.
+  static void list(std::string const& path, std::vector<std::string>& found) {
+    for (auto const& name : entries_of(path)) {
+      auto const inner = path + (path.back() == '/' ? "" : "/") + name;
+      struct ::stat info {};
+      if (::lstat(inner.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) list(inner, found);
+      else if (name[0] != '.' && ::stat(inner.c_str(), &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0) found.push_back(inner);
+    }
+  }
+
   static bool is_lines(std::string const& path) { return path.size() > 6 && path.substr(path.size() - 6) == ".jsonl"; }
 
   /// Reads the next document, or the next 64 KiB of a plain one, into held_. False at the end of the last file.
   bool more() {
     if (file_ >= static_cast<std::int64_t>(files_.size())) return false;
     auto const& path = files_[static_cast<std::size_t>(file_)];
-    if (!stream_.is_open()) {
-      stream_.clear();
-      stream_.open(path, std::ios::binary);
-      require(stream_.good(), errc::data, "corpus", "cannot open ", path);
-      stream_.seekg(offset_);
+    if (!reader_) {
+      reader_.emplace(path, offset_);
       line_ = 0;
     }
     if (!is_lines(path)) {
-      std::string part(1 << 16, '\0');
-      stream_.read(part.data(), static_cast<std::streamsize>(part.size()));
-      part.resize(static_cast<std::size_t>(stream_.gcount()));
-      bool const end = stream_.eof();
+      auto const part = reader_->slice();
+      bool const end = part.empty();
       std::int64_t const start = offset_;
       std::size_t const mark = start == 0 && part.rfind("\xEF\xBB\xBF", 0) == 0 ? 3 : 0;
       std::size_t const before = held_.size();
@@ -178,15 +182,16 @@ class corpus {
       if (end) leave();
       return true;
     }
-    std::string line;
+    auto const line = reader_->line();
     std::int64_t const start = offset_;
-    if (!std::getline(stream_, line)) {
+    if (line.empty()) {
       leave();
       return true;
     }
     ++line_;
-    offset_ += static_cast<std::int64_t>(line.size()) + (stream_.eof() ? 0 : 1);
+    offset_ += static_cast<std::int64_t>(line.size());
     std::string_view text = line;
+    if (text.back() == '\n') text.remove_suffix(1);
     if (start == 0 && text.rfind("\xEF\xBB\xBF", 0) == 0) text.remove_prefix(3);
     if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
     if (text.find_first_not_of(" \t") == std::string_view::npos) return true;
@@ -239,7 +244,7 @@ class corpus {
     settle_cursor();
   }
   void leave() {
-    stream_.close();
+    reader_.reset();
     ++file_;
     offset_ = 0;
     line_known_ = true;
@@ -274,7 +279,7 @@ class corpus {
   std::vector<std::string> files_;
   std::int64_t bytes_ = 0;
   std::int64_t text_ = 0x4bf29ce484222325LL;
-  std::ifstream stream_;
+  std::optional<file_reader> reader_;
   std::int64_t file_ = 0;
   std::int64_t offset_ = 0;
   std::int64_t line_ = 0;

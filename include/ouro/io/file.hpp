@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Whole files on POSIX, with errors that name them; writes that survive a crash; a lock that dies with its process.
+// Files and folders on POSIX, with errors that name them; writes that survive a crash; a lock that dies with its process.
 #pragma once
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -14,6 +15,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <ouro/tensor/error.hpp>
 
@@ -32,14 +34,34 @@ class descriptor {
     while (fd_ < 0 && errno == EINTR);
     if (fd_ < 0) file_error(what, path);
   }
+  descriptor(descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   descriptor(descriptor const&) = delete;
   descriptor& operator=(descriptor const&) = delete;
-  ~descriptor() { ::close(fd_); }
+  descriptor& operator=(descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
   [[nodiscard]] int get() const { return fd_; }
 
  private:
   int fd_ = -1;
 };
+
+/// Reads up to `count` bytes; fewer only at the end of the file.
+inline std::size_t read_bytes(descriptor const& file, char* to, std::size_t count, std::string const& path) {
+  std::size_t done = 0;
+  while (done < count) {
+    auto const n = ::read(file.get(), to + done, count - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) file_error("read", path);
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  return done;
+}
 
 /// Removes a file at the end of a scope, unless it was kept.
 class scratch_file {
@@ -66,16 +88,66 @@ inline std::string read_file(std::string const& path) {
   if (::fstat(file.get(), &info) != 0) detail::file_error("inspect", path);
   require(S_ISREG(info.st_mode), errc::storage, "file", path, " is not a regular file");
   std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    auto const n = ::read(file.get(), bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) detail::file_error("read", path);
-    if (n == 0) break;
-    done += static_cast<std::size_t>(n);
-  }
-  bytes.resize(done);
+  bytes.resize(detail::read_bytes(file, bytes.data(), bytes.size(), path));
   return bytes;
+}
+
+/// A file read from a position on, in slices or lines, without holding more of it than 64 KiB or a line.
+class file_reader {
+ public:
+  /// Errors (storage): it cannot be opened.
+  file_reader(std::string path, std::int64_t offset) : path_(std::move(path)), file_(path_, O_RDONLY, "open") {
+    if (::lseek(file_.get(), offset, SEEK_SET) < 0) detail::file_error("seek in", path_);
+  }
+
+  /// The next bytes; empty at the end.
+  std::string slice() {
+    fill();
+    return held_.substr(std::exchange(at_, held_.size()));
+  }
+  /// The next line, with its end if it has one; empty at the end of the file.
+  std::string line() {
+    std::string line;
+    while (line.empty() || line.back() != '\n') {
+      fill();
+      if (held_.empty()) break;
+      auto const end = held_.find('\n', at_);
+      auto const next = end == std::string::npos ? held_.size() : end + 1;
+      line.append(held_, at_, next - at_);
+      at_ = next;
+    }
+    return line;
+  }
+
+ private:
+  void fill() {
+    if (at_ < held_.size()) return;
+    at_ = 0;
+    held_.resize(1 << 16);
+    held_.resize(detail::read_bytes(file_, held_.data(), held_.size(), path_));
+  }
+
+  std::string path_;
+  detail::descriptor file_;
+  std::string held_;
+  std::size_t at_ = 0;  ///< where in it the next byte is
+};
+
+/// The names in a folder, without "." and "..". Errors (storage): it cannot be read.
+inline std::vector<std::string> entries_of(std::string const& path) {
+  struct folder {
+    ::DIR* handle;
+    ~folder() {
+      if (handle != nullptr) ::closedir(handle);
+    }
+  } const at{::opendir(path.c_str())};
+  if (at.handle == nullptr) detail::file_error("open folder", path);
+  std::vector<std::string> names;
+  while (auto const* e = ::readdir(at.handle)) {
+    std::string name = e->d_name;
+    if (name != "." && name != "..") names.push_back(std::move(name));
+  }
+  return names;
 }
 
 /// Makes the entries of a folder durable.

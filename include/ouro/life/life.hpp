@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
-#include <filesystem>
 #include <limits>
 #include <string>
 #include <utility>
@@ -191,10 +190,9 @@ class life {
           return;  // a damaged generation is kept, and all weights with it
         }
       }
-      for (auto const& e : std::filesystem::directory_iterator(path_)) {
-        auto const name = e.path().filename().string();
+      for (auto const& name : entries_of(path_)) {
         bool const ours = name.rfind("snapshot-", 0) == 0 || name.rfind("weights-", 0) == 0;
-        if (ours && std::find(needed.begin(), needed.end(), name) == needed.end()) std::filesystem::remove(e.path());
+        if (ours && std::find(needed.begin(), needed.end(), name) == needed.end()) ::unlink((path_ + "/" + name).c_str());
       }
     } catch (std::exception const&) {  // NOLINT: see above
     }

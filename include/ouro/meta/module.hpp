@@ -7,13 +7,25 @@
 #include <boost/hana/accessors.hpp>
 #include <boost/hana/for_each.hpp>
 #include <boost/hana/pair.hpp>
-#include <boost/hana/string.hpp>
 #include <boost/hana/tuple.hpp>
 
 #include <type_traits>
 #include <utility>
 
 namespace ouro::meta {
+
+/// A name as a type: what boost::hana::string says in one template argument for each letter.
+template <std::size_t N>
+struct letters {
+  char text[N];
+  constexpr letters(char const (&s)[N]) {  // NOLINT: written as a string literal
+    for (std::size_t i = 0; i < N; ++i) text[i] = s[i];
+  }
+};
+template <letters Text>
+struct name_of {
+  [[nodiscard]] static constexpr char const* c_str() { return Text.text; }
+};
 
 /// A function object that selects a member.
 template <auto Pointer>
@@ -33,8 +45,8 @@ concept Reflected = requires { typename std::remove_cvref_t<T>::hana_accessors_i
 template <Reflected T, class F>
 void for_each_member(T& object, F&& f) {
   boost::hana::for_each(boost::hana::accessors<std::remove_const_t<T>>(), [&](auto const& pair) {
-    char const* name = boost::hana::to<char const*>(boost::hana::first(pair));
-    f(name[0] == '_' ? name + 1 : name, boost::hana::second(pair)(object));
+    char const* text = boost::hana::first(pair).c_str();
+    f(text[0] == '_' ? text + 1 : text, boost::hana::second(pair)(object));
   });
 }
 
@@ -45,8 +57,7 @@ void for_each_member(T& object, F&& f) {
 #define OURO_DETAIL_EXPAND3(...) OURO_DETAIL_EXPAND2(OURO_DETAIL_EXPAND2(OURO_DETAIL_EXPAND2(__VA_ARGS__)))
 #define OURO_DETAIL_EXPAND2(...) OURO_DETAIL_EXPAND1(OURO_DETAIL_EXPAND1(OURO_DETAIL_EXPAND1(__VA_ARGS__)))
 #define OURO_DETAIL_EXPAND1(...) __VA_ARGS__
-#define OURO_DETAIL_MEMBER(type, name) \
-  ::boost::hana::make_pair(BOOST_HANA_STRING(#name), ::ouro::meta::member<&type::name>{})
+#define OURO_DETAIL_MEMBER(type, name) ::boost::hana::pair<::ouro::meta::name_of<#name>, ::ouro::meta::member<&type::name>>
 #define OURO_DETAIL_MEMBERS(type, name, ...) \
   OURO_DETAIL_MEMBER(type, name) __VA_OPT__(, OURO_DETAIL_AGAIN OURO_DETAIL_PARENS(type, __VA_ARGS__))
 #define OURO_DETAIL_AGAIN() OURO_DETAIL_MEMBERS
@@ -55,6 +66,6 @@ void for_each_member(T& object, F&& f) {
 #define OURO_MODULE(type, ...)                                                                         \
   struct hana_accessors_impl {                                                                         \
     static auto apply() {                                                                              \
-      return ::boost::hana::make_tuple(OURO_DETAIL_EXPAND(OURO_DETAIL_MEMBERS(type, __VA_ARGS__)));    \
+      return ::boost::hana::tuple<OURO_DETAIL_EXPAND(OURO_DETAIL_MEMBERS(type, __VA_ARGS__))>{};        \
     }                                                                                                  \
   }

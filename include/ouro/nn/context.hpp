@@ -6,7 +6,6 @@
 
 #include <array>
 #include <limits>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -35,7 +34,7 @@ struct observer {
 template <class B>
 struct context_table {
   std::array<std::int64_t, 6> key;
-  std::shared_ptr<recorder<B>> owner;  ///< the tape that watched its source
+  shared<recorder<B>> owner;  ///< the tape that watched its source
   tensor<B> value;
 };
 
@@ -65,11 +64,14 @@ struct context {
   tensor<B> recomputed(std::vector<tensor<B>> const& inputs, F const& f) {
     context start = *this;
     start.statistics.clear();
-    auto const first = std::make_shared<bool>(true);
+    struct once_flag : counted {
+      bool up = true;
+    };
+    auto const first = make_owned<once_flag>();
     return checkpoint<B>(inputs, [this, f, start, first](std::vector<tensor<B>> const& in) {
       context again = start;
       auto y = f(again, in);
-      if (std::exchange(*first, false)) {
+      if (std::exchange(first->up, false)) {
         masks = again.masks;
         statistics.insert(statistics.end(), again.statistics.begin(), again.statistics.end());
       }

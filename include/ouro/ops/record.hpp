@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -31,20 +30,9 @@ class gradients;
 
 /// A recorded vector-Jacobian product.
 template <class B>
-struct backward_step {
+struct backward_step : counted {
   virtual ~backward_step() = default;
   virtual void operator()(tensor<B> const& dy, gradients<B>& dx) const = 0;
-};
-
-/// The face of a tape that operations know (autodiff/tape.hpp implements it).
-template <class B>
-class recorder {
- public:
-  virtual ~recorder() = default;
-  [[nodiscard]] virtual bool open() const = 0;
-  virtual std::int64_t record(char const* name, tensor<B> const& y, std::vector<std::int64_t> inputs,
-                              std::unique_ptr<backward_step<B>> step) = 0;
-  virtual gradient_slot<B>& slot(std::int64_t node) = 0;
 };
 
 /// Where a vector-Jacobian product puts its results; inputs are numbered as they were recorded.
@@ -93,7 +81,7 @@ class gradients {
 /// Costs nothing but the closure when none is watched. Errors: inputs watched by two different tapes.
 template <class B, class F>
 tensor<B> recorded(char const* name, tensor<B> y, tensor<B> const* const* inputs, std::size_t count, F&& backward) {
-  std::shared_ptr<recorder<B>> tape;
+  shared<recorder<B>> tape;
   std::vector<std::int64_t> nodes(count, -1);
   for (std::size_t i = 0; i < count; ++i) {
     auto [watcher, node] = inputs[i]->origin();
@@ -109,7 +97,7 @@ tensor<B> recorded(char const* name, tensor<B> y, tensor<B> const* const* inputs
     void operator()(tensor<B> const& dy, gradients<B>& dx) const override { run(dy, dx); }
     std::decay_t<F> run;
   };
-  auto const node = tape->record(name, y, std::move(nodes), std::make_unique<step>(std::forward<F>(backward)));
+  auto const node = tape->record(name, y, std::move(nodes), make_owned<step>(std::forward<F>(backward)));
   y.set_origin(std::move(tape), node);
   return y;
 }

@@ -4,7 +4,6 @@
 // Recording of operations with two results, such as what a recurrence says and the state it ends in.
 #pragma once
 
-#include <memory>
 #include <utility>
 
 #include <ouro/ops/record.hpp>
@@ -24,14 +23,17 @@ struct scan_result {
 template <class B, class F>
 scan_result<B> recorded_pair(char const* name, tensor<B> y, tensor<B> state,
                              std::initializer_list<tensor<B> const*> inputs, F&& backward) {
-  auto const held = std::make_shared<tensor<B>>();
+  struct gradient : counted {
+    tensor<B> value;
+  };
+  auto const held = make_owned<gradient>();
   y = recorded<B>(name, std::move(y), inputs,
                   [held, run = std::forward<F>(backward)](tensor<B> const& dy, gradients<B>& dx) {
-                    tensor<B> const dstate = std::exchange(*held, {});
+                    tensor<B> const dstate = std::exchange(held->value, {});
                     run(dy, dstate, dx);
                   });
   state = recorded<B>(name, std::move(state), {&y}, [held](tensor<B> const& dstate, gradients<B>& dx) {
-    *held = dstate;
+    held->value = dstate;
     static_cast<void>(dx.into_zeroed(0));
   });
   return {std::move(y), std::move(state)};

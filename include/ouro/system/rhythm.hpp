@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include <ouro/tensor/random.hpp>
+#include <ouro/tensor/normal.hpp>
 #include <ouro/tensor/tensor.hpp>
 
 namespace ouro {
@@ -31,8 +31,8 @@ struct rhythm {
       double x = v[i] * std::cos(omega) + v[i + 1] * std::sin(omega);
       double y = -v[i] * std::sin(omega) + v[i + 1] * std::cos(omega);
       if (noise > 0) {
-        x += noise * draw.normal(i);
-        y += noise * draw.normal(i + 1);
+        x += noise * standard_normal(draw, i);
+        y += noise * standard_normal(draw, i + 1);
       }
       double const length = std::sqrt(x * x + y * y) + 1e-6;
       v[i] = x / length;

@@ -4,6 +4,7 @@
 // The one exception type of the library. A message reads `[where] rule, got what`.
 #pragma once
 
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -31,26 +32,40 @@ class error : public std::runtime_error {
 };
 
 namespace detail {
-inline std::string text(std::string s) { return s; }
-inline std::string text(char const* s) { return s; }
+
+/// A part of a message: what it is, and how it is written. Nothing is written unless the message is.
+struct message_part {
+  void const* what;
+  std::string (*text)(void const*);
+};
+
 template <class T>
-  requires std::is_arithmetic_v<T>
-std::string text(T value) {
-  return std::to_string(value);
+std::string part_text(void const* what) {
+  T const& t = *static_cast<T const*>(what);
+  if constexpr (std::is_arithmetic_v<T>) return std::to_string(t);
+  else if constexpr (requires { t.str(); }) return t.str();
+  else return std::string(t);
 }
 template <class T>
-  requires requires(T const& t) { t.str(); }
-std::string text(T const& t) {
-  return t.str();
+message_part part(T const& t) {
+  return {&t, &part_text<T>};
 }
+inline message_part part(char const* t) {
+  return {t, [](void const* what) { return std::string(static_cast<char const*>(what)); }};
+}
+
+[[noreturn]] inline void throw_error(errc code, char const* where, std::initializer_list<message_part> parts) {
+  std::string message = std::string("[") + where + "] ";
+  for (auto const& p : parts) message += p.text(p.what);
+  throw error(code, message);
+}
+
 }  // namespace detail
 
 /// Throws `ouro::error` with the message `[where] parts…`. A part is a string, a number, or anything with `str()`.
 template <class... Parts>
 [[noreturn]] void fail(errc code, char const* where, Parts const&... parts) {
-  std::string message = std::string("[") + where + "] ";
-  ((message += detail::text(parts)), ...);
-  throw error(code, message);
+  detail::throw_error(code, where, {detail::part(parts)...});
 }
 
 /// Throws unless `ok`.

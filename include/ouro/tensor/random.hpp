@@ -7,7 +7,6 @@
 #pragma once
 
 #include <array>
-#include <cmath>
 #include <cstdint>
 
 namespace ouro {
@@ -48,13 +47,6 @@ struct random_draw {
   [[nodiscard]] constexpr std::uint32_t half(std::uint64_t i) const { return (word(i / 2) >> (16 * (i % 2))) & 0xFFFFU; }
   /// Uniform in the open interval (0, 1), 32 bits.
   [[nodiscard]] constexpr double uniform(std::uint64_t i) const { return (word(i) + 0.5) * 0x1p-32; }
-  /// Standard normal by Box and Muller; numbers 2i and 2i + 1 share a pair of words.
-  [[nodiscard]] double normal(std::uint64_t i) const {
-    std::uint64_t const pair = i & ~std::uint64_t{1};
-    double const radius = std::sqrt(-2.0 * std::log(uniform(pair)));
-    double const angle = 6.283185307179586 * uniform(pair + 1);
-    return radius * (i == pair ? std::cos(angle) : std::sin(angle));
-  }
 };
 
 /// Which elements a dropout keeps, and what the kept ones are multiplied by so that the mean stays. The rate is that

@@ -6,30 +6,43 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <utility>
 #include <vector>
 
+#include <ouro/tensor/shared.hpp>
 #include <ouro/tensor/view.hpp>
 
 namespace ouro {
 
 template <class B>
-class recorder;  // ops/record.hpp: what a tape looks like from below
+class tensor;
+template <class B>
+struct gradient_slot;  // ops/record.hpp, as the next
+template <class B>
+struct backward_step;
+
+/// The face of a tape that tensors and operations know (autodiff/tape.hpp implements it).
+template <class B>
+class recorder : public counted {
+ public:
+  virtual ~recorder() = default;
+  [[nodiscard]] virtual bool open() const = 0;
+  virtual std::int64_t record(char const* name, tensor<B> const& y, std::vector<std::int64_t> inputs,
+                              shared<backward_step<B>> step) = 0;
+  virtual gradient_slot<B>& slot(std::int64_t node) = 0;
+};
 
 namespace detail {
 
 /// Memory of one backend, and the tape (if any) that watches it as a leaf.
 template <class B>
-struct storage {
+struct storage : counted {
   explicit storage(std::int64_t n) : bytes(n), memory(B::allocate(static_cast<std::size_t>(n))) {}
-  storage(storage const&) = delete;
-  storage& operator=(storage const&) = delete;
   ~storage() { B::deallocate(memory, static_cast<std::size_t>(bytes)); }
 
   std::int64_t bytes;
   void* memory;
-  std::shared_ptr<recorder<B>> watcher;
+  shared<recorder<B>> watcher;
   std::int64_t leaf = -1;
 };
 
@@ -46,7 +59,7 @@ class tensor {
   explicit tensor(shape const& dims, dtype type = dtype::f32) : type_(type), dims_(dims), steps_(dims.strides()) {
     for (int i = 0; i < dims.rank(); ++i)
       require(dims[i] >= 0, errc::shape, "tensor", "extents must not be negative, got ", dims);
-    storage_ = std::make_shared<detail::storage<B>>(dims.size() * size_of(type));
+    storage_ = make_owned<detail::storage<B>>(dims.size() * size_of(type));
   }
 
   static tensor full(shape const& dims, dtype type, double value) {
@@ -80,11 +93,11 @@ class tensor {
   }
   /// The elements, for writing: unshares the storage first.
   [[nodiscard]] view write() {
-    if (storage_ && storage_.use_count() > 1) *this = copy();
+    if (storage_ && !storage_.unique()) *this = copy();
     return view(storage_ ? storage_->memory : nullptr, type_, dims_, steps_).offset(start_);
   }
   /// True when no other tensor can see a write through this one.
-  [[nodiscard]] bool unique() const { return storage_.use_count() == 1; }
+  [[nodiscard]] bool unique() const { return storage_.unique(); }
 
   /// A contiguous, unwatched tensor with the same values in storage of its own, in another dtype if asked.
   [[nodiscard]] tensor copy(dtype type) const {
@@ -126,17 +139,17 @@ class tensor {
   }
 
   /// The tape and node that produced this value, or that watch it as a leaf; used by ops/record.hpp.
-  [[nodiscard]] std::pair<std::shared_ptr<recorder<B>>, std::int64_t> origin() const {
+  [[nodiscard]] std::pair<shared<recorder<B>>, std::int64_t> origin() const {
     if (node_ >= 0) return {tape_, node_};
     if (node_ == inherited && storage_ && storage_->watcher) return {storage_->watcher, storage_->leaf};
     return {nullptr, unwatched};
   }
-  void set_origin(std::shared_ptr<recorder<B>> tape, std::int64_t node) {
+  void set_origin(shared<recorder<B>> tape, std::int64_t node) {
     tape_ = std::move(tape);
     node_ = node;
   }
   /// Marks (or, with nullptr, unmarks) the storage itself as a leaf of a tape.
-  void watch(std::shared_ptr<recorder<B>> tape, std::int64_t leaf) const {
+  void watch(shared<recorder<B>> tape, std::int64_t leaf) const {
     storage_->watcher = std::move(tape);
     storage_->leaf = leaf;
   }
@@ -145,8 +158,8 @@ class tensor {
   static constexpr std::int64_t unwatched = -1;
   static constexpr std::int64_t inherited = -2;
 
-  std::shared_ptr<detail::storage<B>> storage_;
-  std::shared_ptr<recorder<B>> tape_;
+  shared<detail::storage<B>> storage_;
+  shared<recorder<B>> tape_;
   std::int64_t node_ = inherited;
   std::int64_t start_ = 0;
   dtype type_ = dtype::f32;

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -136,4 +137,31 @@ TEST_CASE("file: a lock excludes other processes and dies with its holder") {
   ouro::file_lock first(path);
   ouro::file_lock const moved(std::move(first));
   CHECK_FALSE(locks().empty());
+}
+
+TEST_CASE("file: read from a position on, by slices and by lines") {
+  folder const f;
+  std::string const long_line(100000, 'x');
+  std::string const text = "one\n\n" + long_line + "\nno end";
+  std::ofstream(f.at("text")) << text;
+  std::vector<std::string> lines;
+  ouro::file_reader by_line(f.at("text"), 0);
+  for (auto l = by_line.line(); !l.empty(); l = by_line.line()) lines.push_back(l);
+  CHECK(lines == std::vector<std::string>{"one\n", "\n", long_line + "\n", "no end"});
+  std::string joined;
+  ouro::file_reader by_slice(f.at("text"), 5);
+  for (auto s = by_slice.slice(); !s.empty(); s = by_slice.slice()) joined += s;
+  CHECK(joined == text.substr(5));
+  CHECK_THROWS_AS(ouro::file_reader(f.at("absent"), 0), ouro::error);
+}
+
+TEST_CASE("file: the names in a folder") {
+  folder const f;
+  CHECK(ouro::entries_of(f.path.string()).empty());
+  std::ofstream(f.at("a")) << "a";
+  std::filesystem::create_directory(f.path / ".b");
+  auto names = ouro::entries_of(f.path.string());
+  std::sort(names.begin(), names.end());
+  CHECK(names == std::vector<std::string>{".b", "a"});
+  CHECK_THROWS_AS(ouro::entries_of(f.at("absent")), ouro::error);
 }

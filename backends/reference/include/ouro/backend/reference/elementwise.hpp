@@ -9,6 +9,7 @@
 
 #include <ouro/backend/reference/loops.hpp>
 #include <ouro/concepts/backend.hpp>
+#include <ouro/tensor/normal.hpp>
 
 namespace ouro::reference_kernels {
 
@@ -153,7 +154,7 @@ struct elementwise {
   static void normal(view y, random_draw draw) {
     with_real(y.type, "normal", [&]<class T>(std::type_identity<T>) {
       for (std::int64_t i = 0; i < y.size(); ++i)
-        y.as<T>()[i] = static_cast<T>(draw.normal(static_cast<std::uint64_t>(i)));
+        y.as<T>()[i] = static_cast<T>(standard_normal(draw, static_cast<std::uint64_t>(i)));
     });
   }
 
