@@ -49,6 +49,7 @@ struct row_policy {
   bool reset_read = false;      ///< token shift and convolution begin anew at the first Read row,
   bool reset_input = false;     ///< at the first Input row,
   bool reset_write = false;     ///< at the first Write row, or at each of them if they are parallel
+  bool two_way_prefix = false;  ///< Mem and Read rows hear those behind them too: a second pass, backwards, is added
 };
 
 /// Where in a stack of layers a mixer stands, and how wide it is. A mixer is made from (genesis&, mixer_place const&).

@@ -35,6 +35,17 @@ tensor<B> slice(tensor<B> const& x, int axis, std::int64_t start, std::int64_t l
                      });
 }
 
+/// The elements of an axis in the opposite order.
+template <Backend B>
+tensor<B> reverse(tensor<B> const& x, int axis) {
+  require(axis < x.rank() && axis >= -x.rank(), errc::shape, "reverse", "no axis ", axis, " in shape ", x.dims());
+  tensor<B> y(x.dims(), x.type());
+  if (x.size() > 0) B::copy(y.write(), x.read().reverse(axis), false);
+  return recorded<B>("reverse", std::move(y), {&x}, [axis](tensor<B> const& dy, gradients<B>& dx) {
+    if (auto d = dx.into(0); d.wanted() && dy.size() > 0) B::copy(d.out, dy.read().reverse(axis), d.accumulate);
+  });
+}
+
 /// Two axes exchanged.
 template <Backend B>
 tensor<B> transpose(tensor<B> const& x, int a, int b) {

@@ -47,9 +47,11 @@ struct gridman_config {
   bool reset_read = false;
   bool reset_input = false;
   bool reset_write = false;
+  bool two_way_prefix = false;
   OURO_MODULE(gridman_config, width, heads, sensor_layers, brain_layers, actor_layers, patch, chunk, state_rows,
               memory_rows, anchors, wake, sleep, bptt, dropout, oscillator_noise, sleep_noise, ignored_bytes_as_zero,
-              mixers, parallel_write, reset_read, reset_input, reset_write);
+              mixers, parallel_write, reset_read, reset_input, reset_write,
+              two_way_prefix);
 
   /// Everything else from a width and layer counts, in the reference's ratios.
   static constexpr gridman_config of(std::int64_t d, std::int64_t h, std::int64_t sensor, std::int64_t brain,
@@ -82,7 +84,7 @@ struct gridman_config {
     auto const [sensor, brain] = split(mixers.view());
     return {layers_text(sensor), layers_text(brain)};
   }
-  [[nodiscard]] row_policy rows() const { return {parallel_write, reset_read, reset_input, reset_write}; }
+  [[nodiscard]] row_policy rows() const { return {parallel_write, reset_read, reset_input, reset_write, two_way_prefix}; }
 
   /// Throws `ouro::error` (config) naming the first rule that is broken. Nothing is allocated before this passes.
   void validate() const {

@@ -68,6 +68,12 @@ struct basic_view {
     v.steps[b] = steps[a];
     return v;
   }
+  /// The elements of an axis in the opposite order: a negative stride.
+  [[nodiscard]] basic_view reverse(int axis) const {
+    basic_view v = offset((dims[axis] - 1) * steps[axis]);
+    v.steps[axis] = -steps[axis];
+    return v;
+  }
   /// Repeats axes of extent 1 (and adds leading ones) by stride 0, up to `target`.
   [[nodiscard]] basic_view expand(shape const& target) const {
     basic_view v = *this;

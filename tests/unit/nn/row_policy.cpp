@@ -44,7 +44,7 @@ template <class Mixer>
 void check_policy(row_policy policy, ouro::segments s, dtype type) {
   using B = typename Mixer::backend;
   INFO("parallel " << policy.parallel_write << ", resets " << policy.reset_read << policy.reset_input
-                   << policy.reset_write << ", rows " << s.mem << " " << s.read << " " << s.input << " " << s.write);
+                   << policy.reset_write << ", two-way " << policy.two_way_prefix << ", rows " << s.mem << " " << s.read << " " << s.input << " " << s.write);
   double const near = type == dtype::f64 ? 1e-12 : 1e-5;  // the same sums in another order
   auto const m = moved<Mixer>(policy, type);
   auto const x = noise<B>({2, s.total(), 12}, type);
@@ -72,7 +72,19 @@ void check_policy(row_policy policy, ouro::segments s, dtype type) {
       parts.push_back(plain.step(cx, rows(x, at++, 1), own));
     }
   }
-  CHECK(relative_error(y, ouro::concat(parts, 1)) < near);
+  auto by_hand = ouro::concat(parts, 1);
+  if (std::int64_t const prefix = s.mem + s.read; policy.two_way_prefix && prefix > 0) {
+    // From the last row to the first, one by one.
+    typename Mixer::carry behind;
+    std::vector<ouro::tensor<B>> heard(static_cast<std::size_t>(prefix));
+    for (std::int64_t i = prefix - 1; i >= 0; --i) {
+      if (policy.reset_read && s.read > 0 && i == s.mem - 1) forget(behind);
+      heard[static_cast<std::size_t>(i)] = rows(by_hand, i, 1) + plain.step(cx, rows(x, i, 1), behind);
+    }
+    if (prefix < s.total()) heard.push_back(rows(by_hand, prefix, s.total() - prefix));
+    by_hand = ouro::concat(heard, 1);
+  }
+  CHECK(relative_error(y, by_hand) < near);
   auto const& [before, state] = c;
   auto const& [before_by_hand, state_by_hand] = hand;
   CHECK(relative_error(before, before_by_hand) < near);
@@ -85,9 +97,9 @@ void check_policy(row_policy policy, ouro::segments s, dtype type) {
 
 template <class Mixer>
 void policies(dtype type) {
-  for (int bits = 0; bits < 16; ++bits)
+  for (int bits = 0; bits < 32; ++bits)
     for (ouro::segments s : {ouro::segments{3, 2, 4, 3}, {1, 1, 1, 1}, {0, 3, 0, 2}, {2, 0, 7, 2}, {6, 5, 0, 0}})
-      check_policy<Mixer>({(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0}, s, type);
+      check_policy<Mixer>({(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0}, s, type);
 }
 
 template <class Mixer>
@@ -120,7 +132,8 @@ TEST_CASE("row policies: as by hand on the reference") {
 TEST_CASE("row policies: gradients by differences") {
   for (row_policy p : {row_policy{.parallel_write = true},
                        {.reset_read = true, .reset_input = true},
-                       {.parallel_write = true, .reset_input = true, .reset_write = true}}) {
+                       {.parallel_write = true, .reset_input = true, .reset_write = true},
+                       {.two_way_prefix = true}}) {
     gradients<ouro::rwkv7<ouro::reference>>(p);
     gradients<ouro::mamba2<ouro::reference>>(p);
   }

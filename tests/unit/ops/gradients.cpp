@@ -88,7 +88,8 @@ TEST_CASE("movement") {
     T const y = noise<R>({x.dim(0), pick(1, 3), x.dim(2)});
     CHECK(ouro::gradient_error<R>({x, y}, [](list const& v) {
             auto const c = ouro::concat<R>({v[0], v[1], v[0]}, 1);
-            return weigh(ouro::transpose(ouro::slice(c, 1, 1, c.dim(1) - 1), 0, 2)) + weigh(ouro::reshape(v[0], {v[0].size()}));
+            return weigh(ouro::transpose(ouro::slice(c, 1, 1, c.dim(1) - 1), 0, 2)) + weigh(ouro::reverse(c, 1)) +
+                   weigh(ouro::reshape(v[0], {v[0].size()}));
           }) < limit);
     T const row = noise<R>({1, x.dim(2)});
     CHECK(ouro::gradient_error<R>({row}, [&](list const& v) { return weigh(ouro::expand(v[0], x.dims())); }) < limit);

@@ -104,10 +104,20 @@ struct mamba2 {
   mamba2(genesis<B>& g, mamba2_config const& config);
 
   /// The SequenceMixer form: x (B,T,D) → (B,T − skip,D), with T ≥ 1, and a row before Write rows that are parallel.
-  tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const;
+  tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
+    auto const y = one_way(cx, x, s, c);
+    if (!policy.two_way_prefix) return y;
+    return with_prefix_from_behind(y, x, s, [&](tensor<B> const& turned, segments t) {
+      carry own;
+      return one_way(cx, turned, t, own);
+    });
+  }
   tensor<B> step(context<B>& cx, tensor<B> const& x, carry& c) const {
     return forward(cx, x, {0, 0, x.dim(1), 0, 0}, c);
   }
+
+ private:
+  tensor<B> one_way(context<B>& cx, tensor<B> const& x, segments s, carry& c) const;
 };
 
 template <Backend B>
@@ -147,7 +157,7 @@ mamba2<B>::mamba2(genesis<B>& g, mamba2_config const& config) : sizes(config) {
 }
 
 template <Backend B>
-tensor<B> mamba2<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
+tensor<B> mamba2<B>::one_way(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
   std::int64_t const lanes = x.dim(0), rows = x.dim(1);
   std::int64_t const inner = sizes.inner(), shared = sizes.groups * sizes.state;
   std::int64_t const alone = rows_alone(s, policy), chained = rows - alone;

@@ -50,7 +50,8 @@ struct rwkv7_carry {
 /// What the RWKV-7 layers of one pass share: the values of the first of them, which the others mix into their own.
 template <Backend B>
 struct rwkv7_stream {
-  tensor<B> v_first;  // (B,T,D)
+  tensor<B> v_first;              // (B,T,D)
+  tensor<B> v_first_from_behind;  // (B,M+R,D), of the second pass over a two-way prefix
 };
 
 template <Backend B>
@@ -84,7 +85,14 @@ struct rwkv7 {
   rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank);
 
   /// The SequenceMixer form: x (B,T,D) → (B,T − skip,D), with T ≥ 1, and a row before Write rows that are parallel.
-  tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c, stream& pass) const;
+  tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c, stream& pass) const {
+    auto const y = one_way(cx, x, s, c, pass.v_first);
+    if (!policy.two_way_prefix) return y;
+    return with_prefix_from_behind(y, x, s, [&](tensor<B> const& turned, segments t) {
+      carry own;
+      return one_way(cx, turned, t, own, pass.v_first_from_behind);
+    });
+  }
   tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
     stream alone;
     return forward(cx, x, s, c, alone);
@@ -96,6 +104,9 @@ struct rwkv7 {
     stream alone;
     return step(cx, x, c, alone);
   }
+
+ private:
+  tensor<B> one_way(context<B>& cx, tensor<B> const& x, segments s, carry& c, tensor<B>& v_first) const;
 };
 
 }  // namespace ouro

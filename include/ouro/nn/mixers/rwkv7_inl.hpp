@@ -73,7 +73,7 @@ rwkv7<B>::rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank
 }
 
 template <Backend B>
-tensor<B> rwkv7<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carry& c, stream& pass) const {
+tensor<B> rwkv7<B>::one_way(context<B>& cx, tensor<B> const& x, segments s, carry& c, tensor<B>& v_first) const {
   std::int64_t const lanes = x.dim(0), rows = x.dim(1), width = x.dim(2);
   std::int64_t const heads = r_k.dim(0), head = r_k.dim(1);
   std::int64_t const alone = rows_alone(s, policy), chained = rows - alone;
@@ -107,10 +107,10 @@ tensor<B> rwkv7<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carr
   auto const input = mixed(x_v);
   auto v = value(cx, input);
   auto const rate = sigmoid(a0.value() + low_rank(mixed(x_a), a1, a2));
-  if (pass.v_first.empty()) {
-    pass.v_first = v;
+  if (v_first.empty()) {
+    v_first = v;
   } else {
-    v = v + (pass.v_first - v) * sigmoid(v0.value() + low_rank(input, v1, v2));
+    v = v + (v_first - v) * sigmoid(v0.value() + low_rank(input, v1, v2));
   }
   auto const erased = joined(unit(by_head(k * k_k.value()), 1e-12));
   auto written = k * ((one - k_a.value()) + rate * k_a.value());
