@@ -48,12 +48,16 @@ inline void drop_weights(attention_head const& h, float* p, index n, index row) 
   k_dropout(p, p, h.drop, static_cast<wide>((h.flat + row) * ((h.keys + 7) / 8 * 8)), n, false);
 }
 
+#include "few_keys_kernels.inl"
+
 index k_attention_scratch(index keys, index width, bool gradient) {
+  if (keys <= few_keys) return few_keys_scratch(keys, width, gradient);
   index const pad = padded(keys);
   return gradient ? 2 * width * pad + 3 * query_block * pad : width * pad + query_block * pad;
 }
 
 void k_attention(attention_head const& h, float* y, index ldy, float* lse, float* scratch) {
+  if (h.keys <= few_keys) return attend_to_few(h, y, ldy, lse, scratch);
   index const pad = padded(h.keys);
   float* keys = scratch;
   float* p = keys + h.width * pad;
@@ -81,6 +85,7 @@ void k_attention(attention_head const& h, float* y, index ldy, float* lse, float
 // Gradients towards keys and values add to what is there.
 void k_attention_gradient(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,
                           float const* dy, index wide_rows, float* scratch) {
+  if (h.keys <= few_keys) return attend_to_few_gradient(h, to, y, lse, dy, wide_rows, scratch);
   index const pad = padded(h.keys);
   float* keys = scratch;
   float* values = keys + h.width * pad;

@@ -31,22 +31,40 @@ struct small_product {
   bool add;
 };
 
+// The loops over a tile are unrolled by name, and what they read is copied first: else the sums go through memory.
 template <int R, int V>
 inline void tile(small_product const& p, index i, index j) {
-  v16 sum[R][V] = {};
-  float const* a = p.a + i * p.ra;
-  float const* b = p.b + j;
-  for (index l = 0; l < p.k; ++l, a += p.ca, b += p.ldb) {
-    v16 column[V];
-    for (int v = 0; v < V; ++v) column[v] = load(b + 16 * v);
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < V; ++v) sum[r][v] += a[r * p.ra] * column[v];
-  }
+  v16 sum[R][V];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) {
-      float* c = p.c + (i + r) * p.ldc + j + 16 * v;
-      store(c, p.add ? load(c) + p.factor * sum[r][v] : p.factor * sum[r][v]);
-    }
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) sum[r][v] = v16{};
+  index const ra = p.ra;
+  float const* a = p.a + i * ra;
+  float const* b = p.b + j;
+  for (index l = 0, k = p.k, ca = p.ca, ldb = p.ldb; l < k; ++l, a += ca, b += ldb) {
+    v16 column[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) column[v] = load(b + 16 * v);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) sum[r][v] += a[r * ra] * column[v];
+  }
+  float* c = p.c + i * p.ldc + j;
+  index const ldc = p.ldc;
+  float const factor = p.factor;
+  if (p.add) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) store(c + r * ldc + 16 * v, load(c + r * ldc + 16 * v) + factor * sum[r][v]);
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) store(c + r * ldc + 16 * v, factor * sum[r][v]);
+  }
 }
 template <int V>
 void column_tiles(small_product const& p, index m, index j) {
