@@ -169,8 +169,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
 }  // namespace
 
 void bench(bench_options const& o) {
-  auto config = o.config.empty() ? preset(o.preset) : ouro::config_from_text(o.config);
-  if (!o.brain.empty()) config = with_brain(config, o.brain);
+  auto const config = with_brain(ouro::changed(preset(o.preset), o.config), o.brain);
   ouro::require(o.updates >= 0 && o.warmup >= 0 && o.speak >= 0, ouro::errc::argument, "bench", "counts must not be negative");
   if (o.profile) run<ouro::profiled<ouro::cpu>>(o, config);
   else run<ouro::cpu>(o, config);

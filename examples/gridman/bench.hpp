@@ -10,7 +10,7 @@
 struct bench_options {
   std::string preset = "nano";
   std::string brain;         ///< as of `gridman new`; absent: the configuration's
-  std::string config;        ///< a JSON object of all fields; overrides the preset
+  std::string config = "{}";  ///< a JSON object of the fields that differ from the preset
   std::string text;          ///< read over and over; absent: made up
   std::string save_weights;  ///< writes the newborn network here, under the reference's names
   std::int64_t updates = 5;

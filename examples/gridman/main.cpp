@@ -249,7 +249,8 @@ int main(int argc, char** argv) {
   std::string other;
   std::string prompt;
   std::string preset_name = "nano";
-  std::string brain = "attention";
+  std::string brain;
+  std::string config_text = "{}";
   std::uint64_t seed = 42;
   std::int64_t times = 1;
   bool as_json = false;
@@ -281,7 +282,8 @@ int main(int argc, char** argv) {
   };
   auto* make = with_life("new", "make a newborn life");
   make->add_option("--preset", preset_name, "nano, mini, small, medium or large")->capture_default_str();
-  make->add_option("--brain", brain, brain_help)->capture_default_str();
+  make->add_option("--brain", brain, brain_help);
+  make->add_option("--config", config_text, config_help);
   make->add_option("--seed", seed, "of network and noise")->capture_default_str();
   auto* learn = with_life("train", "read texts; run it again to go on");
   with_training(learn);
@@ -309,7 +311,7 @@ int main(int argc, char** argv) {
   auto* measure = app.add_subcommand("bench", "how fast a newborn learns and speaks on this machine");
   measure->add_option("--preset", b.preset, "nano, mini, small, medium or large")->capture_default_str();
   measure->add_option("--brain", b.brain, brain_help);
-  measure->add_option("--config", b.config, "a JSON object with every field, instead of a preset");
+  measure->add_option("--config", b.config, config_help);
   measure->add_option("--text", b.text, "a file to read; made up if not given");
   measure->add_option("--updates", b.updates, "updates that count")->capture_default_str();
   measure->add_option("--warmup", b.warmup, "updates before them")->capture_default_str();
@@ -333,7 +335,7 @@ int main(int argc, char** argv) {
     t.path = path;
     t.answers_only = tune->parsed();
     if (measure->parsed()) bench(b);
-    else if (make->parsed()) life::create(path, with_brain(preset(preset_name), brain), ouro::seed{seed}, ouro::seed{seed + 1});
+    else if (make->parsed()) life::create(path, with_brain(ouro::changed(preset(preset_name), config_text), brain), ouro::seed{seed}, ouro::seed{seed + 1});
     else if (learn->parsed() || tune->parsed()) train(t);
     else if (say->parsed()) {
       auto l = life::open(path);

@@ -20,14 +20,17 @@ inline ouro::gridman_config preset(std::string const& name) {
 }
 
 /// `--brain`: a mixer for all layers, `hybrid:` and a list of them, or `hybrid` alone, which is RWKV-7 with attention in
-/// every fourth layer and the last.
+/// every fourth layer and the last. Empty: as the configuration says.
 inline ouro::gridman_config with_brain(ouro::gridman_config const& c, std::string const& brain) {
   std::string const list = "hybrid:";
+  if (brain.empty()) return c;
   if (brain == "hybrid")
     return c.layers(ouro::hybrid_layers("rwkv7", c.sensor_layers) + " | " + ouro::hybrid_layers("rwkv7", c.brain_layers));
   return c.layers(brain.rfind(list, 0) == 0 ? brain.substr(list.size()) : brain);
 }
-inline char const* const brain_help = "attention, rwkv7, mamba2, hybrid, or one for each layer: hybrid:\"rwkv7*2 attention\"";
+inline char const* const brain_help = "attention (if none is said), rwkv7, mamba2, hybrid, or one for each layer: hybrid:\"rwkv7*2 attention\"";
+
+inline char const* const config_help = "a JSON object of what differs from the preset: '{\"dropout\": 0.1}'";
 
 /// Megabytes as bytes; 0 is no limit.
 inline std::int64_t room_bytes(double megabytes) {

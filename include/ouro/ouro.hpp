@@ -87,6 +87,7 @@
 #include <ouro/tensor/host_memory.hpp>
 #include <ouro/tensor/normal.hpp>
 #include <ouro/tensor/random.hpp>
+#include <ouro/tensor/root.hpp>
 #include <ouro/tensor/shape.hpp>
 #include <ouro/tensor/shared.hpp>
 #include <ouro/tensor/short_text.hpp>

@@ -40,8 +40,7 @@ std::string exact(T value) {
 
 }  // namespace detail
 
-/// A configuration as one JSON object, and back. Errors (storage) name a field that is missing, unknown or no number;
-/// those that lives older than the field do not have (`mixers` and what follows) may be missing.
+/// A configuration as one JSON object.
 inline std::string to_text(gridman_config const& c) {
   std::string out;
   meta::for_each_member(c, [&](char const* name, auto const& value) {
@@ -53,16 +52,15 @@ inline std::string to_text(gridman_config const& c) {
   });
   return out + "}";
 }
-inline gridman_config config_from_text(std::string const& text) {
+/// `c` with the fields that a JSON object names, {"dropout": 0.1}. Errors: no object or a value of another kind (data), a
+/// field that does not exist or a rule that is broken (config).
+inline gridman_config changed(gridman_config c, std::string const& text) {
   auto const j = json::parse(text);
-  gridman_config c;
+  require(j.is(json::kind::object), errc::data, "config", "needs a JSON object");
   std::size_t known = 0;
-  bool optional = false;  // from `mixers` on
   meta::for_each_member(c, [&](char const* name, auto& value) {
     auto const* v = j.find(name);
-    optional = optional || static_cast<void const*>(&value) == &c.mixers;
-    if (v == nullptr && optional) return;
-    require(v != nullptr, errc::storage, "config", "'", name, "' is missing");
+    if (v == nullptr) return;
     ++known;
     using type = std::remove_reference_t<decltype(value)>;
     if constexpr (std::is_same_v<type, bool>) value = v->boolean();
@@ -70,9 +68,21 @@ inline gridman_config config_from_text(std::string const& text) {
     else if constexpr (std::is_same_v<type, double>) value = v->number();
     else value = v->integer();
   });
-  require(known == j.keys().size(), errc::storage, "config", "there are fields that this version does not know");
+  require(known == j.keys().size(), errc::config, "config", "there are fields that this version does not know");
   c.validate();
   return c;
+}
+/// The configuration that to_text wrote. Errors, beside those of `changed`: a field is missing (storage); those that lives
+/// older than the field do not have (`mixers` and what follows) may be.
+inline gridman_config config_from_text(std::string const& text) {
+  auto const j = json::parse(text);
+  gridman_config c;
+  bool optional = false;  // from `mixers` on
+  meta::for_each_member(c, [&](char const* name, auto& value) {
+    optional = optional || static_cast<void const*>(&value) == &c.mixers;
+    require(optional || j.find(name) != nullptr, errc::storage, "config", "'", name, "' is missing");
+  });
+  return changed(c, text);
 }
 
 /// Writes all tensors of a module. Reads them back strictly: every difference is listed in one error (storage).

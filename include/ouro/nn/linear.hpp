@@ -20,8 +20,7 @@ struct linear {
 
   linear() = default;
   linear(genesis<B>& g, std::int64_t in, std::int64_t out)
-      : weight(g.uniform({out, in}, 1.0 / std::sqrt(static_cast<double>(in)))),
-        bias(g.uniform({out}, 1.0 / std::sqrt(static_cast<double>(in)))) {}
+      : weight(g.fan_in({out, in}, in)), bias(g.fan_in({out}, in)) {}
 
   tensor<B> operator()(context<B>&, tensor<B> const& x) const { return ouro::linear_map(x, weight.value(), bias.value()); }
 };

@@ -29,7 +29,7 @@ struct projection {
   explicit projection(tensor<B> w) : weight(std::move(w)) {}
   /// The weight starts uniform in ±1/√in.
   projection(genesis<B>& g, std::int64_t in, std::int64_t out)
-      : weight(g.uniform({out, in}, 1.0 / std::sqrt(static_cast<double>(in)))) {}
+      : weight(g.fan_in({out, in}, in)) {}
 
   tensor<B> operator()(context<B>&, tensor<B> const& x) const {
     return project_rows(x, transpose(weight.value(), 0, 1));

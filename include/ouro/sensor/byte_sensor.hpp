@@ -4,7 +4,6 @@
 // The reference model's Sensor: bytes are compressed to one vector for each patch, and coloured by the state.
 #pragma once
 
-#include <cmath>
 #include <vector>
 
 #include <ouro/nn/exchange.hpp>
@@ -27,8 +26,7 @@ struct convolution {
 
   convolution() = default;
   convolution(genesis<B>& g, std::int64_t in, std::int64_t out, std::int64_t kernel)
-      : weight(g.uniform({out, in, kernel}, 1.0 / std::sqrt(static_cast<double>(in * kernel)))),
-        bias(g.uniform({out}, 1.0 / std::sqrt(static_cast<double>(in * kernel)))) {}
+      : weight(g.fan_in({out, in, kernel}, in * kernel)), bias(g.fan_in({out}, in * kernel)) {}
 
   /// With kernel 1: x (…,in) → (…,out).
   tensor<B> pointwise(tensor<B> const& x) const {

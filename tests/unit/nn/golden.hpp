@@ -4,11 +4,14 @@
 // What the tests of the mixers against golden fixtures share: finding a file, and the measure of agreement.
 #pragma once
 
+#include <catch2/catch_test_macros.hpp>
+
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
 
+#include <ouro/backend/cpu.hpp>
 #include <ouro/io/archive.hpp>
 #include <ouro/nn/module.hpp>
 
@@ -46,6 +49,22 @@ ouro::tensor<B> stored(ouro::safetensors_reader const& file, std::string const& 
 template <class B, class Module>
 void load_module(ouro::safetensors_reader const& file, std::string const& prefix, Module& module, ouro::dtype type) {
   for (auto const& f : ouro::fields(module)) *f.value = stored<B>(file, prefix + f.path, type);
+}
+
+/// check(backend, fixture, dtype, limit forward, limit of gradients) in f64 and f32 on every backend that is built.
+template <class F>
+void on_every_backend(std::string const& name, F const& check) {
+  auto const path = golden_path(name);
+  if (!std::filesystem::exists(path)) SKIP("no fixture " << path);
+  auto const file = ouro::safetensors_reader::open(path);
+  auto both = [&](auto backend) {
+    check(backend, file, ouro::dtype::f64, 1e-9, 1e-9);
+    check(backend, file, ouro::dtype::f32, 1e-5, 1e-4);
+  };
+  both(ouro::reference{});
+#if defined(OURO_HAS_CPU)
+  both(ouro::cpu{});
+#endif
 }
 
 }  // namespace ouro_test

@@ -4,13 +4,13 @@
 // Multi-head attention: as a module between two sequences, and as a SequenceMixer.
 #pragma once
 
-#include <cmath>
 #include <utility>
 
 #include <ouro/concepts/sequence_mixer.hpp>
 #include <ouro/nn/linear.hpp>
 #include <ouro/ops/scaled_dot_product_attention.hpp>
 #include <ouro/ops/movement.hpp>
+#include <ouro/tensor/root.hpp>
 
 namespace ouro {
 
@@ -84,7 +84,7 @@ struct attention {
   }
   tensor<B> look(context<B>& cx, tensor<B> const& q, carry const& c, visibility sees) const {
     attention_rule rule{.heads = heads,
-                        .scale = 1.0 / std::sqrt(static_cast<double>(q.dim(2) / heads)),
+                        .scale = 1.0 / root(q.dim(2) / heads),
                         .sees = sees,
                         .dropout = drops ? cx.rate() : 0.0,
                         .draw = {}};
