@@ -28,6 +28,7 @@
 #include <ouro/io/json.hpp>
 #include <ouro/io/safetensors.hpp>
 #include <ouro/life/life.hpp>
+#include <ouro/meta/host_device.hpp>
 #include <ouro/meta/module.hpp>
 #include <ouro/nn/context.hpp>
 #include <ouro/nn/exchange.hpp>
@@ -85,6 +86,7 @@
 #include <ouro/tensor/dtype.hpp>
 #include <ouro/tensor/error.hpp>
 #include <ouro/tensor/host_memory.hpp>
+#include <ouro/tensor/memory_pool.hpp>
 #include <ouro/tensor/normal.hpp>
 #include <ouro/tensor/random.hpp>
 #include <ouro/tensor/root.hpp>

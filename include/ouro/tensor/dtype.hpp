@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <ouro/meta/host_device.hpp>
 #include <ouro/tensor/error.hpp>
 
 namespace ouro {
@@ -20,7 +21,7 @@ struct bf16 {
   std::uint16_t bits = 0;
 
   bf16() = default;
-  explicit bf16(float x) {
+  OURO_HOST_DEVICE explicit bf16(float x) {
     auto const u = std::bit_cast<std::uint32_t>(x);
     if ((u & 0x7fffffffU) > 0x7f800000U) {
       bits = static_cast<std::uint16_t>((u >> 16U) | 0x40U);  // keep a NaN a NaN
@@ -28,13 +29,13 @@ struct bf16 {
       bits = static_cast<std::uint16_t>((u + 0x7fffU + ((u >> 16U) & 1U)) >> 16U);
     }
   }
-  explicit bf16(double x) : bf16(static_cast<float>(x)) {}
-  explicit bf16(std::int32_t x) : bf16(static_cast<float>(x)) {}
-  explicit bf16(std::uint16_t x) : bf16(static_cast<float>(x)) {}
-  explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }
-  explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
-  explicit operator std::int32_t() const { return static_cast<std::int32_t>(static_cast<float>(*this)); }
-  explicit operator std::uint16_t() const { return static_cast<std::uint16_t>(static_cast<float>(*this)); }
+  OURO_HOST_DEVICE explicit bf16(double x) : bf16(static_cast<float>(x)) {}
+  OURO_HOST_DEVICE explicit bf16(std::int32_t x) : bf16(static_cast<float>(x)) {}
+  OURO_HOST_DEVICE explicit bf16(std::uint16_t x) : bf16(static_cast<float>(x)) {}
+  OURO_HOST_DEVICE explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }
+  OURO_HOST_DEVICE explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
+  OURO_HOST_DEVICE explicit operator std::int32_t() const { return static_cast<std::int32_t>(static_cast<float>(*this)); }
+  OURO_HOST_DEVICE explicit operator std::uint16_t() const { return static_cast<std::uint16_t>(static_cast<float>(*this)); }
 };
 
 enum class dtype : std::uint8_t { f64, f32, bf16, i32, u16 };

@@ -1,104 +1,27 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// A pool of host memory: blocks are 64-byte aligned, rounded up to a size class and kept for reuse, because a training
-// step allocates the same few hundred sizes again and again.
+// The pool of host memory: blocks are 64-byte aligned.
 #pragma once
 
 #include <cstddef>
-#include <map>
-#include <mutex>
 #include <new>
-#include <vector>
+
+#include <ouro/tensor/memory_pool.hpp>
 
 namespace ouro {
 
-/// Thread safe. Throws std::bad_alloc when memory is exhausted, after giving its unused blocks back.
-class host_memory {
- public:
-  host_memory() = default;
-  host_memory(host_memory const&) = delete;
-  host_memory& operator=(host_memory const&) = delete;
-  ~host_memory() { trim(); }
-
-  [[nodiscard]] void* allocate(std::size_t bytes) {
-    std::size_t const size = size_class(bytes);
-    {
-      std::lock_guard const lock(mutex_);
-      in_use_ += size;
-      if (in_use_ > peak_) peak_ = in_use_;
-      auto& blocks = free_[size];
-      if (!blocks.empty()) {
-        void* p = blocks.back();
-        blocks.pop_back();
-        return p;
-      }
-    }
-    void* p = ::operator new(size, alignment, std::nothrow);
-    if (p == nullptr) {
-      trim();
-      p = ::operator new(size, alignment, std::nothrow);
-    }
-    if (p == nullptr) {
-      std::lock_guard const lock(mutex_);
-      in_use_ -= size;
-      throw std::bad_alloc();
-    }
-    return p;
-  }
-
-  void deallocate(void* p, std::size_t bytes) noexcept {
-    std::size_t const size = size_class(bytes);
-    std::lock_guard const lock(mutex_);
-    in_use_ -= size;
-    if (keeps_blocks) {
-      try {
-        free_[size].push_back(p);
-        return;
-      } catch (std::bad_alloc const&) {  // no room to remember it: give it back below
-      }
-    }
-    ::operator delete(p, alignment);
-  }
-
-  /// Gives every unused block back to the system.
-  void trim() noexcept {
-    std::lock_guard const lock(mutex_);
-    for (auto& [size, blocks] : free_) {
-      for (void* p : blocks) ::operator delete(p, alignment);
-      blocks.clear();
-    }
-  }
-  /// Bytes handed out now, and the most there ever were at once.
-  [[nodiscard]] std::size_t in_use() const {
-    std::lock_guard const lock(mutex_);
-    return in_use_;
-  }
-  [[nodiscard]] std::size_t peak() const {
-    std::lock_guard const lock(mutex_);
-    return peak_;
-  }
-
- private:
-  static constexpr std::align_val_t alignment{64};
+struct host_blocks {
 #if defined(__SANITIZE_ADDRESS__)
   static constexpr bool keeps_blocks = false;  // let the sanitizer see every use after free
 #else
   static constexpr bool keeps_blocks = true;
 #endif
-
-  /// Eight classes per power of two: at most 12.5 % of a block is unused.
-  static std::size_t size_class(std::size_t bytes) {
-    if (bytes <= 512) return (bytes + 63) / 64 * 64 + (bytes == 0 ? 64 : 0);
-    std::size_t step = 64;
-    while (step * 16 <= bytes) step *= 2;
-    return (bytes + step - 1) / step * step;
-  }
-
-  mutable std::mutex mutex_;
-  std::map<std::size_t, std::vector<void*>> free_;
-  std::size_t in_use_ = 0;
-  std::size_t peak_ = 0;
+  static constexpr std::align_val_t alignment{64};
+  static void* take(std::size_t bytes) noexcept { return ::operator new(bytes, alignment, std::nothrow); }
+  static void give_back(void* p) noexcept { ::operator delete(p, alignment); }
 };
+
+using host_memory = memory_pool<host_blocks>;
 
 }  // namespace ouro

@@ -6,12 +6,13 @@
 
 #include <cmath>
 
+#include <ouro/meta/host_device.hpp>
 #include <ouro/tensor/random.hpp>
 
 namespace ouro {
 
 /// Number i of a draw as a standard normal, by Box and Muller; numbers 2i and 2i + 1 share a pair of words.
-[[nodiscard]] inline double standard_normal(random_draw const& draw, std::uint64_t i) {
+[[nodiscard]] OURO_HOST_DEVICE inline double standard_normal(random_draw const& draw, std::uint64_t i) {
   std::uint64_t const pair = i & ~std::uint64_t{1};
   double const radius = std::sqrt(-2.0 * std::log(draw.uniform(pair)));
   double const angle = 6.283185307179586 * draw.uniform(pair + 1);

@@ -1,0 +1,100 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// A pool of memory blocks from one source: blocks are rounded up to a size class and kept for reuse, because a training
+// step allocates the same few hundred sizes again and again.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace ouro {
+
+/// A Source has `take(bytes)`, which returns nullptr when there is no more, `give_back(p)`, both noexcept and static, and
+/// says in `keeps_blocks` whether blocks may be reused at all. Thread safe. Throws std::bad_alloc when memory is
+/// exhausted, after giving its unused blocks back.
+template <class Source>
+class memory_pool {
+ public:
+  memory_pool() = default;
+  memory_pool(memory_pool const&) = delete;
+  memory_pool& operator=(memory_pool const&) = delete;
+  ~memory_pool() { trim(); }
+
+  [[nodiscard]] void* allocate(std::size_t bytes) {
+    std::size_t const size = size_class(bytes);
+    {
+      std::lock_guard const lock(mutex_);
+      auto& blocks = free_[size];
+      in_use_ += size;
+      if (in_use_ > peak_) peak_ = in_use_;
+      if (!blocks.empty()) {
+        void* p = blocks.back();
+        blocks.pop_back();
+        return p;
+      }
+    }
+    void* p = Source::take(size);
+    if (p == nullptr) {
+      trim();
+      p = Source::take(size);
+    }
+    if (p == nullptr) {
+      std::lock_guard const lock(mutex_);
+      in_use_ -= size;
+      throw std::bad_alloc();
+    }
+    return p;
+  }
+
+  void deallocate(void* p, std::size_t bytes) noexcept {
+    std::size_t const size = size_class(bytes);
+    std::lock_guard const lock(mutex_);
+    in_use_ -= size;
+    if (Source::keeps_blocks) {
+      try {
+        free_[size].push_back(p);
+        return;
+      } catch (std::bad_alloc const&) {  // no room to remember it: give it back below
+      }
+    }
+    Source::give_back(p);
+  }
+
+  /// Gives every unused block back to the source.
+  void trim() noexcept {
+    std::lock_guard const lock(mutex_);
+    for (auto& [size, blocks] : free_) {
+      for (void* p : blocks) Source::give_back(p);
+      blocks.clear();
+    }
+  }
+  /// Bytes handed out now, and the most there ever were at once.
+  [[nodiscard]] std::size_t in_use() const {
+    std::lock_guard const lock(mutex_);
+    return in_use_;
+  }
+  [[nodiscard]] std::size_t peak() const {
+    std::lock_guard const lock(mutex_);
+    return peak_;
+  }
+
+ private:
+  /// Eight classes per power of two: at most 12.5 % of a block is unused.
+  static std::size_t size_class(std::size_t bytes) {
+    if (bytes <= 512) return (bytes + 63) / 64 * 64 + (bytes == 0 ? 64 : 0);
+    std::size_t step = 64;
+    while (step * 16 <= bytes) step *= 2;
+    return (bytes + step - 1) / step * step;
+  }
+
+  mutable std::mutex mutex_;
+  std::map<std::size_t, std::vector<void*>> free_;
+  std::size_t in_use_ = 0;
+  std::size_t peak_ = 0;
+};
+
+}  // namespace ouro
