@@ -1,21 +1,14 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Every primitive of the cpu backend in f32 against the reference in f64, on random shapes, strided and accumulating.
-#include <catch2/catch_test_macros.hpp>
+// Every primitive of the accelerated backends against the reference in f64, on random shapes, strided and accumulating.
+#if defined(OURO_HAS_CPU) || defined(OURO_HAS_CUDA)
 
-#if defined(OURO_HAS_CPU)
-
-#include <cstring>
-#include <limits>
-
-#include <ouro/backend/cpu.hpp>
-#include <ouro/backend/cpu/math.hpp>
 #include <ouro/tensor/tensor.hpp>
+#include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
 
 using R = ouro::reference;
-using C = ouro::cpu;
 using ouro::dtype;
 using ouro::shape;
 using ouro_test::pick;
@@ -24,18 +17,22 @@ using ouro_test::relative_error;
 namespace {
 
 constexpr int shapes = 20;
-constexpr double limit = 1e-5;
+template <class In>
+constexpr double limit = In::exact ? 1e-12 : 1e-5;
 
-/// The same f32 values on both sides; the reference computes in f64.
-struct pair {
-  ouro::tensor<C> c;
+/// The same values, which f32 has too, on both sides; the reference computes in f64.
+template <class In>
+struct twin {
+  ouro::tensor<typename In::backend> c;
   ouro::tensor<R> r;
-  explicit pair(shape const& dims, bool random = true) {
+  explicit twin(shape const& dims, bool random = true) {
     auto const z = random ? ouro_test::noise<R>(dims, dtype::f32) : ouro::tensor<R>::zeros(dims);
     r = z.copy(dtype::f64);
-    c = ouro::tensor<C>::from(z.values<float>(), dims);
+    c = ouro::tensor<typename In::backend>::from(z.values<float>(), dims, In::type);
   }
-  [[nodiscard]] double error() const { return relative_error(c, r); }
+  [[nodiscard]] std::vector<double> got() const { return c.template values<double>(); }
+  [[nodiscard]] std::vector<double> right() const { return r.values<double>(); }
+  [[nodiscard]] double error(double least = 1e-300) const { return relative_error(c, r, least); }
 };
 
 template <class A>
@@ -45,11 +42,17 @@ ouro::tensor<A> indices(std::vector<std::int32_t> const& v, shape const& dims) {
 
 }  // namespace
 
-TEST_CASE("cpu: elementwise") {
+TEMPLATE_LIST_TEST_CASE("backends: elementwise", "", ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
+  using pair = twin<TestType>;
+  constexpr double limit = ::limit<TestType>;
   for (int i = 0; i < shapes; ++i) {
     shape const dims{pick(1, 9), pick(1, 40), pick(1, 70)};
     bool const add = i % 2 == 0;
-    for (auto f : {ouro::unary::gelu, ouro::unary::tanh, ouro::unary::sigmoid, ouro::unary::silu, ouro::unary::exp, ouro::unary::square}) {
+    for (auto f : {ouro::unary::gelu, ouro::unary::tanh, ouro::unary::sigmoid, ouro::unary::silu, ouro::unary::exp,
+                   ouro::unary::square, ouro::unary::softplus}) {
       pair x(dims), y(dims), s(dims), dx(dims);
       C::map(f, y.c.write(), x.c.read());
       R::map(f, y.r.write(), x.r.read());
@@ -85,30 +88,44 @@ TEST_CASE("cpu: elementwise") {
   }
 }
 
-TEST_CASE("cpu: reductions") {
+TEMPLATE_LIST_TEST_CASE("backends: reductions", "", ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
+  using pair = twin<TestType>;
+  constexpr double limit = ::limit<TestType>;
   for (int i = 0; i < shapes; ++i) {
     shape const dims{pick(1, 5), pick(1, 90), pick(1, 60)};
     pair x(dims);
-    for (auto const& to : {shape{1, 1, 1}, dims.with(0, 1), dims.with(1, 1), dims.with(2, 1), shape{1, 1, dims[2]}, shape{dims[0], 1, 1}}) {
+    for (auto const& to : {shape{1, 1, 1}, dims.with(0, 1), dims.with(1, 1), dims.with(2, 1), shape{1, 1, dims[2]},
+                           shape{dims[0], 1, 1}}) {
       pair y(to);
       C::reduce_sum({y.c.write(), i % 2 == 0}, x.c.read(), 0.5);
       R::reduce_sum({y.r.write(), i % 2 == 0}, x.r.read(), 0.5);
       double size = 1;  // sums cancel: measured against the size of what is summed
-      for (double v : y.r.values<double>()) size = std::max(size, std::abs(v));
-      auto const a = y.c.values<double>();
-      auto const b = y.r.values<double>();
-      for (std::size_t k = 0; k < a.size(); ++k) CHECK(std::abs(a[k] - b[k]) < 3e-5 * std::max(size, std::sqrt(static_cast<double>(dims.size()))));
+      for (double v : y.right()) size = std::max(size, std::abs(v));
+      auto const a = y.got();
+      auto const b = y.right();
+      for (std::size_t k = 0; k < a.size(); ++k)
+        CHECK(std::abs(a[k] - b[k]) < 3 * limit * std::max(size, std::sqrt(static_cast<double>(dims.size()))));
     }
   }
 }
 
-TEST_CASE("cpu: products") {
+TEMPLATE_LIST_TEST_CASE("backends: products", "", ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
+  using pair = twin<TestType>;
+  constexpr double limit = ::limit<TestType>;
   for (int i = 0; i < shapes; ++i) {
     std::int64_t const m = pick(1, 130), n = pick(1, 130), k = pick(1, 90);
     pair a({m, k}), b({k, n}), bt({n, k}), at({k, m}), y({m, n});
     auto both = [&](pair& x, bool tx, pair& w, bool tw) {
-      C::matmul({y.c.write(), i % 2 == 0}, tx ? x.c.read().transpose(0, 1) : x.c.read(), tw ? w.c.read().transpose(0, 1) : w.c.read(), 0.5);
-      R::matmul({y.r.write(), i % 2 == 0}, tx ? x.r.read().transpose(0, 1) : x.r.read(), tw ? w.r.read().transpose(0, 1) : w.r.read(), 0.5);
+      C::matmul({y.c.write(), i % 2 == 0}, tx ? x.c.read().transpose(0, 1) : x.c.read(),
+                tw ? w.c.read().transpose(0, 1) : w.c.read(), 0.5);
+      R::matmul({y.r.write(), i % 2 == 0}, tx ? x.r.read().transpose(0, 1) : x.r.read(),
+                tw ? w.r.read().transpose(0, 1) : w.r.read(), 0.5);
       CHECK(y.error() < limit);
     };
     both(a, false, b, false);
@@ -127,7 +144,12 @@ TEST_CASE("cpu: products") {
   }
 }
 
-TEST_CASE("cpu: norms") {
+TEMPLATE_LIST_TEST_CASE("backends: norms", "", ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
+  using pair = twin<TestType>;
+  constexpr double limit = ::limit<TestType>;
   for (int i = 0; i < shapes; ++i) {
     std::int64_t const rows = pick(2, 200), width = pick(2, 70);
     bool const add = i % 2 == 0;
@@ -136,8 +158,10 @@ TEST_CASE("cpu: norms") {
     R::layer_norm(y.r.write(), mean.r.write(), rstd.r.write(), x.r.read(), w.r.read(), b.r.read(), 1e-5);
     CHECK(y.error() < limit);
     pair dx({rows, width}), dw({width}), db({width});
-    C::layer_norm_gradient({dx.c.write(), add}, {dw.c.write(), add}, {db.c.write(), add}, x.c.read(), mean.c.read(), rstd.c.read(), w.c.read(), dy.c.read());
-    R::layer_norm_gradient({dx.r.write(), add}, {dw.r.write(), add}, {db.r.write(), add}, x.r.read(), mean.r.read(), rstd.r.read(), w.r.read(), dy.r.read());
+    C::layer_norm_gradient({dx.c.write(), add}, {dw.c.write(), add}, {db.c.write(), add}, x.c.read(), mean.c.read(),
+                           rstd.c.read(), w.c.read(), dy.c.read());
+    R::layer_norm_gradient({dx.r.write(), add}, {dw.r.write(), add}, {db.r.write(), add}, x.r.read(), mean.r.read(),
+                           rstd.r.read(), w.r.read(), dy.r.read());
     CHECK(dx.error() < 2 * limit);
     CHECK(dw.error() < limit);
     CHECK(db.error() < limit);
@@ -146,21 +170,30 @@ TEST_CASE("cpu: norms") {
     R::batch_norm(y.r.write(), m.r.write(), v.r.write(), x.r.read(), w.r.read(), b.r.read(), 1e-5);
     CHECK(y.error() < limit);
     CHECK(v.error() < limit);
-    C::batch_norm_gradient({dx.c.write(), add}, {dw.c.write(), add}, {db.c.write(), add}, x.c.read(), m.c.read(), v.c.read(), w.c.read(), dy.c.read(), 1e-5);
-    R::batch_norm_gradient({dx.r.write(), add}, {dw.r.write(), add}, {db.r.write(), add}, x.r.read(), m.r.read(), v.r.read(), w.r.read(), dy.r.read(), 1e-5);
+    C::batch_norm_gradient({dx.c.write(), add}, {dw.c.write(), add}, {db.c.write(), add}, x.c.read(), m.c.read(),
+                           v.c.read(), w.c.read(), dy.c.read(), 1e-5);
+    R::batch_norm_gradient({dx.r.write(), add}, {dw.r.write(), add}, {db.r.write(), add}, x.r.read(), m.r.read(),
+                           v.r.read(), w.r.read(), dy.r.read(), 1e-5);
     CHECK(dx.error() < 2 * limit);
     CHECK(dw.error() < 2 * limit);
   }
 }
 
-TEST_CASE("cpu: attention") {
+TEMPLATE_LIST_TEST_CASE("backends: attention", "", ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
+  using pair = twin<TestType>;
+  constexpr double limit = ::limit<TestType>;
   for (int i = 0; i < shapes; ++i) {
     std::int64_t const heads = pick(1, 3), width = heads * pick(1, 20), lanes = pick(1, 3);
     std::int64_t const queries = i < 10 ? pick(1, 20) : pick(60, 150), keys = queries;
-    ouro::attention_rule rule{.heads = heads, .scale = 0.4, .sees = {}, .dropout = i % 3 == 0 ? 0.2 : 0.0, .draw = {3, 5}};
+    ouro::attention_rule rule{
+        .heads = heads, .scale = 0.4, .sees = {}, .dropout = i % 3 == 0 ? 0.2 : 0.0, .draw = {3, 5}};
     std::int64_t const prefix = pick(1, queries);
     if (i % 2 == 0) rule.sees = {prefix, pick(0, queries - prefix), 0};
-    pair qkv({lanes, queries, 3 * width}), y({lanes, queries, width}), lse({lanes, heads, queries}), dy({lanes, queries, width});
+    pair qkv({lanes, queries, 3 * width}), y({lanes, queries, width}), lse({lanes, heads, queries}),
+        dy({lanes, queries, width});
     auto part = [&](auto const& t, int n) { return t.read().slice(2, n * width, width); };
     C::attention(y.c.write(), lse.c.write(), part(qkv.c, 0), part(qkv.c, 1), part(qkv.c, 2), rule);
     R::attention(y.r.write(), lse.r.write(), part(qkv.r, 0), part(qkv.r, 1), part(qkv.r, 2), rule);
@@ -168,8 +201,10 @@ TEST_CASE("cpu: attention") {
     CHECK(lse.error() < limit);
     pair dq({lanes, queries, width}), dk({lanes, keys, width}), dv({lanes, keys, width});
     bool const add = i % 2 == 0;
-    C::attention_gradient({dq.c.write(), add}, {dk.c.write(), add}, {dv.c.write(), add}, part(qkv.c, 0), part(qkv.c, 1), part(qkv.c, 2), y.c.read(), lse.c.read(), dy.c.read(), rule);
-    R::attention_gradient({dq.r.write(), add}, {dk.r.write(), add}, {dv.r.write(), add}, part(qkv.r, 0), part(qkv.r, 1), part(qkv.r, 2), y.r.read(), lse.r.read(), dy.r.read(), rule);
+    C::attention_gradient({dq.c.write(), add}, {dk.c.write(), add}, {dv.c.write(), add}, part(qkv.c, 0), part(qkv.c, 1),
+                          part(qkv.c, 2), y.c.read(), lse.c.read(), dy.c.read(), rule);
+    R::attention_gradient({dq.r.write(), add}, {dk.r.write(), add}, {dv.r.write(), add}, part(qkv.r, 0), part(qkv.r, 1),
+                          part(qkv.r, 2), y.r.read(), lse.r.read(), dy.r.read(), rule);
     // With one visible key these vanish: what is left is measured against the size of the operands, about 1.
     CHECK(relative_error(dq.c, dq.r, 1.0) < 2 * limit);
     CHECK(relative_error(dk.c, dk.r, 1.0) < 2 * limit);
@@ -177,7 +212,12 @@ TEST_CASE("cpu: attention") {
   }
 }
 
-TEST_CASE("cpu: tables, losses, updates") {
+TEMPLATE_LIST_TEST_CASE("backends: tables, losses, updates", "", ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
+  using pair = twin<TestType>;
+  constexpr double limit = ::limit<TestType>;
   for (int i = 0; i < shapes; ++i) {
     std::int64_t const rows = pick(1, 90), classes = pick(2, 60), width = pick(1, 50);
     std::vector<std::int32_t> index, targets;
@@ -185,7 +225,8 @@ TEST_CASE("cpu: tables, losses, updates") {
       targets.push_back(static_cast<std::int32_t>(pick(-1, classes - 1)));
       for (int k = 0; k < 3; ++k) index.push_back(static_cast<std::int32_t>(pick(-1, classes - 1)));
     }
-    pair logits({rows, classes}), nll({rows}), dl({rows, classes}), table({3, classes, width}), y({rows, width}), dt({3, classes, width});
+    pair logits({rows, classes}), nll({rows}), dl({rows, classes}), table({3, classes, width}), y({rows, width}),
+        dt({3, classes, width});
     bool const add = i % 2 == 0;
     auto const lc = indices<C>(targets, {rows});
     auto const lr = indices<R>(targets, {rows});
@@ -204,14 +245,15 @@ TEST_CASE("cpu: tables, losses, updates") {
     CHECK(dt.error() < limit);
     // Dropout masks agree bit for bit, whatever the length.
     pair x({rows * width});
-    ouro::tensor<C> kept({rows * width});
-    ouro::tensor<R> same({rows * width});
+    ouro::tensor<C> kept({rows * width}, TestType::type);
+    ouro::tensor<R> same({rows * width}, TestType::type);
     C::dropout(kept.write(), x.c.read(), 0.3, {11, static_cast<std::uint64_t>(i)});
-    R::dropout(same.write(), x.r.copy(dtype::f32).read(), 0.3, {11, static_cast<std::uint64_t>(i)});
-    CHECK(kept.values<float>() == same.values<float>());
+    R::dropout(same.write(), x.r.copy(TestType::type).read(), 0.3, {11, static_cast<std::uint64_t>(i)});
+    CHECK(kept.template values<double>() == same.template values<double>());
     pair p({rows}), m({rows}, false), v({rows}, false);
     for (int step = 0; step < 3; ++step) {
-      ouro::adamw_step const s{.learning_rate = 0.01, .weight_decay = 0.1, .correction1 = 0.2, .correction2 = 0.1, .gradient_scale = 0.7};
+      ouro::adamw_step const s{
+          .learning_rate = 0.01, .weight_decay = 0.1, .correction1 = 0.2, .correction2 = 0.1, .gradient_scale = 0.7};
       C::adamw(p.c.write(), m.c.write(), v.c.write(), dn.c.read(), s);
       R::adamw(p.r.write(), m.r.write(), v.r.write(), dn.r.read(), s);
     }
@@ -219,57 +261,4 @@ TEST_CASE("cpu: tables, losses, updates") {
   }
 }
 
-TEST_CASE("cpu: results do not depend on the number of threads from run to run") {
-  int const before = ouro::cpu_threads();
-  pair a({300, 200}), b({200, 150});
-  ouro::tensor<C> first({300, 150}), second({300, 150});
-  ouro::set_cpu_threads(3);
-  C::matmul(first.write(), a.c.read(), b.c.read(), 1.0);
-  C::matmul(second.write(), a.c.read(), b.c.read(), 1.0);
-  CHECK(first.values<float>() == second.values<float>());
-  ouro::set_cpu_threads(before);
-  CHECK_THROWS_AS(ouro::set_cpu_threads(0), ouro::error);
-}
-
-namespace {
-/// The distance of y from the exact value in units of the last place.
-double ulps(float y, double exact) {
-  if (std::isnan(exact)) return std::isnan(y) ? 0 : INFINITY;
-  auto const rounded = static_cast<float>(exact);
-  if (std::isinf(rounded) || std::isinf(y)) return y == rounded || std::abs(exact) > 3.4e38 ? 0 : INFINITY;
-  float const next = std::nextafter(std::abs(rounded), std::numeric_limits<float>::infinity());
-  return std::abs(static_cast<double>(y) - exact) / (static_cast<double>(next) - static_cast<double>(std::abs(rounded)));
-}
-}  // namespace
-
-TEST_CASE("cpu: vector functions are within 4 ulp over the whole range") {
-  std::vector<float> x;
-  for (std::uint64_t bits = 0; bits < 0x100000000ULL; bits += 10007) {
-    auto const word = static_cast<std::uint32_t>(bits);
-    float f = 0;
-    std::memcpy(&f, &word, 4);
-    x.push_back(f);
-  }
-  for (double v = -20; v < 20; v += 0.0003) x.push_back(static_cast<float>(v));
-  for (float v : {0.0F, -0.0F, INFINITY, -INFINITY, std::numeric_limits<float>::denorm_min()}) x.push_back(v);
-  std::vector<float> y(x.size());
-  auto check = [&](char const* name, auto function, auto exact) {
-    function(x.data(), y.data(), static_cast<std::int64_t>(x.size()));
-    double worst = 0;
-    float where = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      double const u = ulps(y[i], exact(static_cast<double>(x[i])));
-      if (!(u <= worst)) worst = u, where = x[i];
-    }
-    INFO(name << ": " << worst << " ulp at " << where);
-    CHECK(worst <= 4.0);
-  };
-  check("exp", ouro::cpu_math::exp, [](double v) { return std::exp(v); });
-  check("tanh", ouro::cpu_math::tanh, [](double v) { return std::tanh(v); });
-  check("erf", ouro::cpu_math::erf, [](double v) { return std::erf(v); });
-  check("sigmoid", ouro::cpu_math::sigmoid, [](double v) { return 1.0 / (1.0 + std::exp(-v)); });
-}
-
-#else
-TEST_CASE("cpu") { SKIP("the cpu backend is not built"); }
 #endif

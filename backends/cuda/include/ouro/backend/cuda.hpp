@@ -1,0 +1,97 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The cuda backend: f32 and f64 on one GPU, by kernels of its own and cuBLAS products. Needs the library `ouro::cuda`.
+// Calls return before their work is done, but for those that bring a value to the host; they are done in order.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include <ouro/concepts/hormone_gate.hpp>
+#if defined(OURO_HAS_CUDA)  // defined by linking ouro::cuda
+#include <ouro/concepts/backend.hpp>
+#else
+#include <ouro/backend/reference.hpp>
+#endif
+
+namespace ouro {
+
+#if !defined(OURO_HAS_CUDA)
+
+/// The type of a backend that this program is not linked with: its first allocation is an error (unavailable).
+struct cuda : reference {
+  static constexpr std::string_view name() { return "cuda"; }
+  static void* allocate(std::size_t) {
+    fail(errc::unavailable, "cuda", "this backend is not part of this program; link it with ouro::cuda");
+  }
+};
+
+static_assert(Backend<cuda>);
+
+inline bool cuda_available() noexcept { return false; }
+inline std::string cuda_description() { return "cuda is not part of this program"; }
+
+#else
+
+struct cuda {
+  static constexpr std::string_view name() { return "cuda"; }
+  /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
+  static void* allocate(std::size_t bytes);
+  static void deallocate(void* p, std::size_t bytes) noexcept;
+  static void upload(view to, const_view host);
+  static void download(view host, const_view from);
+
+  static void fill(view v, double value);
+  static void copy(view to, const_view from, bool accumulate);
+  static void scale(destination y, const_view x, double factor);
+  static void map(unary f, view y, const_view x);
+  static void map_gradient(unary f, destination dx, const_view saved, const_view dy);
+  static void combine(binary f, destination c, const_view a, const_view b);
+  static void reduce_sum(destination y, const_view x, double factor);
+  static void matmul(destination c, const_view a, const_view b, double alpha);
+  static void layer_norm(view y, view mean, view rstd, const_view x, const_view w, const_view b, double eps);
+  static void layer_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
+                                  const_view rstd, const_view w, const_view dy);
+  static void unit(view y, view norm, const_view x, double eps);
+  static void unit_gradient(destination dx, const_view y, const_view norm, const_view dy, double eps);
+  static void softmax(view y, const_view x);
+  static void softmax_gradient(destination dx, const_view y, const_view dy);
+  static void attention(view y, view lse, const_view q, const_view k, const_view v, attention_rule const& rule);
+  static void attention_gradient(destination dq, destination dk, destination dv, const_view q, const_view k,
+                                 const_view v, const_view y, const_view lse, const_view dy, attention_rule const& rule);
+  static void rwkv7_scan(view y, view last, rwkv7_operands const& in);
+  static void rwkv7_scan_gradient(rwkv7_gradients const& to, rwkv7_operands const& in, const_view dy, const_view dlast);
+  static void ssd_scan(view y, view last, ssd_operands const& in);
+  static void ssd_scan_gradient(ssd_gradients const& to, ssd_operands const& in, const_view dy, const_view dlast);
+  static void short_convolution(view y, short_convolution_operands const& in);
+  static void short_convolution_gradient(short_convolution_gradients const& to, short_convolution_operands const& in,
+                                         const_view dy);
+  static bool has_hormone_gate(dtype type) { return is_floating(type); }
+  static void hormone_gate(view y, view statistics, hormone_gate_operands const& in);
+  static void hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
+                                    const_view statistics, const_view dy);
+  static void cross_entropy(view nll, const_view logits, const_view targets);
+  static void cross_entropy_gradient(destination dlogits, const_view logits, const_view targets, const_view dnll);
+  static void gather_sum(view y, const_view table, const_view index);
+  static void scatter_sum(destination dtable, const_view index, const_view dy);
+  static void batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps);
+  static void batch_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
+                                  const_view variance, const_view w, const_view dy, double eps);
+  static void dropout(destination y, const_view x, double rate, random_draw draw);
+  static void normal(view y, random_draw draw);
+  static void uniform(view y, random_draw draw, double low, double high);
+  static void adamw(view p, view m, view v, const_view g, adamw_step const& step);
+  static double sum_of_squares(const_view x);
+};
+
+static_assert(Backend<cuda> && HormoneGateBackend<cuda>);
+
+/// Whether this machine has a driver and a device; without one the first allocation is an error (unavailable).
+bool cuda_available() noexcept;
+/// The device, in a line.
+std::string cuda_description();
+
+#endif
+
+}  // namespace ouro

@@ -1,0 +1,188 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// What attention and its gradient share. A block of 256 threads works on square tiles: thread (ty, tx) holds a small
+// square of a product whose rows are ty's and whose columns are tx's, so that 16 neighbouring lanes hold a row of scores.
+// A head may have any width: the scores are summed over runs of it, and results wider than a tile are made in slices, a
+// block for each.
+#pragma once
+
+#include <limits>
+
+#include "device.hpp"
+
+namespace ouro::cuda_kernels {
+
+template <class T>
+struct attention_tiles {
+  static constexpr int side = sizeof(T) == 4 ? 64 : 32;
+  static constexpr int micro = side / 16;  // rows and columns of a thread
+  static constexpr int depth = 32;         // how much of the width is summed at a time
+  static constexpr int pitch = side + 16 / sizeof(T);
+  static constexpr int threads = 256;
+  static constexpr int room = (2 * depth > side ? 2 * depth : side) * pitch;  // two transposed operands, or one
+};
+
+template <class T>
+using micro_tile = T[attention_tiles<T>::micro][attention_tiles<T>::micro];
+
+/// Rows of heads: head h of row r of lane n starts at data[n · lane + r · row + h · width].
+template <class T>
+struct head_rows {
+  T* data = nullptr;
+  index lane = 0;
+  index row = 0;
+};
+template <class T>
+head_rows<T const> rows_of(const_view const& v) {
+  return {v.as<T>(), v.steps[0], v.steps[1]};
+}
+template <class T>
+head_rows<T> rows_of(destination const& d) {
+  return d.wanted() ? head_rows<T>{d.out.as<T>(), d.out.steps[0], d.out.steps[1]} : head_rows<T>{};
+}
+
+template <class T>
+struct attention_problem {
+  head_rows<T const> q, k, v;
+  index lanes, heads, queries, keys, width;
+  T scale;
+  visibility sees;
+  random_draw draw;
+  std::uint32_t threshold;  // of the dropout; 0 keeps all
+  T factor;
+
+  attention_problem(const_view const& qs, const_view const& ks, const_view const& vs, attention_rule const& rule)
+      : q(rows_of<T>(qs)),
+        k(rows_of<T>(ks)),
+        v(rows_of<T>(vs)),
+        lanes(qs.dims[0]),
+        heads(rule.heads),
+        queries(qs.dims[1]),
+        keys(ks.dims[1]),
+        width(qs.dims[2] / rule.heads),
+        scale(static_cast<T>(rule.scale)),
+        sees(rule.sees),
+        draw(rule.draw),
+        threshold(dropout_mask(rule.dropout).threshold),
+        factor(static_cast<T>(dropout_mask(rule.dropout).factor)) {}
+
+  [[nodiscard]] index slices() const { return divide_up(width, attention_tiles<T>::side); }
+  /// Blocks for tiles of `rows` rows, in every slice of every head.
+  [[nodiscard]] index blocks(index rows) const {
+    return lanes * heads * divide_up(rows, attention_tiles<T>::side) * slices();
+  }
+};
+
+/// What a block works on: tile `tile` of the rows and slice `slice` of the columns of one head.
+struct attention_place {
+  index lane, head, flat, tile, slice;
+
+  template <class T>
+  __device__ attention_place(attention_problem<T> const& p, index rows) {
+    index const slices = divide_up(p.width, attention_tiles<T>::side);
+    index const tiles = divide_up(rows, attention_tiles<T>::side);
+    slice = blockIdx.x % slices;
+    tile = blockIdx.x / slices % tiles;
+    flat = blockIdx.x / slices / tiles;
+    head = flat % p.heads;
+    lane = flat / p.heads;
+  }
+  template <class T>
+  __device__ T* rows(head_rows<T> const& r, index width) const {
+    return r.data + lane * r.lane + head * width;
+  }
+};
+
+/// Rows of a matrix as columns, zero outside: to[column · pitch + row].
+template <class T>
+__device__ void load_transposed(T* to, T const* from, index step, index rows, index columns) {
+  using tiles = attention_tiles<T>;
+  for (int e = static_cast<int>(threadIdx.x); e < tiles::side * tiles::depth; e += tiles::threads) {
+    int const r = e / tiles::depth;
+    int const c = e % tiles::depth;
+    to[c * tiles::pitch + r] = r < rows && c < columns ? from[r * step + c] : T(0);
+  }
+}
+/// Rows of a matrix, zero outside: to[row · pitch + column].
+template <class T>
+__device__ void load_rows(T* to, T const* from, index step, index rows, index columns) {
+  using tiles = attention_tiles<T>;
+  for (int e = static_cast<int>(threadIdx.x); e < tiles::side * tiles::side; e += tiles::threads) {
+    int const r = e / tiles::side;
+    int const c = e % tiles::side;
+    to[r * tiles::pitch + c] = r < rows && c < columns ? from[r * step + c] : T(0);
+  }
+}
+
+/// sum[m][n] += Σ_d a[d · pitch + row m] b[d · pitch + column n].
+template <class T>
+__device__ void multiply(micro_tile<T>& sum, T const* a, T const* b, int depth) {
+  using tiles = attention_tiles<T>;
+  constexpr int micro = tiles::micro;
+  a += static_cast<int>(threadIdx.x) / 16 * micro;
+  b += static_cast<int>(threadIdx.x) % 16 * micro;
+  for (int d = 0; d < depth; ++d) {
+    T left[micro];
+    T right[micro];
+    OURO_UNROLL
+    for (int m = 0; m < micro; ++m) {
+      left[m] = a[d * tiles::pitch + m];
+      right[m] = b[d * tiles::pitch + m];
+    }
+    OURO_UNROLL
+    for (int m = 0; m < micro; ++m) OURO_UNROLL
+    for (int n = 0; n < micro; ++n) sum[m][n] += left[m] * right[n];
+  }
+}
+
+/// product[m][n] = the dot product of row m of `a` and row n of `b`, both `width` wide; the whole block takes part.
+template <class T>
+__device__ void dot_rows(micro_tile<T>& product, T* room, T const* a, index a_step, index a_rows, T const* b,
+                         index b_step, index b_rows, index width) {
+  using tiles = attention_tiles<T>;
+  OURO_UNROLL
+  for (int m = 0; m < tiles::micro; ++m) OURO_UNROLL
+  for (int n = 0; n < tiles::micro; ++n) product[m][n] = T(0);
+  for (index d = 0; d < width; d += tiles::depth) {
+    index const rest = width - d < tiles::depth ? width - d : tiles::depth;
+    __syncthreads();  // who is still reading the room
+    load_transposed(room, a + d, a_step, a_rows, rest);
+    load_transposed(room + tiles::depth * tiles::pitch, b + d, b_step, b_rows, rest);
+    __syncthreads();
+    multiply<T>(product, room, room + tiles::depth * tiles::pitch, static_cast<int>(rest));
+  }
+}
+
+/// What the dropout multiplies this thread's weights of query `i`, keys `j` and on, by. They lie in one Philox block.
+template <class T>
+__device__ void keep_factors(attention_problem<T> const& p, index flat, index i, index j,
+                             T (&keep)[attention_tiles<T>::micro]) {
+  OURO_UNROLL
+  for (int n = 0; n < attention_tiles<T>::micro; ++n) keep[n] = T(1);
+  if (p.threshold == 0) return;
+  auto const place = static_cast<std::uint64_t>((flat * p.queries + i) * (divide_up(p.keys, 8) * 8) + j);
+  auto const words = philox::words(p.draw.key, p.draw.site, place / 8);
+  OURO_UNROLL
+  for (int n = 0; n < attention_tiles<T>::micro; ++n) {
+    auto const e = static_cast<unsigned>((place + static_cast<std::uint64_t>(n)) % 8);
+    keep[n] = ((words[e / 2] >> (16 * (e % 2))) & 0xFFFFU) >= p.threshold ? p.factor : T(0);
+  }
+}
+
+/// Over the 16 lanes that hold a row.
+template <class T>
+__device__ T group_sum(T x) {
+  for (int step = 8; step > 0; step /= 2) x += __shfl_xor_sync(everybody, x, step);
+  return x;
+}
+template <class T>
+__device__ T group_max(T x) {
+  for (int step = 8; step > 0; step /= 2) {
+    T const other = __shfl_xor_sync(everybody, x, step);
+    x = other > x ? other : x;
+  }
+  return x;
+}
+
+}  // namespace ouro::cuda_kernels

@@ -1,0 +1,117 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// What every source of this backend stands on: CUDA, or the emulated device of the tests where no CUDA compiler reads
+// it; checked calls, launches by name, device memory for the time of a call, and sums within a warp.
+#pragma once
+
+#if defined(__CUDACC__)
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+#define OURO_UNROLL _Pragma("unroll")
+#else
+#include <emulated_cuda.hpp>
+#define OURO_UNROLL
+#endif
+
+#include <cmath>
+#include <cstdint>
+#include <tuple>
+#include <utility>
+
+#include <ouro/backend/cuda.hpp>
+
+namespace ouro::cuda_kernels {
+
+using index = std::int64_t;
+inline constexpr int warp_size = 32;
+inline constexpr unsigned everybody = 0xFFFFFFFFU;
+
+/// Throws ouro::error (unavailable) with the function's or kernel's name unless all is well.
+void check(cudaError_t status, char const* what);
+void check(cublasStatus_t status, char const* what);
+
+/// The one stream of this backend. Errors: no device.
+cudaStream_t stream();
+/// Blocks that keep the device busy when each can take any share of the work.
+index busy_blocks();
+
+/// Runs a kernel by its name. An empty grid is nothing to do.
+template <class... P, class... A>
+void launch(char const* name, void (*kernel)(P...), index blocks, int threads, std::size_t shared_bytes, A&&... a) {
+  if (blocks <= 0) return;
+  std::tuple<P...> arguments(static_cast<P>(std::forward<A>(a))...);
+  dim3 const grid(static_cast<unsigned>(blocks));
+  dim3 const block(static_cast<unsigned>(threads));
+#if defined(__CUDACC__)
+  std::apply(
+      [&](auto&... p) {
+        void* places[] = {static_cast<void*>(&p)...};
+        check(cudaLaunchKernel(reinterpret_cast<void const*>(kernel), grid, block, places, shared_bytes, stream()),
+              name);
+      },
+      arguments);
+#else
+  auto body = [&] { std::apply(kernel, arguments); };
+  emulated_cuda::run(
+      name, grid, block, shared_bytes, [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body);
+#endif
+}
+
+/// Device memory that goes back to the pool at the end of a scope; work already in the stream may still use it, because
+/// whoever gets it next is behind in the same stream.
+template <class T>
+class device_array {
+ public:
+  explicit device_array(index n) : bytes_(static_cast<std::size_t>(n) * sizeof(T)), data_(cuda::allocate(bytes_)) {}
+  device_array(device_array const&) = delete;
+  device_array& operator=(device_array const&) = delete;
+  ~device_array() { cuda::deallocate(data_, bytes_); }
+  [[nodiscard]] T* data() const { return static_cast<T*>(data_); }
+
+ private:
+  std::size_t bytes_;
+  void* data_;
+};
+
+constexpr index divide_up(index n, index by) { return (n + by - 1) / by; }
+
+/// The number of this thread in the grid, and how many there are.
+__device__ inline index thread_number() { return static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ inline index thread_count() { return static_cast<index>(gridDim.x) * blockDim.x; }
+/// The number of this thread's warp in the grid, and its place in the warp.
+__device__ inline index warp_number() { return thread_number() / warp_size; }
+__device__ inline int lane_number() { return static_cast<int>(threadIdx.x) % warp_size; }
+
+/// The sum over the lanes of a warp, the same bits in each.
+template <class T>
+__device__ T warp_sum(T x) {
+  for (int step = warp_size / 2; step > 0; step /= 2) x += __shfl_xor_sync(everybody, x, step);
+  return x;
+}
+template <class T>
+__device__ T warp_max(T x) {
+  for (int step = warp_size / 2; step > 0; step /= 2) {
+    T const other = __shfl_xor_sync(everybody, x, step);
+    x = other > x ? other : x;
+  }
+  return x;
+}
+
+/// Shared memory of the size that the launch asked for.
+template <class T>
+__device__ T* shared_memory() {
+#if defined(__CUDACC__)
+  extern __shared__ __align__(16) unsigned char ouro_shared_memory[];
+  return reinterpret_cast<T*>(ouro_shared_memory);
+#else
+  return static_cast<T*>(emulated_cuda::shared_memory());
+#endif
+}
+
+template <class T>
+__device__ void put(T& to, T value, bool accumulate) {
+  to = accumulate ? to + value : value;
+}
+
+}  // namespace ouro::cuda_kernels

@@ -1,0 +1,67 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The hormone gate on the device (contract: ouro/concepts/hormone_gate.hpp): a warp for each row. A lane keeps to its
+// columns i of width D in every pass, with all their repetitions j, so that a row needs no barrier.
+#pragma once
+
+#include "functions.hpp"
+#include "rows.hpp"
+
+namespace ouro::cuda_kernels {
+
+template <class T>
+struct gate_operands {
+  T const *x, *h, *f, *scale, *bias, *query_weight, *query_bias, *gate, *proj_weight, *proj_bias, *residual;
+  index rows, lane_rows, width, folds, spread;
+  bool gelu;
+  std::uint32_t threshold;
+  T factor;
+  random_draw draw;
+  T epsilon;
+
+  explicit gate_operands(hormone_gate_operands const& in)
+      : x(at(in.x)),
+        h(at(in.h)),
+        f(at(in.f)),
+        scale(at(in.scale)),
+        bias(at(in.bias)),
+        query_weight(at(in.query_weight)),
+        query_bias(at(in.query_bias)),
+        gate(at(in.gate)),
+        proj_weight(at(in.proj_weight)),
+        proj_bias(at(in.proj_bias)),
+        residual(at(in.residual)),
+        rows(in.x.dims[0]),
+        lane_rows(in.x.dims[0] / in.h.dims[0]),
+        width(in.gate.dims[1]),
+        folds(in.x.dims[1] / in.gate.dims[1]),
+        spread(in.gate.dims[0]),
+        gelu(in.gelu),
+        threshold(dropout_mask(in.dropout).threshold),
+        factor(static_cast<T>(dropout_mask(in.dropout).factor)),
+        draw(in.draw),
+        epsilon(static_cast<T>(in.epsilon)) {}
+
+  /// The columns of a result.
+  [[nodiscard]] __device__ __host__ index wide() const { return width * spread; }
+  /// Σ_j x_j + h in column i of row r.
+  [[nodiscard]] __device__ T folded(index r, index i) const {
+    T sum = h[r / lane_rows * width + i];
+    for (index j = 0; j < folds; ++j) sum += x[(r * folds + j) * width + i];
+    return sum;
+  }
+  /// What the dropout multiplies element i of the result by.
+  [[nodiscard]] __device__ T keep(index i) const {
+    if (threshold == 0) return T(1);
+    return draw.half(static_cast<std::uint64_t>(i)) >= threshold ? factor : T(0);
+  }
+
+ private:
+  static T const* at(const_view const& v) { return v.empty() ? nullptr : v.as<T>(); }
+};
+
+/// Columns of the statistics.
+enum : int { query_mean, query_rstd, proj_mean, proj_rstd, norm_mean, norm_rstd };
+
+}  // namespace ouro::cuda_kernels

@@ -1,0 +1,115 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Matrix products by cuBLAS, in full f32 and f64 (its default mode rounds nothing to TF32). Rows are contiguous here and
+// columns there, so c = a b is asked for as cᵀ = bᵀ aᵀ. What cuBLAS cannot express is packed first.
+#include <mutex>
+#include <optional>
+
+#include "device.hpp"
+
+namespace ouro {
+namespace cuda_kernels {
+namespace {
+
+/// One handle for the one stream; its calls are made one at a time.
+struct products {
+  std::mutex mutex;
+  cublasHandle_t handle = nullptr;
+  products() {
+    check(cublasCreate(&handle), "cublasCreate");
+    check(cublasSetStream(handle, stream()), "cublasSetStream");
+  }
+};
+products& cublas() {
+  static auto* p = new products;
+  return *p;
+}
+
+cublasStatus_t gemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, index m, index n, index k,
+                    float const* alpha, float const* a, index lda, index step_a, float const* b, index ldb,
+                    index step_b, float const* beta, float* c, index ldc, index step_c, index batches) {
+  return cublasSgemmStridedBatched_64(h, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c,
+                                      batches);
+}
+cublasStatus_t gemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, index m, index n, index k,
+                    double const* alpha, double const* a, index lda, index step_a, double const* b, index ldb,
+                    index step_b, double const* beta, double* c, index ldc, index step_c, index batches) {
+  return cublasDgemmStridedBatched_64(h, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c,
+                                      batches);
+}
+
+/// A matrix as row-major products take it: with contiguous rows, or transposed.
+struct operand {
+  cublasOperation_t how;
+  index leading;
+};
+std::optional<operand> fits(shape const& dims, shape const& steps) {
+  index const rows = dims[-2];
+  index const columns = dims[-1];
+  auto at_least = [](index x, index least) { return x > least ? x : least; };
+  if ((steps[-1] == 1 || columns == 1) && (steps[-2] >= columns || rows == 1))
+    return operand{CUBLAS_OP_N, rows == 1 ? columns : at_least(steps[-2], columns)};
+  if ((steps[-2] == 1 || rows == 1) && (steps[-1] >= rows || columns == 1))
+    return operand{CUBLAS_OP_T, columns == 1 ? rows : at_least(steps[-1], rows)};
+  return std::nullopt;
+}
+
+/// A view that cuBLAS can read: itself, or a dense copy.
+class readable {
+ public:
+  explicit readable(const_view const& v) : view_(v) {
+    if (fits(v.dims, v.steps)) return;
+    dense_.emplace(v.size() * size_of(v.type));
+    view const packed(dense_->data(), v.type, v.dims);
+    cuda::copy(packed, v, false);
+    view_ = packed;
+  }
+  [[nodiscard]] const_view const& operator*() const { return view_; }
+
+ private:
+  const_view view_;
+  std::optional<device_array<char>> dense_;
+};
+
+view transposed(view const& v) { return v.transpose(v.dims.rank() - 2, v.dims.rank() - 1); }
+const_view transposed(const_view const& v) { return v.transpose(v.dims.rank() - 2, v.dims.rank() - 1); }
+
+}  // namespace
+}  // namespace cuda_kernels
+
+using namespace cuda_kernels;
+
+void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
+  if (c.out.size() == 0) return;
+  if (a.dims[-1] == 0) {  // a sum of nothing
+    if (!c.accumulate) fill(c.out, 0.0);
+    return;
+  }
+  auto const z = fits(c.out.dims, c.out.steps);
+  if (!z) {
+    device_array<char> const dense(c.out.size() * size_of(c.out.type));
+    view const packed(dense.data(), c.out.type, c.out.dims);
+    matmul(packed, a, b, alpha);
+    return copy(c.out, packed, c.accumulate);
+  }
+  if (z->how == CUBLAS_OP_T) return matmul({transposed(c.out), c.accumulate}, transposed(b), transposed(a), alpha);
+  readable const left(a);
+  readable const right(b);
+  auto const x = *fits((*left).dims, (*left).steps);
+  auto const y = *fits((*right).dims, (*right).steps);
+  bool const batched = a.dims.rank() == 3;
+  auto step = [batched](auto const& v) { return batched ? v.steps[0] : 0; };
+  with_real(a.type, "matmul", [&]<class T>(std::type_identity<T>) {
+    auto const factor = static_cast<T>(alpha);
+    T const beta = c.accumulate ? T(1) : T(0);
+    auto& products = cublas();
+    std::lock_guard const lock(products.mutex);
+    check(gemm(products.handle, y.how, x.how, b.dims[-1], a.dims[-2], a.dims[-1], &factor, (*right).as<T>(), y.leading,
+               step(*right), (*left).as<T>(), x.leading, step(*left), &beta, c.out.as<T>(), z->leading, step(c.out),
+               batched ? a.dims[0] : 1),
+          "matmul");
+  });
+}
+
+}  // namespace ouro

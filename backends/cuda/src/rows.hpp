@@ -1,0 +1,83 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Rows of a matrix, a warp for each: lanes take every 32nd element, sums are those of the lanes.
+#pragma once
+
+#include "device.hpp"
+
+namespace ouro::cuda_kernels {
+
+inline constexpr int row_warps = 4;  // rows that a block has at a time
+
+/// f(row, lane) for every row.
+template <class F>
+__global__ void row_kernel(index rows, F f) {
+  index const step = thread_count() / warp_size;
+  for (index r = warp_number(); r < rows; r += step) f(r, lane_number());
+}
+template <class F>
+void for_rows(char const* name, index rows, F const& f) {
+  index const blocks = divide_up(rows, row_warps);
+  index const most = 2 * busy_blocks();
+  launch(name, row_kernel<F>, blocks < most ? blocks : most, row_warps * warp_size, 0, rows, f);
+}
+
+/// f(row, lane, room) for every row, with `room` numbers of shared memory for each warp.
+template <class T, class F>
+__global__ void roomy_row_kernel(index rows, index room, F f) {
+  T* const own = shared_memory<T>() + static_cast<int>(threadIdx.x) / warp_size * room;
+  index const step = thread_count() / warp_size;
+  for (index r = warp_number(); r < rows; r += step) f(r, lane_number(), own);
+}
+/// Errors: a row that shared memory has no room for.
+template <class T, class F>
+void for_roomy_rows(char const* name, index rows, index room, F const& f) {
+  index const shared = 48 * 1024;
+  index const bytes = room * static_cast<index>(sizeof(T));
+  require(bytes <= shared, errc::shape, name, "rows of this width do not fit into shared memory");
+  index const fit = bytes > 0 ? shared / bytes : row_warps;
+  index const warps = fit < row_warps ? fit : row_warps;
+  index const blocks = divide_up(rows, warps);
+  index const most = 2 * busy_blocks();
+  launch(name, roomy_row_kernel<T, F>, blocks < most ? blocks : most, static_cast<int>(warps) * warp_size,
+         static_cast<std::size_t>(warps * bytes), rows, room, f);
+}
+
+/// Σ_i f(i) over i below n, the same bits in each lane.
+template <class T, class F>
+__device__ T row_sum(index n, int lane, F const& f) {
+  T sum = 0;
+  for (index i = lane; i < n; i += warp_size) sum += f(i);
+  return warp_sum(sum);
+}
+
+/// Mean and 1/σ of f(i) over i below n, in two passes.
+template <class T>
+struct moments {
+  T mean;
+  T rstd;
+};
+template <class T, class F>
+__device__ moments<T> row_moments(index n, int lane, T eps, F const& f) {
+  T const inverse = T(1) / static_cast<T>(n);
+  T const mean = row_sum<T>(n, lane, f) * inverse;
+  T const variance = row_sum<T>(n, lane,
+                                [&](index i) {
+                                  T const d = f(i) - mean;
+                                  return d * d;
+                                }) *
+                     inverse;
+  return {mean, T(1) / std::sqrt(variance + eps)};
+}
+
+/// log Σ_i exp(x_i).
+template <class T>
+__device__ T row_log_sum_exp(T const* x, index n, int lane) {
+  T top = x[0];
+  for (index i = lane; i < n; i += warp_size) top = x[i] > top ? x[i] : top;
+  top = warp_max(top);
+  return top + std::log(row_sum<T>(n, lane, [&](index i) { return std::exp(x[i] - top); }));
+}
+
+}  // namespace ouro::cuda_kernels

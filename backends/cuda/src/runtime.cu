@@ -1,0 +1,140 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The device, its stream and its memory, and the way of values to it and back.
+#include <ouro/backend/reference/elementwise.hpp>
+#include <ouro/tensor/memory_pool.hpp>
+
+#include <string>
+#include <vector>
+
+#include "device.hpp"
+
+namespace ouro {
+namespace cuda_kernels {
+
+void check(cudaError_t status, char const* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // an error that passes is not reported again by the next call
+  fail(errc::unavailable, "cuda", what, ": ", cudaGetErrorString(status));
+}
+void check(cublasStatus_t status, char const* what) {
+  require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", cublasGetStatusString(status));
+}
+
+namespace {
+
+/// Blocks of device memory. A block that is given to the pool may still be in use by work in the stream, which is behind
+/// whatever gets the block next; to the driver it goes by cudaFree, which waits for that work.
+struct device_blocks {
+#if defined(__CUDACC__)
+  static constexpr bool keeps_blocks = true;
+#else
+  static constexpr bool keeps_blocks = false;  // fresh memory is NaN, and a sanitizer sees every use after free
+#endif
+  static void* take(std::size_t bytes) noexcept {
+    void* p = nullptr;
+    if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
+    cudaGetLastError();
+    return nullptr;
+  }
+  static void give_back(void* p) noexcept { cudaFree(p); }
+};
+
+struct runtime {
+  cudaStream_t stream = nullptr;
+  index busy_blocks = 1;
+  std::string description;
+  memory_pool<device_blocks> pool;
+
+  runtime() {
+    require(cuda_available(), errc::unavailable, "cuda", "no device");
+    cudaDeviceProp p{};
+    check(cudaGetDeviceProperties(&p, 0), "cudaGetDeviceProperties");
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    busy_blocks = 16 * static_cast<index>(p.multiProcessorCount);
+    description = std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." +
+                  std::to_string(p.minor) + ", " + std::to_string(p.totalGlobalMem >> 20U) + " MiB";
+  }
+};
+/// Never destroyed, so that tensors may outlive main(). Where there is no device every call says so.
+runtime& now() {
+  static auto* r = new runtime;
+  return *r;
+}
+
+}  // namespace
+
+cudaStream_t stream() { return now().stream; }
+index busy_blocks() { return now().busy_blocks; }
+
+}  // namespace cuda_kernels
+
+using cuda_kernels::check;
+
+bool cuda_available() noexcept {
+  static bool const found = [] {
+    int devices = 0;
+    bool const good = cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
+    if (!good) cudaGetLastError();
+    return good;
+  }();
+  return found;
+}
+std::string cuda_description() { return cuda_available() ? cuda_kernels::now().description : "cuda: no device"; }
+
+void* cuda::allocate(std::size_t bytes) { return cuda_kernels::now().pool.allocate(bytes); }
+void cuda::deallocate(void* p, std::size_t bytes) noexcept { cuda_kernels::now().pool.deallocate(p, bytes); }
+
+namespace {
+
+void wait() { check(cudaStreamSynchronize(cuda_kernels::stream()), "cudaStreamSynchronize"); }
+
+/// Room for a contiguous view on the host.
+struct host_copy {
+  std::vector<char> bytes;
+  view values;
+  host_copy(dtype type, shape const& dims)
+      : bytes(static_cast<std::size_t>(dims.size() * size_of(type))), values(bytes.data(), type, dims) {}
+};
+
+}  // namespace
+
+void cuda::upload(view to, const_view host) {
+  if (to.size() == 0) return;
+  if (host.type != to.type || !host.contiguous()) {
+    host_copy same(to.type, to.dims);
+    reference_kernels::elementwise::copy(same.values, host, false);
+    return upload(to, same.values);
+  }
+  auto const bytes = static_cast<std::size_t>(to.size() * size_of(to.type));
+  if (to.contiguous()) {
+    check(cudaMemcpyAsync(to.data, host.data, bytes, cudaMemcpyHostToDevice, cuda_kernels::stream()), "upload");
+  } else {
+    cuda_kernels::device_array<char> const dense(static_cast<std::int64_t>(bytes));
+    check(cudaMemcpyAsync(dense.data(), host.data, bytes, cudaMemcpyHostToDevice, cuda_kernels::stream()), "upload");
+    copy(to, const_view(dense.data(), to.type, to.dims), false);
+  }
+  wait();
+}
+
+void cuda::download(view host, const_view from) {
+  if (host.size() == 0) return;
+  if (host.type != from.type || !host.contiguous()) {
+    host_copy same(from.type, host.dims);
+    download(same.values, from);
+    return reference_kernels::elementwise::copy(host, same.values, false);
+  }
+  auto const bytes = static_cast<std::size_t>(host.size() * size_of(host.type));
+  if (from.contiguous()) {
+    check(cudaMemcpyAsync(host.data, from.data, bytes, cudaMemcpyDeviceToHost, cuda_kernels::stream()), "download");
+    return wait();
+  }
+  cuda_kernels::device_array<char> const dense(static_cast<std::int64_t>(bytes));
+  view const packed(dense.data(), from.type, host.dims);
+  copy(packed, from, false);
+  check(cudaMemcpyAsync(host.data, packed.data, bytes, cudaMemcpyDeviceToHost, cuda_kernels::stream()), "download");
+  wait();
+}
+
+}  // namespace ouro

@@ -1,0 +1,366 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The emulated device: fibers, barriers and memory.
+#include <emulated_cuda.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+dim3 threadIdx;
+dim3 blockIdx;
+dim3 blockDim;
+dim3 gridDim;
+
+#if defined(__x86_64__)
+// Keeps the registers that a call must keep on the stack of the caller, and goes on where another stack was left. (A
+// swapcontext asks the kernel for the signal mask, which is a hundred times slower.)
+extern "C" void emulated_cuda_switch(void** from, void* to);
+asm(R"(
+.text
+.globl emulated_cuda_switch
+.type emulated_cuda_switch, @function
+emulated_cuda_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size emulated_cuda_switch, .-emulated_cuda_switch
+)");
+#endif
+
+namespace emulated_cuda {
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t stack_size = 256 * 1024;
+#else
+constexpr std::size_t stack_size = 32 * 1024;
+#endif
+constexpr unsigned warp_size = 32;
+
+struct barrier {
+  unsigned threads = 0;
+  unsigned arrived = 0;
+  unsigned generation = 0;
+};
+
+struct warp {
+  barrier meeting;
+  std::uint64_t given[2][warp_size] = {};  // a lane may give again before all have taken
+};
+
+struct fiber {
+#if defined(__x86_64__)
+  void* place = nullptr;
+#else
+  ucontext_t place{};
+#endif
+  std::byte* stack = nullptr;
+  void* fake_stack = nullptr;  // of the address sanitizer
+  dim3 thread;
+  unsigned lane = 0;
+  unsigned turn = 0;
+  warp* mates = nullptr;
+  barrier* waits_at = nullptr;
+  unsigned waits_in = 0;  // the generation that must pass
+  bool done = true;
+};
+
+/// One block at a time, all of it on the thread that launched.
+struct device {
+  std::mutex mutex;
+  fiber scheduler;
+  void const* scheduler_stack = nullptr;
+  std::size_t scheduler_size = 0;
+  std::vector<fiber> fibers;
+  std::vector<warp> warps;
+  std::vector<std::unique_ptr<std::byte[]>> stacks;
+  std::vector<std::byte*> free_stacks;
+  fiber* now = nullptr;
+  barrier meeting;
+  int votes[2] = {};
+  unsigned alive = 0;
+  bool moved = false;  // a barrier opened or a thread ended since the last look
+  std::unique_ptr<std::byte[]> shared;
+  std::size_t shared_bytes = 0;
+  char const* name = "";
+  void (*body)(void*) = nullptr;
+  void* data = nullptr;
+};
+
+device& gpu() {
+  static auto* d = new device;
+  return *d;
+}
+
+/// Leaves one stack for another; returns when somebody comes back. A fiber that ends does not.
+void change([[maybe_unused]] fiber& from, fiber& to, [[maybe_unused]] bool ends = false) {
+#if defined(__SANITIZE_ADDRESS__)
+  device& d = gpu();
+  bool const back = &to == &d.scheduler;
+  __sanitizer_start_switch_fiber(ends ? nullptr : &from.fake_stack, back ? d.scheduler_stack : to.stack,
+                                 back ? d.scheduler_size : stack_size);
+#endif
+#if defined(__x86_64__)
+  emulated_cuda_switch(&from.place, to.place);
+#else
+  swapcontext(&from.place, &to.place);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
+#endif
+}
+
+/// Where every fiber begins.
+void begin() {
+  device& d = gpu();
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, &d.scheduler_stack, &d.scheduler_size);
+#endif
+  d.body(d.data);
+  d.now->done = true;
+  change(*d.now, d.scheduler, true);
+}
+
+void prepare(fiber& f) {
+#if defined(__x86_64__)
+  // As emulated_cuda_switch leaves a stack: six registers, where to return to, and no caller above.
+  auto** top = reinterpret_cast<void**>(f.stack + stack_size) - 1;  // a call leaves the stack so
+  top[0] = nullptr;
+  *--top = reinterpret_cast<void*>(&begin);
+  for (int i = 0; i < 6; ++i) *--top = nullptr;
+  f.place = top;
+#else
+  getcontext(&f.place);
+  f.place.uc_stack.ss_sp = f.stack;
+  f.place.uc_stack.ss_size = stack_size;
+  f.place.uc_link = nullptr;
+  makecontext(&f.place, begin, 0);
+#endif
+}
+
+void resume(device& d, fiber& f) {
+  d.now = &f;
+  threadIdx = f.thread;
+  change(d.scheduler, f);
+  if (!f.done) return;
+  d.free_stacks.push_back(f.stack);
+  --d.alive;
+  d.moved = true;
+}
+
+void wait(barrier& b) {
+  device& d = gpu();
+  if (++b.arrived == b.threads) {
+    b.arrived = 0;
+    ++b.generation;
+    d.moved = true;
+    return;
+  }
+  fiber& f = *d.now;
+  f.waits_at = &b;
+  f.waits_in = b.generation;
+  change(f, d.scheduler);
+}
+
+void run_block(device& d) {
+  unsigned const threads = static_cast<unsigned>(d.fibers.size());
+  d.alive = threads;
+  d.meeting.arrived = 0;
+  std::memset(d.shared.get(), 0xFF, d.shared_bytes);
+  for (auto& w : d.warps) w.meeting.arrived = 0;
+  for (auto& f : d.fibers) {
+    f.done = false;
+    f.waits_at = nullptr;
+    f.turn = 0;
+    if (d.free_stacks.empty()) {
+      d.stacks.push_back(std::make_unique_for_overwrite<std::byte[]>(stack_size));
+      d.free_stacks.push_back(d.stacks.back().get());
+    }
+    f.stack = d.free_stacks.back();  // a thread that met no barrier has left it warm
+    d.free_stacks.pop_back();
+    prepare(f);
+    resume(d, f);
+  }
+  while (d.alive > 0) {
+    d.moved = false;
+    for (auto& f : d.fibers)
+      if (!f.done && f.waits_at->generation != f.waits_in) resume(d, f);
+    if (d.moved) continue;
+    std::fprintf(stderr, "emulated device: %s: threads of a block wait for others that never come\n", d.name);
+    std::abort();
+  }
+}
+
+}  // namespace
+
+void run(char const* name, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*), void* data) {
+  device& d = gpu();
+  std::lock_guard const lock(d.mutex);
+  unsigned const threads = block.x * block.y * block.z;
+  d.name = name;
+  d.body = body;
+  d.data = data;
+  d.shared_bytes = shared_bytes;
+  d.shared =
+      std::make_unique_for_overwrite<std::byte[]>(shared_bytes);  // of this size, so that a sanitizer knows its end
+  d.fibers.assign(threads, fiber{});
+  d.warps.assign((threads + warp_size - 1) / warp_size, warp{});
+  d.meeting.threads = threads;
+  for (unsigned t = 0; t < threads; ++t) {
+    auto& f = d.fibers[t];
+    f.thread = {t % block.x, t / block.x % block.y, t / block.x / block.y};
+    f.lane = t % warp_size;
+    f.mates = &d.warps[t / warp_size];
+    ++f.mates->meeting.threads;
+  }
+  blockDim = block;
+  gridDim = grid;
+  for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
+    for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
+      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(d);
+}
+
+std::uint64_t exchange(std::uint64_t bits, int source) {
+  fiber& f = *gpu().now;
+  auto& given = f.mates->given[f.turn++ % 2];
+  given[f.lane] = bits;
+  wait(f.mates->meeting);
+  return given[source];
+}
+
+void* shared_memory() { return gpu().shared.get(); }
+int lane() { return static_cast<int>(gpu().now->lane); }
+
+}  // namespace emulated_cuda
+
+void __syncthreads() { emulated_cuda::wait(emulated_cuda::gpu().meeting); }
+void __syncwarp() { emulated_cuda::wait(emulated_cuda::gpu().now->mates->meeting); }
+int __syncthreads_or(int predicate) {
+  auto& d = emulated_cuda::gpu();
+  unsigned const turn = d.meeting.generation % 2;
+  if (d.meeting.arrived == 0) d.votes[turn] = 0;
+  d.votes[turn] |= predicate;
+  emulated_cuda::wait(d.meeting);
+  return d.votes[turn];
+}
+
+namespace {
+
+struct memory {
+  std::mutex mutex;
+  std::map<std::byte const*, std::size_t> blocks;
+  std::size_t used = 0;
+  std::size_t limit = std::numeric_limits<std::size_t>::max();
+
+  bool holds(void const* p, std::size_t bytes) {
+    auto const* at = static_cast<std::byte const*>(p);
+    auto const next = blocks.upper_bound(at);
+    if (next == blocks.begin()) return false;
+    auto const& [start, size] = *std::prev(next);
+    return at + bytes <= start + size;
+  }
+};
+memory& heap() {
+  static auto* m = new memory;
+  return *m;
+}
+constexpr std::align_val_t alignment{256};
+
+}  // namespace
+
+void emulated_cuda::limit_memory(std::size_t bytes) {
+  std::lock_guard const lock(heap().mutex);
+  heap().limit = bytes;
+}
+
+char const* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+  }
+  return "unknown error";
+}
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  char const* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  *count = visible != nullptr && *visible == 0 ? 0 : 1;  // as with the driver, an empty list hides the device
+  return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {"emulated device", std::size_t{1} << 30U, 0, 0, 1};
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+  auto& m = heap();
+  std::lock_guard const lock(m.mutex);
+  if (bytes > m.limit || m.used > m.limit - bytes) return cudaErrorMemoryAllocation;
+  *p = ::operator new(bytes, alignment, std::nothrow);
+  if (*p == nullptr) return cudaErrorMemoryAllocation;
+  std::memset(*p, 0xFF, bytes);  // a NaN in every floating type
+  m.blocks[static_cast<std::byte const*>(*p)] = bytes;
+  m.used += bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* p) {
+  auto& m = heap();
+  std::lock_guard const lock(m.mutex);
+  auto const found = m.blocks.find(static_cast<std::byte const*>(p));
+  if (found == m.blocks.end()) return cudaErrorInvalidValue;
+  m.used -= found->second;
+  m.blocks.erase(found);
+  ::operator delete(p, alignment);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  auto& m = heap();
+  {
+    std::lock_guard const lock(m.mutex);
+    void const* device = kind == cudaMemcpyHostToDevice ? to : from;
+    void const* host = kind == cudaMemcpyHostToDevice ? from : to;
+    if (!m.holds(device, bytes) || m.holds(host, bytes)) return cudaErrorInvalidValue;
+  }
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+
+char const* cublasGetStatusString(cublasStatus_t) { return "success"; }
+cublasStatus_t cublasCreate(cublasHandle_t* handle) {
+  *handle = nullptr;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t) { return CUBLAS_STATUS_SUCCESS; }

@@ -1,0 +1,43 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The backends that are built, for tests that are written once and run on each of them.
+#pragma once
+
+#include <catch2/catch_template_test_macros.hpp>
+#include <catch2/catch_test_macros.hpp>
+
+#include <string>
+#include <tuple>
+
+#include <ouro/backend/cpu.hpp>
+#include <ouro/backend/cuda.hpp>
+
+namespace ouro_test {
+
+/// A backend and the dtype it computes in.
+template <class B, ouro::dtype Type>
+struct in {
+  using backend = B;
+  static constexpr ouro::dtype type = Type;
+  static constexpr bool exact = Type == ouro::dtype::f64;
+
+  /// "cpu f32", for messages.
+  static std::string name() { return std::string(B::name()) + " " + ouro::name_of(Type); }
+  /// Skips the test where the device is absent.
+  static void need() {
+    if (std::is_same_v<B, ouro::cuda> && !ouro::cuda_available()) SKIP(ouro::cuda_description());
+  }
+};
+
+/// What is worth a test against the reference; cpu computes f64 by the reference's loops.
+using accelerated = decltype(std::tuple_cat(
+#if defined(OURO_HAS_CUDA)
+    std::tuple<in<ouro::cuda, ouro::dtype::f32>, in<ouro::cuda, ouro::dtype::f64>>{},
+#endif
+#if defined(OURO_HAS_CPU)
+    std::tuple<in<ouro::cpu, ouro::dtype::f32>>{},
+#endif
+    std::tuple<>{}));
+
+}  // namespace ouro_test
