@@ -9,9 +9,11 @@
 
 #include <string>
 #include <tuple>
+#include <type_traits>
 
 #include <ouro/backend/cpu.hpp>
 #include <ouro/backend/cuda.hpp>
+#include <ouro/backend/reference.hpp>
 
 namespace ouro_test {
 
@@ -39,5 +41,18 @@ using accelerated = decltype(std::tuple_cat(
     std::tuple<in<ouro::cpu, ouro::dtype::f32>>{},
 #endif
     std::tuple<>{}));
+
+/// Calls f with this many threads, where the backend has threads.
+template <class B, class F>
+void with_threads([[maybe_unused]] int threads, F&& f) {
+#if defined(OURO_HAS_CPU)
+  int const before = ouro::cpu_threads();
+  if (std::is_same_v<B, ouro::cpu>) ouro::set_cpu_threads(threads);
+  f();
+  ouro::set_cpu_threads(before);
+#else
+  f();
+#endif
+}
 
 }  // namespace ouro_test

@@ -1,15 +1,12 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// The recurrences and the short convolution: gradients by differences, the cpu backend against the reference, lengths,
-// splits and extremes.
-#include <catch2/catch_test_macros.hpp>
-
+// The recurrences and the short convolution: gradients by differences, the accelerated backends against the reference,
+// lengths, splits and extremes.
 #include <cmath>
 #include <vector>
 
 #include <ouro/autodiff/gradient_check.hpp>
-#include <ouro/backend/cpu.hpp>
 #include <ouro/ops/arithmetic.hpp>
 #include <ouro/ops/exp.hpp>
 #include <ouro/ops/reduce.hpp>
@@ -19,6 +16,7 @@
 #include <ouro/ops/softplus.hpp>
 #include <ouro/ops/ssd_scan.hpp>
 #include <ouro/ops/unit.hpp>
+#include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
 
 using ouro::dtype;
@@ -181,11 +179,13 @@ TEST_CASE("recurrences: shapes that do not fit are refused") {
   CHECK_THROWS_AS(convolution(c), ouro::error);
 }
 
-#if defined(OURO_HAS_CPU)
+#if defined(OURO_HAS_CPU) || defined(OURO_HAS_CUDA)
 
 // f32 products of 16 rows at a time against sums in f64: measured 1e-6, and 5e-6 where a gradient is a difference.
-TEST_CASE("recurrences: the cpu backend agrees with the reference") {
-  using C = ouro::cpu;
+TEMPLATE_LIST_TEST_CASE("recurrences: the backends agree with the reference", "", ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
   std::vector<std::int64_t> const lengths{1, 15, 16, 17, 63, 100};
   for (int i = 0; i < 20; ++i) {
     std::int64_t const groups = pick(1, 2);
@@ -195,11 +195,11 @@ TEST_CASE("recurrences: the cpu backend agrees with the reference") {
     auto check = [&](char const* name, list const& in, auto scan) {
       auto const right = everything(in, [&](list const& v) { return scan(v); });
       auto const got =
-          everything(moved<C>(in, dtype::f32), [&](std::vector<ouro::tensor<C>> const& v) { return scan(v); });
+          everything(moved<C>(in, TestType::type), [&](std::vector<ouro::tensor<C>> const& v) { return scan(v); });
       for (std::size_t k = 0; k < right.size(); ++k) {
         INFO(name << " result " << k << " at lanes " << e.lanes << " rows " << e.rows << " heads " << e.heads << " key "
                   << e.key << " value " << e.value);
-        CHECK(relative_error(got[k], right[k]) < (k < 2 ? 1e-5 : 5e-5));
+        CHECK(relative_error(got[k], right[k]) < (TestType::exact ? 1e-12 : k < 2 ? 1e-5 : 5e-5));
       }
     };
     check("rwkv7", rwkv7_inputs<R>(e, dtype::f64), [](auto const& v) { return rwkv7(v); });
@@ -210,16 +210,18 @@ TEST_CASE("recurrences: the cpu backend agrees with the reference") {
 }
 
 // Decays of 1 and of 0.5452, pauses that erase the state in the middle of a chunk, and rows that change nothing.
-TEST_CASE("recurrences: extremes on the cpu backend") {
-  using C = ouro::cpu;
+TEMPLATE_LIST_TEST_CASE("recurrences: extremes on the backends", "", ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
   extents const e{1, 70, 2, 20, 20, 1};
   auto check = [&](list const& in, auto scan) {
     auto const right = everything(in, [&](list const& v) { return scan(v); });
     auto const got =
-        everything(moved<C>(in, dtype::f32), [&](std::vector<ouro::tensor<C>> const& v) { return scan(v); });
+        everything(moved<C>(in, TestType::type), [&](std::vector<ouro::tensor<C>> const& v) { return scan(v); });
     for (std::size_t k = 0; k < right.size(); ++k) {
       INFO("result " << k);
-      CHECK(relative_error(got[k], right[k], 1e-3) < 1e-4);
+      CHECK(relative_error(got[k], right[k], 1e-3) < (TestType::exact ? 1e-11 : 1e-4));
     }
   };
   for (double w : {-1e30, -1e4, -30.0, 30.0, 1e4, 1e30}) {
@@ -243,40 +245,43 @@ TEST_CASE("recurrences: extremes on the cpu backend") {
   }
 }
 
-TEST_CASE("recurrences: destinations are overwritten or added to, by any number of threads alike") {
-  using C = ouro::cpu;
+TEMPLATE_LIST_TEST_CASE("recurrences: destinations are overwritten or added to, the same bits again", "",
+                        ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
   extents const e{2, 19, 4, 7, 5, 2};
-  auto const dy = noise<C>({e.lanes, e.rows, e.heads * e.value}, dtype::f32);
-  auto const dlast = noise<C>({e.lanes, e.heads, e.value, e.key}, dtype::f32);
+  constexpr auto type = TestType::type;
+  auto const dy = noise<C>({e.lanes, e.rows, e.heads * e.value}, type);
+  auto const dlast = noise<C>({e.lanes, e.heads, e.value, e.key}, type);
   auto check = [&](auto const& in, auto gradient) {
-    int const before = ouro::cpu_threads();
     auto run = [&](double initial, bool add, int threads) {
-      ouro::set_cpu_threads(threads);
       std::vector<ouro::tensor<C>> g(in.size());
-      for (std::size_t i = 0; i < g.size(); ++i) g[i] = ouro::tensor<C>::full(in[i].dims(), dtype::f32, initial);
-      gradient([&](std::size_t i) { return ouro::destination(g[i].write(), add); },
-               [&](std::size_t i) { return in[i].read(); });
-      ouro::set_cpu_threads(before);
+      for (std::size_t i = 0; i < g.size(); ++i) g[i] = ouro::tensor<C>::full(in[i].dims(), type, initial);
+      ouro_test::with_threads<C>(threads, [&] {
+        gradient([&](std::size_t i) { return ouro::destination(g[i].write(), add); },
+                 [&](std::size_t i) { return in[i].read(); });
+      });
       return g;
     };
     auto const fresh = run(NAN, false, 1);
     auto const again = run(NAN, false, 2);
     auto const added = run(2.0, true, 3);
     for (std::size_t i = 0; i < in.size(); ++i) {
-      CHECK(fresh[i].template values<float>() == again[i].template values<float>());
-      auto const sum = fresh[i] + ouro::tensor<C>::full(in[i].dims(), dtype::f32, 2.0);
+      CHECK(fresh[i].template values<double>() == again[i].template values<double>());
+      auto const sum = fresh[i] + ouro::tensor<C>::full(in[i].dims(), type, 2.0);
       CHECK(relative_error(added[i], sum) < 1e-5);
     }
   };
-  check(rwkv7_inputs<C>(e, dtype::f32), [&](auto to, auto in) {
+  check(rwkv7_inputs<C>(e, type), [&](auto to, auto in) {
     C::rwkv7_scan_gradient({to(0), to(1), to(2), to(3), to(4), to(5), to(6)},
                            {in(0), in(1), in(2), in(3), in(4), in(5), in(6)}, dy.read(), dlast.read());
   });
-  check(ssd_inputs<C>(e, dtype::f32), [&](auto to, auto in) {
+  check(ssd_inputs<C>(e, type), [&](auto to, auto in) {
     C::ssd_scan_gradient({to(0), to(1), to(2), to(3), to(4), to(5), to(6)},
                          {in(0), in(1), in(2), in(3), in(4), in(5), in(6)}, dy.read(), dlast.read());
   });
-  check(convolution_inputs<C>({e.lanes, e.rows, e.heads, 1, e.value, 4}, dtype::f32), [&](auto to, auto in) {
+  check(convolution_inputs<C>({e.lanes, e.rows, e.heads, 1, e.value, 4}, type), [&](auto to, auto in) {
     C::short_convolution_gradient({to(0), to(1), to(2), to(3)}, {in(0), in(1), in(2), in(3)}, dy.read());
   });
 }
