@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// golden_check FILE... [--backend reference|cpu] [--dtype f64|f32]: runs a fixture of the format "ouro-golden-1" and
+// golden_check FILE... [--backend reference|cpu|cuda] [--dtype f64|f32]: runs a fixture of the format "ouro-golden-1" and
 // prints, for each kind of tensor, the largest relative error. Exits 1 above the tolerances of that format.
 #include <algorithm>
 #include <cmath>
@@ -14,6 +14,9 @@
 #include <ouro/backend/reference.hpp>
 #if defined(OURO_HAS_CPU)
 #include <ouro/backend/cpu.hpp>
+#endif
+#if defined(OURO_HAS_CUDA)
+#include <ouro/backend/cuda.hpp>
 #endif
 #include <ouro/io/archive.hpp>
 #include <ouro/system/gridman.hpp>
@@ -307,7 +310,7 @@ int main(int argc, char** argv) {
     else files.push_back(a);
   }
   if (files.empty() || (type != "f64" && type != "f32")) {
-    std::fprintf(stderr, "usage: golden_check FILE... [--backend reference|cpu] [--dtype f64|f32]\n");
+    std::fprintf(stderr, "usage: golden_check FILE... [--backend reference|cpu|cuda] [--dtype f64|f32]\n");
     return 2;
   }
   bool good = true;
@@ -321,6 +324,10 @@ int main(int argc, char** argv) {
 #if defined(OURO_HAS_CPU)
       } else if (backend == "cpu") {
         passed = check<ouro::cpu>(path, t);
+#endif
+#if defined(OURO_HAS_CUDA)
+      } else if (backend == "cuda") {
+        passed = check<ouro::cuda>(path, t);
 #endif
       } else {
         std::fprintf(stderr, "golden_check: backend '%s' is not built\n", backend.c_str());

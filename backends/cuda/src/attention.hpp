@@ -131,8 +131,8 @@ __device__ void multiply(micro_tile<T>& sum, T const* a, T const* b, int depth) 
       right[m] = b[d * tiles::pitch + m];
     }
     OURO_UNROLL
-    for (int m = 0; m < micro; ++m) OURO_UNROLL
-    for (int n = 0; n < micro; ++n) sum[m][n] += left[m] * right[n];
+    for (int m = 0; m < micro; ++m)
+      for (int n = 0; n < micro; ++n) sum[m][n] += left[m] * right[n];
   }
 }
 
@@ -142,8 +142,8 @@ __device__ void dot_rows(micro_tile<T>& product, T* room, T const* a, index a_st
                          index b_step, index b_rows, index width) {
   using tiles = attention_tiles<T>;
   OURO_UNROLL
-  for (int m = 0; m < tiles::micro; ++m) OURO_UNROLL
-  for (int n = 0; n < tiles::micro; ++n) product[m][n] = T(0);
+  for (int m = 0; m < tiles::micro; ++m)
+    for (int n = 0; n < tiles::micro; ++n) product[m][n] = T(0);
   for (index d = 0; d < width; d += tiles::depth) {
     index const rest = width - d < tiles::depth ? width - d : tiles::depth;
     __syncthreads();  // who is still reading the room

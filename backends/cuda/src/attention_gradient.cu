@@ -70,8 +70,8 @@ __device__ void weigh(attention_problem<T> const& p, attention_slopes<T> const& 
 template <class T>
 __device__ void clear(micro_tile<T>& sum) {
   OURO_UNROLL
-  for (int m = 0; m < attention_tiles<T>::micro; ++m) OURO_UNROLL
-  for (int n = 0; n < attention_tiles<T>::micro; ++n) sum[m][n] = T(0);
+  for (int m = 0; m < attention_tiles<T>::micro; ++m)
+    for (int n = 0; n < attention_tiles<T>::micro; ++n) sum[m][n] = T(0);
 }
 /// Rows from `first` and columns of the slice of a result.
 template <class T>
@@ -80,12 +80,12 @@ __device__ void store(attention_problem<T> const& p, attention_place const& at, 
   using tiles = attention_tiles<T>;
   constexpr int micro = tiles::micro;
   OURO_UNROLL
-  for (int m = 0; m < micro; ++m) OURO_UNROLL
-  for (int n = 0; n < micro; ++n) {
-    index const row = first + static_cast<int>(threadIdx.x) / 16 * micro + m;
-    index const column = at.slice * tiles::side + static_cast<int>(threadIdx.x) % 16 * micro + n;
-    if (row < rows && column < p.width) put(at.rows(to, p.width)[row * to.row + column], sum[m][n], accumulate);
-  }
+  for (int m = 0; m < micro; ++m)
+    for (int n = 0; n < micro; ++n) {
+      index const row = first + static_cast<int>(threadIdx.x) / 16 * micro + m;
+      index const column = at.slice * tiles::side + static_cast<int>(threadIdx.x) % 16 * micro + n;
+      if (row < rows && column < p.width) put(at.rows(to, p.width)[row * to.row + column], sum[m][n], accumulate);
+    }
 }
 
 template <class T>
@@ -110,8 +110,8 @@ __global__ void __launch_bounds__(256)
     micro_tile<T> slope;
     weigh<T>(p, g, at, room, first, j, weight, slope);
     OURO_UNROLL
-    for (int m = 0; m < micro; ++m) OURO_UNROLL
-    for (int n = 0; n < micro; ++n) slopes[(tx + n) * tiles::pitch + ty + m] = slope[m][n];
+    for (int m = 0; m < micro; ++m)
+      for (int n = 0; n < micro; ++n) slopes[(tx + n) * tiles::pitch + ty + m] = slope[m][n];
     __syncthreads();
     load_rows(room, at.rows(p.k, p.width) + j * p.k.row + column, p.k.row, keys, p.width - column);
     __syncthreads();
@@ -147,8 +147,9 @@ __global__ void __launch_bounds__(256) attention_dkv(attention_problem<T> p, att
       if (pass == 0 ? dv.data == nullptr : dk.data == nullptr) continue;
       __syncthreads();
       OURO_UNROLL
-      for (int m = 0; m < micro; ++m) OURO_UNROLL
-      for (int n = 0; n < micro; ++n) terms[(ty + m) * tiles::pitch + tx + n] = pass == 0 ? weight[m][n] : slope[m][n];
+      for (int m = 0; m < micro; ++m)
+        for (int n = 0; n < micro; ++n)
+          terms[(ty + m) * tiles::pitch + tx + n] = pass == 0 ? weight[m][n] : slope[m][n];
       auto const& from = pass == 0 ? g.dy : p.q;
       load_rows(room, at.rows(from, p.width) + i * from.row + column, from.row, rows, p.width - column);
       __syncthreads();

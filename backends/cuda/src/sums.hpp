@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Sums over a block, and sums over the rows of a matrix in two stages; the order of every sum is fixed.
+// Sums over a block, and sums over the rows of a matrix in two stages and in f64, since they may cancel; the order of every
+// sum is fixed.
 #pragma once
 
 #include "device.hpp"
@@ -35,8 +36,8 @@ inline constexpr int column_walkers = 8;  // rows that a block reads at a time
 
 /// Partial sums (groups, chunks, K, columns) of what f(row, column, values) gives, over the rows of each chunk.
 template <class T, int K, class F>
-__global__ void column_parts(column_shape s, F f, T* part) {
-  __shared__ T sums[column_walkers][K][column_tile];
+__global__ void column_parts(column_shape s, F f, double* part) {
+  __shared__ double sums[column_walkers][K][column_tile];
   int const x = static_cast<int>(threadIdx.x) % column_tile;
   int const walker = static_cast<int>(threadIdx.x) / column_tile;
   index const tiles = divide_up(s.columns, column_tile);
@@ -45,19 +46,19 @@ __global__ void column_parts(column_shape s, F f, T* part) {
   index const first = chunk / s.chunks * s.rows;
   index const from = chunk % s.chunks * s.chunk;
   index const to = from + s.chunk < s.rows ? from + s.chunk : s.rows;
-  T mine[K] = {};
+  double mine[K] = {};
   if (column < s.columns)
     for (index r = from + walker; r < to; r += column_walkers) {
       T values[K];
       f(first + r, column, values);
       OURO_UNROLL
-      for (int k = 0; k < K; ++k) mine[k] += values[k];
+      for (int k = 0; k < K; ++k) mine[k] += static_cast<double>(values[k]);
     }
   OURO_UNROLL
   for (int k = 0; k < K; ++k) sums[walker][k][x] = mine[k];
   __syncthreads();
   for (int k = walker; k < K; k += column_walkers) {
-    T sum = 0;
+    double sum = 0;
     for (int w = 0; w < column_walkers; ++w) sum += sums[w][k][x];
     if (column < s.columns) part[(chunk * K + k) * s.columns + column] = sum;
   }
@@ -65,12 +66,15 @@ __global__ void column_parts(column_shape s, F f, T* part) {
 
 /// store(group · columns + column, sums) for each group and column, from the parts.
 template <class T, int K, class Store>
-__global__ void column_finish(column_shape s, T const* part, Store store) {
+__global__ void column_finish(column_shape s, double const* part, Store store) {
   for (index i = thread_number(); i < s.groups * s.columns; i += thread_count()) {
     index const group = i / s.columns;
-    T sums[K] = {};
-    for (index c = 0; c < s.chunks; ++c) OURO_UNROLL
-    for (int k = 0; k < K; ++k) sums[k] += part[((group * s.chunks + c) * K + k) * s.columns + i % s.columns];
+    double total[K] = {};
+    for (index c = 0; c < s.chunks; ++c)
+      for (int k = 0; k < K; ++k) total[k] += part[((group * s.chunks + c) * K + k) * s.columns + i % s.columns];
+    T sums[K];
+    OURO_UNROLL
+    for (int k = 0; k < K; ++k) sums[k] = static_cast<T>(total[k]);
     store(i, sums);
   }
 }
@@ -87,7 +91,7 @@ void column_sums(char const* name, index groups, index rows, index columns, F co
   index chunk = divide_up(rows, wanted);
   if (chunk < 64) chunk = 64;
   column_shape const s{groups, rows, columns, chunk, divide_up(rows, chunk)};
-  device_array<T> const part(groups * s.chunks * K * columns);
+  device_array<double> const part(groups * s.chunks * K * columns);
   launch(name, column_parts<T, K, F>, s.groups * s.chunks * divide_up(columns, column_tile), threads, 0, s, f,
          part.data());
   index const blocks = divide_up(groups * columns, threads);
