@@ -1,0 +1,119 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// A life is the same on every backend: made on one it goes on on another, and learns the same there.
+#include <catch2/catch_test_macros.hpp>
+
+#if defined(OURO_HAS_CPU) && defined(OURO_HAS_CUDA)
+
+#include <unistd.h>
+
+#include <filesystem>
+
+#include <ouro/backend/cpu_gridman.hpp>
+#include <ouro/backend/cuda.hpp>
+#include <ouro_test/random.hpp>
+
+namespace {
+
+template <class B>
+using network = ouro::gridman<B, ouro::hybrid>;
+template <class B>
+using life = ouro::life<B, ouro::hybrid>;
+
+ouro::gridman_config small() {
+  ouro::gridman_config c;
+  c.width = 16, c.heads = 2, c.sensor_layers = 1, c.brain_layers = 3, c.actor_layers = 1;
+  c.patch = 5, c.chunk = 6, c.state_rows = 4, c.memory_rows = 5, c.anchors = 2;
+  c.wake = 2, c.sleep = 1, c.bptt = 2;
+  return c.layers("attention | rwkv7 mamba2 attention");
+}
+
+/// A folder of its own, gone at the end.
+struct folder {
+  std::filesystem::path path = std::filesystem::temp_directory_path() / ("ouro_lives_" + std::to_string(::getpid()));
+  folder() {
+    std::filesystem::remove_all(path);
+    std::filesystem::create_directory(path);
+  }
+  folder(folder const&) = delete;
+  folder& operator=(folder const&) = delete;
+  ~folder() { std::filesystem::remove_all(path); }
+};
+
+template <class B>
+std::vector<ouro::lesson<network<B>>> cycle(ouro::gridman_config const& c, std::uint64_t draw) {
+  std::vector<ouro::lesson<network<B>>> lessons;
+  for (std::int64_t i = 0; i < c.bptt; ++i) {
+    ouro::patches p{1, c.chunk, c.patch, {}};
+    for (std::int64_t k = 0; k < c.chunk * c.patch; ++k)
+      p.bytes.push_back(static_cast<std::int32_t>(
+          97 + ouro::random_draw{draw, static_cast<std::uint64_t>(i)}.word(static_cast<std::uint64_t>(k)) % 26));
+    lessons.push_back({p, {p, std::vector<char>(p.bytes.size(), 1)}});
+  }
+  return lessons;
+}
+
+/// Two updates of the life in a folder, which it keeps.
+template <class B>
+std::vector<double> learn(std::string const& path) {
+  auto l = life<B>::open(path);
+  ouro::trainer<network<B>> t(l.model, {.learning_rate = 1e-3, .warmup = 0}, l.model.config().dropout);
+  std::vector<double> losses;
+  for (std::uint64_t u = 0; u < 2; ++u) {
+    auto const r = t.update(l.state, cycle<B>(l.model.config(), u));
+    REQUIRE(!r.refused);
+    losses.push_back(r.loss);
+    losses.push_back(r.gradient_norm);
+  }
+  l.memory = t.memory();
+  l.progress.updates = t.updates();
+  l.commit();
+  return losses;
+}
+
+template <class A, class B>
+double difference(ouro::state<A> const& a, ouro::state<B> const& b) {
+  using ouro_test::relative_error;
+  return std::max({relative_error(a.mem, b.mem), relative_error(a.working, b.working),
+                   relative_error(a.hormone, b.hormone), relative_error(a.self, b.self),
+                   relative_error(a.oscillator, b.oscillator)});
+}
+
+}  // namespace
+
+TEST_CASE("lives: what cpu saved goes on on cuda, learns the same, and comes back") {
+  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
+  folder const f;
+  std::string const on_cpu = f.path / "cpu.ouro";
+  std::string const on_cuda = f.path / "cuda.ouro";
+  life<ouro::cpu>::create(on_cpu, small(), ouro::seed{1}, ouro::seed{2});
+  std::filesystem::copy(on_cpu, on_cuda, std::filesystem::copy_options::recursive);
+
+  auto const right = learn<ouro::cpu>(on_cpu);
+  auto const got = learn<ouro::cuda>(on_cuda);
+  for (std::size_t i = 0; i < right.size(); ++i) CHECK(std::abs(got[i] / right[i] - 1) < 1e-3);
+  auto const a = life<ouro::cpu>::open(on_cpu);
+  std::vector<std::vector<float>> written;
+  {
+    auto const b = life<ouro::cpu>::open(on_cuda);
+    CHECK(difference(b.state, a.state) < 1e-3);
+    CHECK(b.progress.updates == 2);
+    CHECK(b.state.random == a.state.random);
+    for (auto const& field : ouro::fields(b.model)) written.push_back(field.value->values<float>());
+  }
+  // The same file on both: every bit of the network is as cuda left it.
+  auto const c = life<ouro::cuda>::open(on_cuda);
+  CHECK(difference(c.state, a.state) < 1e-3);
+  auto const x = ouro::fields(c.model);
+  auto const y = ouro::fields(a.model);
+  REQUIRE(x.size() == y.size());
+  double worst = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    CHECK(x[i].value->values<float>() == written[i]);
+    worst = std::max(worst, ouro_test::relative_error(*x[i].value, *y[i].value, 0.1));
+  }
+  CHECK(worst < 2e-2);  // two steps of 1e-3, where a gradient of nearly zero may have either sign
+}
+
+#endif
