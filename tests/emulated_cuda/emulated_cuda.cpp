@@ -74,14 +74,19 @@ struct warp {
   std::uint64_t given[2][warp_size] = {};  // a lane may give again before all have taken
 };
 
+/// A stack outlives the fibers that use it one after another; so does what the address sanitizer keeps beside it.
+struct stack {
+  std::unique_ptr<std::byte[]> bytes = std::make_unique_for_overwrite<std::byte[]>(stack_size);
+  void* fake = nullptr;
+};
+
 struct fiber {
 #if defined(__x86_64__)
   void* place = nullptr;
 #else
   ucontext_t place{};
 #endif
-  std::byte* stack = nullptr;
-  void* fake_stack = nullptr;  // of the address sanitizer
+  stack* own = nullptr;  // absent: the launching thread's
   dim3 thread;
   unsigned lane = 0;
   unsigned turn = 0;
@@ -97,14 +102,16 @@ struct device {
   fiber scheduler;
   void const* scheduler_stack = nullptr;
   std::size_t scheduler_size = 0;
+  void* scheduler_fake = nullptr;
   std::vector<fiber> fibers;
   std::vector<warp> warps;
-  std::vector<std::unique_ptr<std::byte[]>> stacks;
-  std::vector<std::byte*> free_stacks;
+  std::vector<std::unique_ptr<stack>> stacks;
+  std::vector<stack*> free_stacks;
   fiber* now = nullptr;
   barrier meeting;
   int votes[2] = {};
   unsigned alive = 0;
+  std::uint32_t coin = 1;
   bool moved = false;  // a barrier opened or a thread ended since the last look
   std::unique_ptr<std::byte[]> shared;
   std::size_t shared_bytes = 0;
@@ -118,13 +125,13 @@ device& gpu() {
   return *d;
 }
 
-/// Leaves one stack for another; returns when somebody comes back. A fiber that ends does not.
-void change([[maybe_unused]] fiber& from, fiber& to, [[maybe_unused]] bool ends = false) {
+/// Leaves one stack for another; returns when somebody comes back.
+void change(fiber& from, fiber& to) {
 #if defined(__SANITIZE_ADDRESS__)
   device& d = gpu();
-  bool const back = &to == &d.scheduler;
-  __sanitizer_start_switch_fiber(ends ? nullptr : &from.fake_stack, back ? d.scheduler_stack : to.stack,
-                                 back ? d.scheduler_size : stack_size);
+  void*& fake = from.own != nullptr ? from.own->fake : d.scheduler_fake;
+  __sanitizer_start_switch_fiber(&fake, to.own != nullptr ? to.own->bytes.get() : d.scheduler_stack,
+                                 to.own != nullptr ? stack_size : d.scheduler_size);
 #endif
 #if defined(__x86_64__)
   emulated_cuda_switch(&from.place, to.place);
@@ -132,7 +139,7 @@ void change([[maybe_unused]] fiber& from, fiber& to, [[maybe_unused]] bool ends 
   swapcontext(&from.place, &to.place);
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
+  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
 }
 
@@ -140,24 +147,24 @@ void change([[maybe_unused]] fiber& from, fiber& to, [[maybe_unused]] bool ends 
 void begin() {
   device& d = gpu();
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(nullptr, &d.scheduler_stack, &d.scheduler_size);
+  __sanitizer_finish_switch_fiber(d.now->own->fake, &d.scheduler_stack, &d.scheduler_size);
 #endif
   d.body(d.data);
   d.now->done = true;
-  change(*d.now, d.scheduler, true);
+  change(*d.now, d.scheduler);
 }
 
 void prepare(fiber& f) {
 #if defined(__x86_64__)
   // As emulated_cuda_switch leaves a stack: six registers, where to return to, and no caller above.
-  auto** top = reinterpret_cast<void**>(f.stack + stack_size) - 1;  // a call leaves the stack so
+  auto** top = reinterpret_cast<void**>(f.own->bytes.get() + stack_size) - 1;  // a call leaves the stack so
   top[0] = nullptr;
   *--top = reinterpret_cast<void*>(&begin);
   for (int i = 0; i < 6; ++i) *--top = nullptr;
   f.place = top;
 #else
   getcontext(&f.place);
-  f.place.uc_stack.ss_sp = f.stack;
+  f.place.uc_stack.ss_sp = f.own->bytes.get();
   f.place.uc_stack.ss_size = stack_size;
   f.place.uc_link = nullptr;
   makecontext(&f.place, begin, 0);
@@ -169,7 +176,7 @@ void resume(device& d, fiber& f) {
   threadIdx = f.thread;
   change(d.scheduler, f);
   if (!f.done) return;
-  d.free_stacks.push_back(f.stack);
+  d.free_stacks.push_back(f.own);
   --d.alive;
   d.moved = true;
 }
@@ -188,29 +195,55 @@ void wait(barrier& b) {
   change(f, d.scheduler);
 }
 
+void start(device& d, fiber& f) {
+  f.done = false;
+  f.waits_at = nullptr;
+  f.turn = 0;
+  if (d.free_stacks.empty()) {
+    d.stacks.push_back(std::make_unique<stack>());
+    d.free_stacks.push_back(d.stacks.back().get());
+  }
+  f.own = d.free_stacks.back();  // a thread that met no barrier has left it warm
+  d.free_stacks.pop_back();
+  prepare(f);
+  resume(d, f);
+}
+
+// A barrier that is missing must not go unseen because threads happen to keep step or to run in their order: a warp runs
+// as far as it can before the next one does, and every second block or so begins with the last thread.
 void run_block(device& d) {
   unsigned const threads = static_cast<unsigned>(d.fibers.size());
   d.alive = threads;
   d.meeting.arrived = 0;
   std::memset(d.shared.get(), 0xFF, d.shared_bytes);
   for (auto& w : d.warps) w.meeting.arrived = 0;
-  for (auto& f : d.fibers) {
-    f.done = false;
-    f.waits_at = nullptr;
-    f.turn = 0;
-    if (d.free_stacks.empty()) {
-      d.stacks.push_back(std::make_unique_for_overwrite<std::byte[]>(stack_size));
-      d.free_stacks.push_back(d.stacks.back().get());
+  d.coin = d.coin * 1664525U + 1013904223U;
+  bool const backwards = d.coin >> 31U != 0;
+  auto fiber_at = [&](unsigned t) -> fiber& { return d.fibers[backwards ? threads - 1 - t : t]; };
+  auto run_warp = [&](unsigned first) {  // up to the fiber that has another warp
+    warp const* const mates = fiber_at(first).mates;
+    bool moved = true;
+    while (moved) {
+      moved = false;
+      for (unsigned t = first; t < threads && fiber_at(t).mates == mates; ++t) {
+        fiber& f = fiber_at(t);
+        if (f.done || f.waits_at->generation == f.waits_in) continue;
+        resume(d, f);
+        moved = true;
+      }
     }
-    f.stack = d.free_stacks.back();  // a thread that met no barrier has left it warm
-    d.free_stacks.pop_back();
-    prepare(f);
-    resume(d, f);
-  }
+  };
+  auto for_each_warp = [&](auto const& f) {
+    for (unsigned t = 0; t < threads; ++t)
+      if (t == 0 || fiber_at(t).mates != fiber_at(t - 1).mates) f(t);
+  };
+  for_each_warp([&](unsigned first) {
+    for (unsigned t = first; t < threads && fiber_at(t).mates == fiber_at(first).mates; ++t) start(d, fiber_at(t));
+    run_warp(first);
+  });
   while (d.alive > 0) {
     d.moved = false;
-    for (auto& f : d.fibers)
-      if (!f.done && f.waits_at->generation != f.waits_in) resume(d, f);
+    for_each_warp(run_warp);
     if (d.moved) continue;
     std::fprintf(stderr, "emulated device: %s: threads of a block wait for others that never come\n", d.name);
     std::abort();
