@@ -100,6 +100,7 @@
 
 #include <ouro/backend/cpu.hpp>
 #include <ouro/backend/cpu_gridman.hpp>
+#include <ouro/backend/cuda.hpp>
 #include <ouro/backend/reference.hpp>
 
 namespace ouro {
