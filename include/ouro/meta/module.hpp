@@ -5,9 +5,9 @@
 #pragma once
 
 #include <boost/hana/accessors.hpp>
-#include <boost/hana/for_each.hpp>
+#include <boost/hana/basic_tuple.hpp>
 #include <boost/hana/pair.hpp>
-#include <boost/hana/tuple.hpp>
+#include <boost/hana/unpack.hpp>
 
 #include <type_traits>
 #include <utility>
@@ -44,9 +44,9 @@ concept Reflected = requires { typename std::remove_cvref_t<T>::hana_accessors_i
 /// part of a name: `_0` is the member called "0".
 template <Reflected T, class F>
 void for_each_member(T& object, F&& f) {
-  boost::hana::for_each(boost::hana::accessors<std::remove_const_t<T>>(), [&](auto const& pair) {
-    char const* text = boost::hana::first(pair).c_str();
-    f(text[0] == '_' ? text + 1 : text, boost::hana::second(pair)(object));
+  auto visit = [&](char const* text, auto& value) { f(text[0] == '_' ? text + 1 : text, value); };
+  boost::hana::unpack(boost::hana::accessors<std::remove_const_t<T>>(), [&](auto const&... pair) {
+    (visit(boost::hana::first(pair).c_str(), boost::hana::second(pair)(object)), ...);
   });
 }
 
@@ -66,6 +66,6 @@ void for_each_member(T& object, F&& f) {
 #define OURO_MODULE(type, ...)                                                                         \
   struct hana_accessors_impl {                                                                         \
     static auto apply() {                                                                              \
-      return ::boost::hana::tuple<OURO_DETAIL_EXPAND(OURO_DETAIL_MEMBERS(type, __VA_ARGS__))>{};        \
+      return ::boost::hana::basic_tuple<OURO_DETAIL_EXPAND(OURO_DETAIL_MEMBERS(type, __VA_ARGS__))>{};  \
     }                                                                                                  \
   }
