@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <vector>
 
-#include <ouro/backend/cpu.hpp>
 #include <ouro/backend/cpu_gridman.hpp>
 #include <ouro/backend/profiled.hpp>
 #include <ouro/io/archive.hpp>
@@ -19,6 +18,7 @@
 #include <ouro/nn/mixers/hybrid.hpp>
 #include <ouro/train/trainer.hpp>
 
+#include "backends.hpp"
 #include "names.hpp"
 
 namespace {
@@ -33,11 +33,18 @@ double median(std::vector<double> values) {
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-/// The most memory this process ever held, in bytes.
+/// The most memory ever held, in bytes: by this process, or on the device.
+template <class B>
 double peak_memory() {
+  if (std::is_same_v<B, ouro::cuda>) return static_cast<double>(ouro::cuda_peak_memory());
   ::rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) * 1024;
+}
+
+template <class B>
+std::string machine() {
+  return std::is_same_v<B, ouro::cuda> ? ouro::cuda_description() : ouro::cpu_description();
 }
 
 std::string list(std::vector<double> const& values) {
@@ -92,7 +99,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
   life.oscillator = ouro::tensor<B>::from(std::vector<double>{std::cos(o.angle), std::sin(o.angle)}, {1, 2}, model.type());
   ouro::trainer<network> trainer(model, {.learning_rate = o.rate, .warmup = 0}, config.dropout, room_bytes(o.room));
   blocks text(o.text, config);
-  double const before = peak_memory();
+  double const before = peak_memory<B>();
 
   std::vector<double> seconds;
   std::vector<double> losses;
@@ -112,7 +119,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
     seconds.push_back(since(start));
     phases += r.seconds;
   }
-  double const peak = peak_memory();
+  double const peak = peak_memory<B>();
   double spoken = 0;
   double speaking = 0;
   if (o.speak > 0) {
@@ -138,13 +145,13 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
                 "\"peak_memory\":%.0f,\"bytes_per_second\":%.6g,\"generated_bytes_per_second\":%.6g,"
                 "\"phases\":{\"wake\":%.6g,\"actor\":%.6g,\"sleep\":%.6g,\"backward\":%.6g,\"optimiser\":%.6g}}\n",
                 ouro::to_text(model.config()).c_str(), static_cast<long long>(ouro::parameter_count(model)),
-                ouro::json::quote(ouro::cpu_description()).c_str(), list(seconds).c_str(), list(losses).c_str(), before,
+                ouro::json::quote(machine<B>()).c_str(), list(seconds).c_str(), list(losses).c_str(), before,
                 peak, text_bytes / second, said, phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n,
                 phases.optimiser / n);
   } else {
     std::printf("%s\n%s, %lld parameters, %lld updates of %.0f bytes, %s\n", ouro::to_text(model.config()).c_str(), model.config().mixers.str().c_str(),
                 static_cast<long long>(ouro::parameter_count(model)), static_cast<long long>(o.updates), text_bytes,
-                ouro::cpu_description().c_str());
+                machine<B>().c_str());
     std::printf("  update      %9.4f s (median)   %.0f bytes/s\n", second, text_bytes / second);
     std::printf("    wake      %9.4f s\n    actor     %9.4f s (forward and backward)\n    sleep     %9.4f s\n"
                 "    backward  %9.4f s\n    optimiser %9.4f s\n",
@@ -171,6 +178,8 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
 void bench(bench_options const& o) {
   auto const config = with_brain(ouro::changed(preset(o.preset), o.config), o.brain);
   ouro::require(o.updates >= 0 && o.warmup >= 0 && o.speak >= 0, ouro::errc::argument, "bench", "counts must not be negative");
-  if (o.profile) run<ouro::profiled<ouro::cpu>>(o, config);
-  else run<ouro::cpu>(o, config);
+  // The calls of cuda return before their work is done: a clock around them would tell nothing.
+  ouro::require(!o.profile || o.backend == "cpu", ouro::errc::argument, "bench", "--profile is for the backend cpu");
+  if (o.profile) return run<ouro::profiled<ouro::cpu>>(o, config);
+  with_backend(o.backend, [&]<class B>(std::type_identity<B>) { run<B>(o, config); });
 }

@@ -8,6 +8,7 @@
 #include <string>
 
 struct bench_options {
+  std::string backend = "cpu";
   std::string preset = "nano";
   std::string brain;         ///< as of `gridman new`; absent: the configuration's
   std::string config = "{}";  ///< a JSON object of the fields that differ from the preset

@@ -16,21 +16,22 @@
 
 #include <CLI/CLI.hpp>
 
-#include <ouro/backend/cpu.hpp>
 #include <ouro/backend/cpu_gridman.hpp>
 #include <ouro/data/corpus.hpp>
 #include <ouro/generate/speak.hpp>
 #include <ouro/life/life.hpp>
 #include <ouro/nn/mixers/hybrid.hpp>
 
+#include "backends.hpp"
 #include "bench.hpp"
 #include "names.hpp"
 
 namespace {
 
-using backend = ouro::cpu;
-using network = ouro::gridman<backend, ouro::hybrid>;
-using life = ouro::life<backend, ouro::hybrid>;
+template <class B>
+using network = ouro::gridman<B, ouro::hybrid>;
+template <class B>
+using life = ouro::life<B, ouro::hybrid>;
 using watch = std::chrono::steady_clock;
 
 volatile std::sig_atomic_t stopping = 0;
@@ -65,13 +66,14 @@ struct training {
   double room = 0;
 };
 
+template <class B>
 void train(training const& o) {
-  auto l = life::open(o.path);
+  auto l = life<B>::open(o.path);
   auto const& config = l.model.config();
   ouro::corpus text(o.texts, {config.patch, config.chunk, o.answers_only, o.strict});
   // Another text begins at its beginning; the same one goes on.
   if (l.progress.cursor.text == text.position().text) text.seek(l.progress.cursor);
-  ouro::trainer<network> trainer(l.model, {.learning_rate = o.rate, .warmup = o.warmup, .total = o.total}, config.dropout,
+  ouro::trainer<network<B>> trainer(l.model, {.learning_rate = o.rate, .warmup = o.warmup, .total = o.total}, config.dropout,
                                  room_bytes(o.room));
   trainer.memory() = std::move(l.memory);
   trainer.updates() = l.progress.updates;
@@ -100,7 +102,7 @@ void train(training const& o) {
   while (trainer.updates() < goal && stopping == 0) {
     double const elapsed = seconds_since(start);
     if (o.minutes > 0 && elapsed > o.minutes * 60) break;
-    std::vector<ouro::lesson<network>> cycle;
+    std::vector<ouro::lesson<network<B>>> cycle;
     for (std::int64_t i = 0; i < config.bptt; ++i) {
       auto t = text.endless();
       cycle.push_back({std::move(t.input), std::move(t.target)});
@@ -146,12 +148,13 @@ void train(training const& o) {
 }
 
 /// Bits per byte of the texts, read once from the life's present state; the life on disk is not touched.
+template <class B>
 void evaluate(std::string const& path, std::vector<std::string> const& texts) {
-  auto l = life::open(path);
+  auto l = life<B>::open(path);
   auto const& config = l.model.config();
   ouro::corpus text(texts, {config.patch, config.chunk, false, false});
   auto s = l.state;
-  ouro::context<backend> cx;
+  ouro::context<B> cx;
   ouro::text_lesson t;
   double nats = 0;
   std::int64_t bytes = 0;
@@ -169,7 +172,8 @@ void evaluate(std::string const& path, std::vector<std::string> const& texts) {
               static_cast<long long>(bytes));
 }
 
-void talk(life& l, std::string const& prompt, ouro::speech_options const& o) {
+template <class B>
+void talk(life<B>& l, std::string const& prompt, ouro::speech_options const& o) {
   auto const said = ouro::speak(l.model, l.state, prompt, o, [](std::string const& part) {
     std::fwrite(part.data(), 1, part.size(), stdout);
     std::fflush(stdout);
@@ -180,8 +184,9 @@ void talk(life& l, std::string const& prompt, ouro::speech_options const& o) {
   l.commit();
 }
 
+template <class B>
 void chat(std::string const& path, ouro::speech_options const& o) {
-  auto l = life::open(path);
+  auto l = life<B>::open(path);
   bool const terminal = ::isatty(STDIN_FILENO) == 1;
   std::string line;
   for (;;) {
@@ -191,10 +196,11 @@ void chat(std::string const& path, ouro::speech_options const& o) {
   }
 }
 
+template <class B>
 void inspect(std::string const& path, bool as_json) {
-  auto const l = life::open(path);
-  auto norm = [](ouro::tensor<backend> const& t) {
-    return std::sqrt(backend::sum_of_squares(t.copy().read()) / static_cast<double>(std::max<std::int64_t>(1, t.size())));
+  auto const l = life<B>::open(path);
+  auto norm = [](ouro::tensor<B> const& t) {
+    return std::sqrt(B::sum_of_squares(t.copy().read()) / static_cast<double>(std::max<std::int64_t>(1, t.size())));
   };
   auto const parameters = static_cast<long long>(ouro::parameter_count(l.model));
   auto const brain = l.model.config().mixers.str();
@@ -209,8 +215,9 @@ void inspect(std::string const& path, bool as_json) {
               norm(l.state.hormone));
 }
 
+template <class B>
 void export_weights(std::string const& path, std::string const& file) {
-  auto const l = life::open(path);
+  auto const l = life<B>::open(path);
   ouro::require(!ouro::exists(file), ouro::errc::storage, "export", file, " exists already");
   ouro::safetensors_writer out;
   out.set("config", ouro::to_text(l.model.config()));
@@ -218,8 +225,9 @@ void export_weights(std::string const& path, std::string const& file) {
   ouro::write_file_durably(file, out.str());
 }
 
+template <class B>
 void import_weights(std::string const& path, std::string const& file) {
-  auto l = life::open(path);
+  auto l = life<B>::open(path);
   auto const in = ouro::safetensors_reader::open(file);
   std::string differences;
   auto const list = ouro::fields(l.model);
@@ -233,7 +241,7 @@ void import_weights(std::string const& path, std::string const& file) {
   }
   ouro::require(differences.empty(), ouro::errc::storage, "import", file, " is another network:", differences);
   for (auto const& f : list)
-    *f.value = ouro::reshape(ouro::load<backend>(in.at(reference_name(f.path)), l.model.type(), f.path), f.value->dims());
+    *f.value = ouro::reshape(ouro::load<B>(in.at(reference_name(f.path)), l.model.type(), f.path), f.value->dims());
   l.memory.clear();
   l.commit();
 }
@@ -251,6 +259,7 @@ int main(int argc, char** argv) {
   std::string preset_name = "nano";
   std::string brain;
   std::string config_text = "{}";
+  std::string backend = "cpu";
   std::uint64_t seed = 42;
   std::int64_t times = 1;
   bool as_json = false;
@@ -261,6 +270,7 @@ int main(int argc, char** argv) {
   auto with_life = [&](char const* name, char const* what) {
     auto* c = app.add_subcommand(name, what);
     c->add_option("life", path, "the life's folder")->required();
+    c->add_option("--backend", backend, backend_help)->capture_default_str();
     return c;
   };
   auto with_speech = [&](CLI::App* c) {
@@ -309,6 +319,7 @@ int main(int argc, char** argv) {
 
   bench_options b;
   auto* measure = app.add_subcommand("bench", "how fast a newborn learns and speaks on this machine");
+  measure->add_option("--backend", b.backend, backend_help)->capture_default_str();
   measure->add_option("--preset", b.preset, "nano, mini, small, medium or large")->capture_default_str();
   measure->add_option("--brain", b.brain, brain_help);
   measure->add_option("--config", b.config, config_help);
@@ -334,26 +345,39 @@ int main(int argc, char** argv) {
   try {
     t.path = path;
     t.answers_only = tune->parsed();
-    if (measure->parsed()) bench(b);
-    else if (make->parsed()) life::create(path, with_brain(ouro::changed(preset(preset_name), config_text), brain), ouro::seed{seed}, ouro::seed{seed + 1});
-    else if (learn->parsed() || tune->parsed()) train(t);
-    else if (say->parsed()) {
-      auto l = life::open(path);
-      talk(l, prompt, speech);
-    } else if (talk_to->parsed()) chat(path, speech);
-    else if (judge->parsed()) evaluate(path, texts);
-    else if (look->parsed()) inspect(path, as_json);
-    else if (rest->parsed()) {
-      auto l = life::open(path);
-      for (std::int64_t i = 0; i < times; ++i) l.state = ouro::sleep(l.model, std::move(l.state));
-      l.commit();
-    } else if (fork->parsed()) {
-      auto const l = life::open(path);  // locked while it is copied
-      ouro::require(!ouro::exists(other), ouro::errc::storage, "fork", other, " exists already");
-      std::filesystem::copy(path, other, std::filesystem::copy_options::recursive);
-      ouro::sync_directory(other);
-    } else if (out->parsed()) export_weights(path, other);
-    else if (in->parsed()) import_weights(path, other);
+    if (measure->parsed()) {
+      bench(b);
+      return 0;
+    }
+    with_backend(backend, [&]<class B>(std::type_identity<B>) {
+      if (make->parsed()) {
+        life<B>::create(path, with_brain(ouro::changed(preset(preset_name), config_text), brain), ouro::seed{seed}, ouro::seed{seed + 1});
+      } else if (learn->parsed() || tune->parsed()) {
+        train<B>(t);
+      } else if (say->parsed()) {
+        auto l = life<B>::open(path);
+        talk(l, prompt, speech);
+      } else if (talk_to->parsed()) {
+        chat<B>(path, speech);
+      } else if (judge->parsed()) {
+        evaluate<B>(path, texts);
+      } else if (look->parsed()) {
+        inspect<B>(path, as_json);
+      } else if (rest->parsed()) {
+        auto l = life<B>::open(path);
+        for (std::int64_t i = 0; i < times; ++i) l.state = ouro::sleep(l.model, std::move(l.state));
+        l.commit();
+      } else if (fork->parsed()) {
+        auto const l = life<B>::open(path);  // locked while it is copied
+        ouro::require(!ouro::exists(other), ouro::errc::storage, "fork", other, " exists already");
+        std::filesystem::copy(path, other, std::filesystem::copy_options::recursive);
+        ouro::sync_directory(other);
+      } else if (out->parsed()) {
+        export_weights<B>(path, other);
+      } else if (in->parsed()) {
+        import_weights<B>(path, other);
+      }
+    });
   } catch (ouro::error const& e) {
     std::fprintf(stderr, "gridman: %s\n", e.what());
     return exit_code(e.code());

@@ -13,6 +13,9 @@
 #include <ouro/backend/cpu_gridman.hpp>
 #include <ouro/backend/cuda.hpp>
 #include <ouro_test/random.hpp>
+#if defined(OURO_EMULATED_CUDA)
+#include <emulated_cuda.hpp>
+#endif
 
 namespace {
 
@@ -115,5 +118,18 @@ TEST_CASE("lives: what cpu saved goes on on cuda, learns the same, and comes bac
   }
   CHECK(worst < 2e-2);  // two steps of 1e-3, where a gradient of nearly zero may have either sign
 }
+
+#if defined(OURO_EMULATED_CUDA)
+TEST_CASE("lives: a device without room for a life passes no generation over") {
+  folder const f;
+  std::string const path = f.path / "a.ouro";
+  life<ouro::cuda>::create(path, small(), ouro::seed{1}, ouro::seed{2});
+  learn<ouro::cuda>(path);
+  emulated_cuda::limit_memory(10'000);
+  CHECK_THROWS_AS(life<ouro::cuda>::open(path), std::bad_alloc);
+  emulated_cuda::limit_memory(static_cast<std::size_t>(-1));
+  CHECK(life<ouro::cuda>::open(path).progress.updates == 2);
+}
+#endif
 
 #endif

@@ -83,6 +83,8 @@ bool cuda_available() noexcept {
 }
 std::string cuda_description() { return cuda_available() ? cuda_kernels::now().description : "cuda: no device"; }
 
+std::size_t cuda_peak_memory() { return cuda_available() ? cuda_kernels::now().pool.peak() : 0; }
+
 void* cuda::allocate(std::size_t bytes) { return cuda_kernels::now().pool.allocate(bytes); }
 void cuda::deallocate(void* p, std::size_t bytes) noexcept { cuda_kernels::now().pool.deallocate(p, bytes); }
 

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cstdint>
 #include <limits>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -249,6 +250,10 @@ life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
       l.kept_ = generations(path);
       return l;
     } catch (std::exception const& e) {
+      // A machine without room or without a device is no fault of this generation: none is passed over for it.
+      auto const* known = dynamic_cast<error const*>(&e);
+      if (dynamic_cast<std::bad_alloc const*>(&e) != nullptr) throw;
+      if (known != nullptr && known->code() == errc::unavailable) throw;
       problems += "\n  generation " + std::to_string(g.number) + ": " + e.what();
     }
   }

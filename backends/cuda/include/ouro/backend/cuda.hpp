@@ -29,8 +29,10 @@ struct cuda : reference {
 
 static_assert(Backend<cuda>);
 
+inline constexpr bool has_cuda = false;
 inline bool cuda_available() noexcept { return false; }
 inline std::string cuda_description() { return "cuda is not part of this program"; }
+inline std::size_t cuda_peak_memory() { return 0; }
 
 #else
 
@@ -87,10 +89,14 @@ struct cuda {
 
 static_assert(Backend<cuda> && HormoneGateBackend<cuda>);
 
+/// Whether this program is linked with ouro::cuda.
+inline constexpr bool has_cuda = true;
 /// Whether this machine has a driver and a device; without one the first allocation is an error (unavailable).
 bool cuda_available() noexcept;
 /// The device, in a line.
 std::string cuda_description();
+/// The most device memory that was ever in use at once, in bytes.
+std::size_t cuda_peak_memory();
 
 #endif
 
