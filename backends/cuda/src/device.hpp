@@ -29,7 +29,6 @@ inline constexpr unsigned everybody = 0xFFFFFFFFU;
 
 /// Throws ouro::error (unavailable) with the function's or kernel's name unless all is well.
 void check(cudaError_t status, char const* what);
-void check(cublasStatus_t status, char const* what);
 
 /// The one stream of this backend. Errors: no device.
 cudaStream_t stream();

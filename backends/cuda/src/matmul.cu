@@ -6,19 +6,22 @@
 #include <mutex>
 #include <optional>
 
-#include "device.hpp"
+#include "cublas.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
 namespace {
 
 /// One handle for the one stream; its calls are made one at a time.
-struct products {
+struct products : cublas_functions {
   std::mutex mutex;
   cublasHandle_t handle = nullptr;
   products() {
-    check(cublasCreate(&handle), "cublasCreate");
-    check(cublasSetStream(handle, stream()), "cublasSetStream");
+    check(create(&handle), "cublasCreate");
+    check(set_stream(handle, stream()), "cublasSetStream");
+  }
+  void check(cublasStatus_t status, char const* what) const {
+    require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", status_text(status));
   }
 };
 products& cublas() {
@@ -26,18 +29,8 @@ products& cublas() {
   return *p;
 }
 
-cublasStatus_t gemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, index m, index n, index k,
-                    float const* alpha, float const* a, index lda, index step_a, float const* b, index ldb,
-                    index step_b, float const* beta, float* c, index ldc, index step_c, index batches) {
-  return cublasSgemmStridedBatched_64(h, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c,
-                                      batches);
-}
-cublasStatus_t gemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, index m, index n, index k,
-                    double const* alpha, double const* a, index lda, index step_a, double const* b, index ldb,
-                    index step_b, double const* beta, double* c, index ldc, index step_c, index batches) {
-  return cublasDgemmStridedBatched_64(h, ta, tb, m, n, k, alpha, a, lda, step_a, b, ldb, step_b, beta, c, ldc, step_c,
-                                      batches);
-}
+auto gemm(products const& p, float) { return p.sgemm; }
+auto gemm(products const& p, double) { return p.dgemm; }
 
 /// A matrix as row-major products take it: with contiguous rows, or transposed.
 struct operand {
@@ -105,10 +98,11 @@ void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
     T const beta = c.accumulate ? T(1) : T(0);
     auto& products = cublas();
     std::lock_guard const lock(products.mutex);
-    check(gemm(products.handle, y.how, x.how, b.dims[-1], a.dims[-2], a.dims[-1], &factor, (*right).as<T>(), y.leading,
-               step(*right), (*left).as<T>(), x.leading, step(*left), &beta, c.out.as<T>(), z->leading, step(c.out),
-               batched ? a.dims[0] : 1),
-          "matmul");
+    auto const run = gemm(products, T());
+    products.check(run(products.handle, y.how, x.how, b.dims[-1], a.dims[-2], a.dims[-1], &factor, (*right).as<T>(),
+                       y.leading, step(*right), (*left).as<T>(), x.leading, step(*left), &beta, c.out.as<T>(),
+                       z->leading, step(c.out), batched ? a.dims[0] : 1),
+                   "matmul");
   });
 }
 

@@ -18,9 +18,6 @@ void check(cudaError_t status, char const* what) {
   cudaGetLastError();  // an error that passes is not reported again by the next call
   fail(errc::unavailable, "cuda", what, ": ", cudaGetErrorString(status));
 }
-void check(cublasStatus_t status, char const* what) {
-  require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", cublasGetStatusString(status));
-}
 
 namespace {
 

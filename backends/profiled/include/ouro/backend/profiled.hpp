@@ -58,6 +58,33 @@ struct profiled : B {
     timed("attention gradient", [&] { B::attention_gradient(dq, dk, dv, q, k, v, y, lse, dy, rule); },
           10 * pairs(q, k, rule));
   }
+  static void rwkv7_scan(view y, view last, rwkv7_operands const& in) {
+    timed("rwkv7_scan", [&] { B::rwkv7_scan(y, last, in); });
+  }
+  static void rwkv7_scan_gradient(rwkv7_gradients const& to, rwkv7_operands const& in, const_view dy, const_view dlast) {
+    timed("rwkv7_scan gradient", [&] { B::rwkv7_scan_gradient(to, in, dy, dlast); });
+  }
+  static void ssd_scan(view y, view last, ssd_operands const& in) {
+    timed("ssd_scan", [&] { B::ssd_scan(y, last, in); });
+  }
+  static void ssd_scan_gradient(ssd_gradients const& to, ssd_operands const& in, const_view dy, const_view dlast) {
+    timed("ssd_scan gradient", [&] { B::ssd_scan_gradient(to, in, dy, dlast); });
+  }
+  static void short_convolution(view y, short_convolution_operands const& in) {
+    timed("short_convolution", [&] { B::short_convolution(y, in); });
+  }
+  static void short_convolution_gradient(short_convolution_gradients const& to, short_convolution_operands const& in,
+                                         const_view dy) {
+    timed("short_convolution gradient", [&] { B::short_convolution_gradient(to, in, dy); });
+  }
+  static void unit(view y, view norm, const_view x, double eps) { timed("unit", [&] { B::unit(y, norm, x, eps); }); }
+  static void unit_gradient(destination dx, const_view y, const_view norm, const_view dy, double eps) {
+    timed("unit gradient", [&] { B::unit_gradient(dx, y, norm, dy, eps); });
+  }
+  static void softmax(view y, const_view x) { timed("softmax", [&] { B::softmax(y, x); }); }
+  static void softmax_gradient(destination dx, const_view y, const_view dy) {
+    timed("softmax gradient", [&] { B::softmax_gradient(dx, y, dy); });
+  }
   static void hormone_gate(view y, view statistics, hormone_gate_operands const& in)
     requires HormoneGateBackend<B>
   {
@@ -90,6 +117,15 @@ struct profiled : B {
   }
   static void dropout(destination y, const_view x, double rate, random_draw draw) {
     timed("dropout", [&] { B::dropout(y, x, rate, draw); });
+  }
+  static void normal(view y, random_draw draw) { timed("normal", [&] { B::normal(y, draw); }); }
+  static void uniform(view y, random_draw draw, double low, double high) {
+    timed("uniform", [&] { B::uniform(y, draw, low, high); });
+  }
+  static double sum_of_squares(const_view x) {
+    double sum = 0;
+    timed("sum_of_squares", [&] { sum = B::sum_of_squares(x); });
+    return sum;
   }
   static void adamw(view p, view m, view v, const_view g, adamw_step const& step) {
     timed("adamw", [&] { B::adamw(p, m, v, g, step); });
