@@ -35,6 +35,7 @@ struct device_blocks {
     cudaGetLastError();
     return nullptr;
   }
+  static void hand_out(void*, std::size_t) noexcept {}
   static void give_back(void* p) noexcept { cudaFree(p); }
 };
 

@@ -1,10 +1,12 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// The pool of host memory: blocks are 64-byte aligned.
+// The pool of host memory: blocks are 64-byte aligned. In debug builds a block that is handed out holds NaN in every
+// dtype that has one, so that what reads memory before it is set does not go unnoticed.
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <new>
 
 #include <ouro/tensor/memory_pool.hpp>
@@ -19,6 +21,11 @@ struct host_blocks {
 #endif
   static constexpr std::align_val_t alignment{64};
   static void* take(std::size_t bytes) noexcept { return ::operator new(bytes, alignment, std::nothrow); }
+  static void hand_out([[maybe_unused]] void* p, [[maybe_unused]] std::size_t bytes) noexcept {
+#if !defined(NDEBUG)
+    std::memset(p, 0xFF, bytes);
+#endif
+  }
   static void give_back(void* p) noexcept { ::operator delete(p, alignment); }
 };
 

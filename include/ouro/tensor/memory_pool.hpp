@@ -13,8 +13,8 @@
 
 namespace ouro {
 
-/// A Source has `take(bytes)`, which returns nullptr when there is no more, `give_back(p)`, both noexcept and static, and
-/// says in `keeps_blocks` whether blocks may be reused at all. Thread safe. Throws std::bad_alloc when memory is
+/// A Source has `take(bytes)`, which returns nullptr when there is no more, `give_back(p)`, and `hand_out(p, bytes)` for
+/// blocks fresh and used, all noexcept and static, and says in `keeps_blocks` whether blocks may be reused at all. Thread safe. Throws std::bad_alloc when memory is
 /// exhausted, after giving its unused blocks back.
 template <class Source>
 class memory_pool {
@@ -34,6 +34,7 @@ class memory_pool {
       if (!blocks.empty()) {
         void* p = blocks.back();
         blocks.pop_back();
+        Source::hand_out(p, size);
         return p;
       }
     }
@@ -47,6 +48,7 @@ class memory_pool {
       in_use_ -= size;
       throw std::bad_alloc();
     }
+    Source::hand_out(p, size);
     return p;
   }
 

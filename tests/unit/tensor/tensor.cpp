@@ -70,3 +70,13 @@ TEST_CASE("the pool reuses blocks and counts") {
   pool.deallocate(b, 990);
   CHECK(pool.peak() == 1024);
 }
+
+#if !defined(NDEBUG)
+TEST_CASE("tensor: memory that was not set is NaN, used before or not") {
+  for (int i = 0; i < 3; ++i) {
+    ouro::tensor<ouro::reference> t({7, 5});
+    for (double v : t.values<double>()) CHECK(std::isnan(v));
+    ouro::reference::fill(t.write(), 1.0);
+  }
+}
+#endif
