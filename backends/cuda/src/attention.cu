@@ -16,11 +16,11 @@ __global__ void __launch_bounds__(256) attention_kernel(attention_problem<T> p, 
   __shared__ T room[tiles::room];
   __shared__ T weights[tiles::side * tiles::pitch];
   attention_place const at(p, p.queries);
-  int const ty = static_cast<int>(threadIdx.x) / 16 * micro;
-  int const tx = static_cast<int>(threadIdx.x) % 16 * micro;
-  index const first = at.tile * tiles::side;
+  int const ty = at.ty;
+  int const tx = at.tx;
+  index const first = at.first;
   index const rows = p.queries - first < tiles::side ? p.queries - first : tiles::side;
-  index const column = at.slice * tiles::side;
+  index const column = at.column;
   T const* const q = at.rows(p.q, p.width) + first * p.q.row;
   T const* const k = at.rows(p.k, p.width);
   T const* const v = at.rows(p.v, p.width) + column;
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(256) attention_kernel(attention_problem<T> p, 
     T const total = group_sum(sum[m]);
     if (ty + m >= rows) continue;
     index const i = first + ty + m;
-    if (at.slice == 0 && tx == 0) lse[at.flat * p.queries + i] = top[m] + std::log(total);
+    if (column == 0 && tx == 0) lse[at.flat * p.queries + i] = top[m] + std::log(total);
     OURO_UNROLL
     for (int n = 0; n < micro; ++n)
       if (column + tx + n < p.width) at.rows(y, p.width)[i * y.row + column + tx + n] = out[m][n] / total;

@@ -74,19 +74,24 @@ struct attention_problem {
   }
 };
 
-/// What a block works on: tile `tile` of the rows and slice `slice` of the columns of one head.
+/// What a block works on: a tile of rows from `first` and a slice of columns from `column` of one head; and where in a
+/// tile the square of the thread begins.
 struct attention_place {
-  index lane, head, flat, tile, slice;
+  index lane, head, flat, first, column;
+  int ty, tx;
 
   template <class T>
   __device__ attention_place(attention_problem<T> const& p, index rows) {
-    index const slices = divide_up(p.width, attention_tiles<T>::side);
-    index const tiles = divide_up(rows, attention_tiles<T>::side);
-    slice = blockIdx.x % slices;
-    tile = blockIdx.x / slices % tiles;
-    flat = blockIdx.x / slices / tiles;
+    using tiles = attention_tiles<T>;
+    index const across = divide_up(p.width, tiles::side);
+    index const down = divide_up(rows, tiles::side);
+    column = blockIdx.x % across * tiles::side;
+    first = blockIdx.x / across % down * tiles::side;
+    flat = blockIdx.x / across / down;
     head = flat % p.heads;
     lane = flat / p.heads;
+    ty = static_cast<int>(threadIdx.x) / 16 * tiles::micro;
+    tx = static_cast<int>(threadIdx.x) % 16 * tiles::micro;
   }
   template <class T>
   __device__ T* rows(head_rows<T> const& r, index width) const {
@@ -165,8 +170,7 @@ __device__ void keep_factors(attention_problem<T> const& p, index flat, index i,
   auto const words = philox::words(p.draw.key, p.draw.site, place / 8);
   OURO_UNROLL
   for (int n = 0; n < attention_tiles<T>::micro; ++n) {
-    auto const e = static_cast<unsigned>((place + static_cast<std::uint64_t>(n)) % 8);
-    keep[n] = ((words[e / 2] >> (16 * (e % 2))) & 0xFFFFU) >= p.threshold ? p.factor : T(0);
+    keep[n] = philox::half(words, place + static_cast<std::uint64_t>(n)) >= p.threshold ? p.factor : T(0);
   }
 }
 

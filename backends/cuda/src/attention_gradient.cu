@@ -41,8 +41,8 @@ __device__ void weigh(attention_problem<T> const& p, attention_slopes<T> const& 
                       index i, index j, micro_tile<T>& weight, micro_tile<T>& slope) {
   using tiles = attention_tiles<T>;
   constexpr int micro = tiles::micro;
-  int const ty = static_cast<int>(threadIdx.x) / 16 * micro;
-  int const tx = static_cast<int>(threadIdx.x) % 16 * micro;
+  int const ty = at.ty;
+  int const tx = at.tx;
   index const rows = p.queries - i < tiles::side ? p.queries - i : tiles::side;
   index const keys = p.keys - j < tiles::side ? p.keys - j : tiles::side;
   dot_rows<T>(weight, room, at.rows(p.q, p.width) + i * p.q.row, p.q.row, rows, at.rows(p.k, p.width) + j * p.k.row,
@@ -73,17 +73,16 @@ __device__ void clear(micro_tile<T>& sum) {
   for (int m = 0; m < attention_tiles<T>::micro; ++m)
     for (int n = 0; n < attention_tiles<T>::micro; ++n) sum[m][n] = T(0);
 }
-/// Rows from `first` and columns of the slice of a result.
+/// The rows and columns of a result that are this block's.
 template <class T>
 __device__ void store(attention_problem<T> const& p, attention_place const& at, head_rows<T> const& to, bool accumulate,
-                      index first, index rows, micro_tile<T> const& sum) {
-  using tiles = attention_tiles<T>;
-  constexpr int micro = tiles::micro;
+                      index rows, micro_tile<T> const& sum) {
+  constexpr int micro = attention_tiles<T>::micro;
   OURO_UNROLL
   for (int m = 0; m < micro; ++m)
     for (int n = 0; n < micro; ++n) {
-      index const row = first + static_cast<int>(threadIdx.x) / 16 * micro + m;
-      index const column = at.slice * tiles::side + static_cast<int>(threadIdx.x) % 16 * micro + n;
+      index const row = at.first + at.ty + m;
+      index const column = at.column + at.tx + n;
       if (row < rows && column < p.width) put(at.rows(to, p.width)[row * to.row + column], sum[m][n], accumulate);
     }
 }
@@ -96,11 +95,11 @@ __global__ void __launch_bounds__(256)
   __shared__ T room[tiles::room];
   __shared__ T slopes[tiles::side * tiles::pitch];
   attention_place const at(p, p.queries);
-  int const ty = static_cast<int>(threadIdx.x) / 16 * micro;
-  int const tx = static_cast<int>(threadIdx.x) % 16 * micro;
-  index const first = at.tile * tiles::side;
+  int const ty = at.ty;
+  int const tx = at.tx;
+  index const first = at.first;
   index const last = first + tiles::side < p.queries ? first + tiles::side : p.queries;
-  index const column = at.slice * tiles::side;
+  index const column = at.column;
   index const visible = p.sees.count(last - 1, p.keys);
   micro_tile<T> sum;
   clear<T>(sum);
@@ -117,7 +116,7 @@ __global__ void __launch_bounds__(256)
     __syncthreads();
     multiply<T>(sum, slopes, room, static_cast<int>(keys));
   }
-  store<T>(p, at, dq, accumulate, first, p.queries, sum);
+  store<T>(p, at, dq, accumulate, p.queries, sum);
 }
 
 template <class T>
@@ -128,10 +127,10 @@ __global__ void __launch_bounds__(256) attention_dkv(attention_problem<T> p, att
   __shared__ T room[tiles::room];
   __shared__ T terms[tiles::side * tiles::pitch];
   attention_place const at(p, p.keys);
-  int const ty = static_cast<int>(threadIdx.x) / 16 * micro;
-  int const tx = static_cast<int>(threadIdx.x) % 16 * micro;
-  index const first = at.tile * tiles::side;
-  index const column = at.slice * tiles::side;
+  int const ty = at.ty;
+  int const tx = at.tx;
+  index const first = at.first;
+  index const column = at.column;
   micro_tile<T> sum_k;
   micro_tile<T> sum_v;
   clear<T>(sum_k);
@@ -157,8 +156,8 @@ __global__ void __launch_bounds__(256) attention_dkv(attention_problem<T> p, att
       else multiply<T>(sum_k, terms, room, static_cast<int>(rows));
     }
   }
-  if (dk.data != nullptr) store<T>(p, at, dk, dk_adds, first, p.keys, sum_k);
-  if (dv.data != nullptr) store<T>(p, at, dv, dv_adds, first, p.keys, sum_v);
+  if (dk.data != nullptr) store<T>(p, at, dk, dk_adds, p.keys, sum_k);
+  if (dv.data != nullptr) store<T>(p, at, dv, dv_adds, p.keys, sum_v);
 }
 
 }  // namespace

@@ -73,7 +73,20 @@ class device_array {
   void* data_;
 };
 
+/// The memory of a view, or none.
+template <class T, class View>
+auto* dense_or_none(View const& v) {
+  using pointer = decltype(v.template as<T>());
+  return v.empty() ? pointer(nullptr) : v.template as<T>();
+}
+
 constexpr index divide_up(index n, index by) { return (n + by - 1) / by; }
+
+/// Blocks for n things of which each takes `each` at a time, but not more than `most`: they can take any share.
+inline index grid_of(index n, index each, index most) {
+  index const blocks = divide_up(n, each);
+  return blocks < most ? blocks : most;
+}
 
 /// The number of this thread in the grid, and how many there are.
 __device__ inline index thread_number() { return static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x; }

@@ -21,17 +21,17 @@ struct gate_operands {
   T epsilon;
 
   explicit gate_operands(hormone_gate_operands const& in)
-      : x(at(in.x)),
-        h(at(in.h)),
-        f(at(in.f)),
-        scale(at(in.scale)),
-        bias(at(in.bias)),
-        query_weight(at(in.query_weight)),
-        query_bias(at(in.query_bias)),
-        gate(at(in.gate)),
-        proj_weight(at(in.proj_weight)),
-        proj_bias(at(in.proj_bias)),
-        residual(at(in.residual)),
+      : x(dense_or_none<T>(in.x)),
+        h(dense_or_none<T>(in.h)),
+        f(dense_or_none<T>(in.f)),
+        scale(dense_or_none<T>(in.scale)),
+        bias(dense_or_none<T>(in.bias)),
+        query_weight(dense_or_none<T>(in.query_weight)),
+        query_bias(dense_or_none<T>(in.query_bias)),
+        gate(dense_or_none<T>(in.gate)),
+        proj_weight(dense_or_none<T>(in.proj_weight)),
+        proj_bias(dense_or_none<T>(in.proj_bias)),
+        residual(dense_or_none<T>(in.residual)),
         rows(in.x.dims[0]),
         lane_rows(in.x.dims[0] / in.h.dims[0]),
         width(in.gate.dims[1]),
@@ -56,9 +56,6 @@ struct gate_operands {
     if (threshold == 0) return T(1);
     return draw.half(static_cast<std::uint64_t>(i)) >= threshold ? factor : T(0);
   }
-
- private:
-  static T const* at(const_view const& v) { return v.empty() ? nullptr : v.as<T>(); }
 };
 
 /// Columns of the statistics.

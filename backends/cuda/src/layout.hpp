@@ -64,9 +64,7 @@ __global__ void each_kernel(layout<N> l, F f) {
 }
 template <class F, int N>
 void for_each(char const* name, layout<N> const& l, F const& f) {
-  index const blocks = divide_up(l.size, each_threads);
-  index const most = 4 * busy_blocks();
-  launch(name, each_kernel<F, N>, blocks < most ? blocks : most, each_threads, 0, l, f);
+  launch(name, each_kernel<F, N>, grid_of(l.size, each_threads, 4 * busy_blocks()), each_threads, 0, l, f);
 }
 
 /// f(i) for every i below n.
@@ -76,9 +74,7 @@ __global__ void count_kernel(index n, F f) {
 }
 template <class F>
 void for_count(char const* name, index n, F const& f) {
-  index const blocks = divide_up(n, each_threads);
-  index const most = 4 * busy_blocks();
-  launch(name, count_kernel<F>, blocks < most ? blocks : most, each_threads, 0, n, f);
+  launch(name, count_kernel<F>, grid_of(n, each_threads, 4 * busy_blocks()), each_threads, 0, n, f);
 }
 
 }  // namespace ouro::cuda_kernels

@@ -25,8 +25,8 @@ struct drop_values {
     OURO_UNROLL
     for (int e = 0; e < 8; ++e) {
       index const i = 8 * group + e;
-      std::uint32_t const half = (words[static_cast<std::size_t>(e / 2)] >> (16 * (e % 2))) & 0xFFFFU;
-      if (i < size) put(y[i], half >= threshold ? x[i] * factor : T(0), accumulate);
+      bool const kept = philox::half(words, static_cast<std::uint64_t>(e)) >= threshold;
+      if (i < size) put(y[i], kept ? x[i] * factor : T(0), accumulate);
     }
   }
 };

@@ -126,8 +126,7 @@ void cuda::reduce_sum(destination y, const_view x, double factor) {
 double cuda::sum_of_squares(const_view x) {
   layout<1> const l(x.dims, {&x.steps});
   if (l.size == 0) return 0;
-  index const enough = divide_up(l.size, 8 * each_threads);
-  index const blocks = enough < busy_blocks() ? enough : busy_blocks();
+  index const blocks = grid_of(l.size, 8 * each_threads, busy_blocks());
   device_array<double> const part(blocks + 1);
   with_real(x.type, "sum_of_squares", [&]<class T>(std::type_identity<T>) {
     launch("sum_of_squares", sum_squares<T>, blocks, each_threads, 0, l, x.as<T>(), part.data());

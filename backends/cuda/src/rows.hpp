@@ -18,9 +18,7 @@ __global__ void row_kernel(index rows, F f) {
 }
 template <class F>
 void for_rows(char const* name, index rows, F const& f) {
-  index const blocks = divide_up(rows, row_warps);
-  index const most = 2 * busy_blocks();
-  launch(name, row_kernel<F>, blocks < most ? blocks : most, row_warps * warp_size, 0, rows, f);
+  launch(name, row_kernel<F>, grid_of(rows, row_warps, 2 * busy_blocks()), row_warps * warp_size, 0, rows, f);
 }
 
 /// f(row, lane, room) for every row, with `room` numbers of shared memory for each warp.
@@ -38,9 +36,7 @@ void for_roomy_rows(char const* name, index rows, index room, F const& f) {
   require(bytes <= shared, errc::shape, name, "rows of this width do not fit into shared memory");
   index const fit = bytes > 0 ? shared / bytes : row_warps;
   index const warps = fit < row_warps ? fit : row_warps;
-  index const blocks = divide_up(rows, warps);
-  index const most = 2 * busy_blocks();
-  launch(name, roomy_row_kernel<T, F>, blocks < most ? blocks : most, static_cast<int>(warps) * warp_size,
+  launch(name, roomy_row_kernel<T, F>, grid_of(rows, warps, 2 * busy_blocks()), static_cast<int>(warps) * warp_size,
          static_cast<std::size_t>(warps * bytes), rows, room, f);
 }
 

@@ -40,27 +40,10 @@ struct rwkv7_problem {
       after[j] = before[j] * std::exp(-decay_bound<T> * sigmoid(w_t[j])) + u * b_t[j] + v_i * k_t[j];
     return u;
   }
-};
-
-template <class T>
-struct rwkv7_rows {
-  rwkv7_problem<T> p;
-  scan_rows<T> y;
-  T* last;
-
-  __device__ void operator()(index place, int lane, T* S) const {
-    index const i = place % p.s.value;
-    index const flat = place / p.s.value;
-    index const h = flat % p.s.heads;
-    index const n = flat / p.s.heads;
-    for (index j = lane; j < p.s.key; j += warp_size) S[j] = p.state[place * p.s.key + j];
-    for (index t = 0; t < p.s.rows; ++t) {
-      p.advance(n, h, t, i, lane, S, S);
-      T const* const r_t = p.r.at(n, t, h * p.s.key);
-      T const out = row_sum<T>(p.s.key, lane, [&](index j) { return S[j] * r_t[j]; });
-      if (lane == 0) y.put_at(n, t, h * p.s.value + i, out);
-    }
-    for (index j = lane; j < p.s.key; j += warp_size) last[place * p.s.key + j] = S[j];
+  /// What row i of the state says at row t.
+  __device__ T say(index n, index h, index t, index, int lane, T const* S) const {
+    T const* const r_t = r.at(n, t, h * s.key);
+    return row_sum<T>(s.key, lane, [&](index j) { return S[j] * r_t[j]; });
   }
 };
 
@@ -77,45 +60,27 @@ enum : int { sum_r, sum_k, sum_b, sum_a, sum_d, rwkv7_sums };
 
 template <class T>
 __global__ void rwkv7_gradient_kernel(rwkv7_problem<T> p, rwkv7_slopes<T> to, scan_segments segments, T* memory) {
-  scan_shape const s = p.s;
-  index const flat = blockIdx.x;
-  index const h = flat % s.heads;
-  index const n = flat / s.heads;
-  int const lane = lane_number();
-  int const warp = static_cast<int>(threadIdx.x) / warp_size;
-  T* const starts = memory + flat * segments.memory();      // (count,V,K)
-  T* const states = starts + segments.count * s.state();    // (length + 1,V,K)
-  T* const G = states + (segments.length + 1) * s.state();  // (V,K)
-  T* const sums = starts + segments.states;                 // (2,warps,5,K)
-  T* const u = sums + 2 * segments.sums;                    // (length,V)
-  T* const du = u + segments.length * s.value;              // (V)
+  scan_backwards<T> const back(p.s, segments, memory);
+  scan_shape const& s = p.s;
+  index const h = back.h;
+  index const n = back.n;
+  int const lane = back.lane;
+  int const warp = back.warp;
+  T* const G = back.G;
+  T* const u = back.kept;                       // (length,V)
+  T* const du = u + segments.length * s.value;  // (V)
 
-  for (index i = warp; i < s.value; i += scan_warps) {
-    T* const S = states + i * s.key;
-    for (index j = lane; j < s.key; j += warp_size) {
-      S[j] = p.state[flat * s.state() + i * s.key + j];
-      G[i * s.key + j] = to.dlast == nullptr ? T(0) : to.dlast[flat * s.state() + i * s.key + j];
-    }
-    for (index t = 0; t < s.rows; ++t) {
-      if (t % segments.length == 0)
-        for (index j = lane; j < s.key; j += warp_size) starts[t / segments.length * s.state() + i * s.key + j] = S[j];
-      p.advance(n, h, t, i, lane, S, S);
-    }
-  }
+  back.begin(p.state, to.dlast,
+             [&](index t, index i, T const* before, T* after) { p.advance(n, h, t, i, lane, before, after); });
   int turn = 0;
   for (index segment = segments.count - 1; segment >= 0; --segment) {
-    index const first = segment * segments.length;
-    index const end = first + segments.length < s.rows ? first + segments.length : s.rows;
-    for (index i = warp; i < s.value; i += scan_warps) {
-      T* S = states + i * s.key;
-      for (index j = lane; j < s.key; j += warp_size) S[j] = starts[segment * s.state() + i * s.key + j];
-      for (index t = first; t < end; ++t, S += s.state()) {
-        T const u_i = p.advance(n, h, t, i, lane, S, S + s.state());
-        if (lane == 0) u[(t - first) * s.value + i] = u_i;
-      }
-    }
-    for (index t = end - 1; t >= first; --t, turn = 1 - turn) {
-      T const* const before = states + (t - first) * s.state();
+    index const first = back.first(segment);
+    back.recall(segment, [&](index t, index i, T const* before, T* after) {
+      T const u_i = p.advance(n, h, t, i, lane, before, after);
+      if (lane == 0) u[(t - first) * s.value + i] = u_i;
+    });
+    for (index t = back.end(segment) - 1; t >= first; --t, turn = 1 - turn) {
+      T const* const before = back.states + (t - first) * s.state();
       T const* const after = before + s.state();
       T const* const r_t = p.r.at(n, t, h * s.key);
       T const* const w_t = p.w.at(n, t, h * s.key);
@@ -136,7 +101,7 @@ __global__ void rwkv7_gradient_kernel(rwkv7_problem<T> p, rwkv7_slopes<T> to, sc
         }
       }
       __syncwarp();  // every lane sees du and u
-      T* const mine = sums + turn * segments.sums;
+      T* const mine = back.sums + turn * segments.sums;
       for (index j = lane; j < s.key; j += warp_size) {
         T const d = std::exp(-decay_bound<T> * sigmoid(w_t[j]));
         T sum[rwkv7_sums] = {};
@@ -168,10 +133,7 @@ __global__ void rwkv7_gradient_kernel(rwkv7_problem<T> p, rwkv7_slopes<T> to, sc
       }
     }
   }
-  if (to.state != nullptr)
-    for (index i = warp; i < s.value; i += scan_warps)
-      for (index j = lane; j < s.key; j += warp_size)
-        put(to.state[flat * s.state() + i * s.key + j], G[i * s.key + j], to.state_adds);
+  back.finish(to.state, to.state_adds);
 }
 
 }  // namespace
@@ -183,7 +145,7 @@ void cuda::rwkv7_scan(view y, view last, rwkv7_operands const& in) {
   with_real(in.r.type, "rwkv7_scan", [&]<class T>(std::type_identity<T>) {
     rwkv7_problem<T> const p(in);
     for_roomy_rows<T>("rwkv7_scan", p.s.lanes * p.s.heads * p.s.value, p.s.key,
-                      rwkv7_rows<T>{p, scan_rows_of<T>(destination(y)), last.as<T>()});
+                      scan_forwards<T, rwkv7_problem<T>>{p, scan_rows_of<T>(destination(y)), last.as<T>()});
   });
 }
 

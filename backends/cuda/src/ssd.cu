@@ -39,27 +39,11 @@ struct ssd_problem {
     T const value = width * *x.at(n, t, h * s.value + i);
     for (index j = lane; j < s.key; j += warp_size) after[j] = decay * before[j] + value * b_t[j];
   }
-};
-
-template <class T>
-struct ssd_rows {
-  ssd_problem<T> p;
-  scan_rows<T> y;
-  T* last;
-
-  __device__ void operator()(index place, int lane, T* S) const {
-    index const i = place % p.s.value;
-    index const flat = place / p.s.value;
-    index const h = flat % p.s.heads;
-    index const n = flat / p.s.heads;
-    for (index j = lane; j < p.s.key; j += warp_size) S[j] = p.state[place * p.s.key + j];
-    for (index t = 0; t < p.s.rows; ++t) {
-      p.advance(n, h, t, i, lane, S, S);
-      T const* const c_t = p.c.at(n, t, p.shared(h));
-      T const out = row_sum<T>(p.s.key, lane, [&](index j) { return S[j] * c_t[j]; });
-      if (lane == 0) y.put_at(n, t, h * p.s.value + i, out + p.skip[h] * *p.x.at(n, t, h * p.s.value + i));
-    }
-    for (index j = lane; j < p.s.key; j += warp_size) last[place * p.s.key + j] = S[j];
+  /// What row i of the state says at row t.
+  __device__ T say(index n, index h, index t, index i, int lane, T const* S) const {
+    T const* const c_t = c.at(n, t, shared(h));
+    T const out = row_sum<T>(s.key, lane, [&](index j) { return S[j] * c_t[j]; });
+    return out + skip[h] * *x.at(n, t, h * s.value + i);
   }
 };
 
@@ -81,44 +65,26 @@ enum : int { scalar_step, scalar_dot, scalar_skip, ssd_scalars };
 
 template <class T>
 __global__ void ssd_gradient_kernel(ssd_problem<T> p, ssd_slopes<T> to, scan_segments segments, T* memory) {
-  scan_shape const s = p.s;
-  index const flat = blockIdx.x;
-  index const h = flat % s.heads;
-  index const n = flat / s.heads;
-  int const lane = lane_number();
-  int const warp = static_cast<int>(threadIdx.x) / warp_size;
-  T* const starts = memory + flat * segments.memory();      // (count,P,N)
-  T* const states = starts + segments.count * s.state();    // (length + 1,P,N)
-  T* const G = states + (segments.length + 1) * s.state();  // (P,N)
-  T* const sums = starts + segments.states;                 // (2): (warps,2,N) and (warps,3)
+  scan_backwards<T> const back(p.s, segments, memory);
+  scan_shape const& s = p.s;
+  index const h = back.h;
+  index const n = back.n;
+  int const lane = back.lane;
+  int const warp = back.warp;
+  T* const G = back.G;
   T const rate = p.rate[h];
   T const skip = p.skip[h];
+  auto const move = [&](index t, index i, T const* before, T* after) { p.advance(n, h, t, i, lane, before, after); };
 
-  for (index i = warp; i < s.value; i += scan_warps) {
-    T* const S = states + i * s.key;
-    for (index j = lane; j < s.key; j += warp_size) {
-      S[j] = p.state[flat * s.state() + i * s.key + j];
-      G[i * s.key + j] = to.dlast == nullptr ? T(0) : to.dlast[flat * s.state() + i * s.key + j];
-    }
-    for (index t = 0; t < s.rows; ++t) {
-      if (t % segments.length == 0)
-        for (index j = lane; j < s.key; j += warp_size) starts[t / segments.length * s.state() + i * s.key + j] = S[j];
-      p.advance(n, h, t, i, lane, S, S);
-    }
-  }
+  back.begin(p.state, to.dlast, move);
   T of_rate = 0;
   T of_skip = 0;
   int turn = 0;
   for (index segment = segments.count - 1; segment >= 0; --segment) {
-    index const first = segment * segments.length;
-    index const end = first + segments.length < s.rows ? first + segments.length : s.rows;
-    for (index i = warp; i < s.value; i += scan_warps) {
-      T* S = states + i * s.key;
-      for (index j = lane; j < s.key; j += warp_size) S[j] = starts[segment * s.state() + i * s.key + j];
-      for (index t = first; t < end; ++t, S += s.state()) p.advance(n, h, t, i, lane, S, S + s.state());
-    }
-    for (index t = end - 1; t >= first; --t, turn = 1 - turn) {
-      T const* const before = states + (t - first) * s.state();
+    index const first = back.first(segment);
+    back.recall(segment, move);
+    for (index t = back.end(segment) - 1; t >= first; --t, turn = 1 - turn) {
+      T const* const before = back.states + (t - first) * s.state();
       T const* const after = before + s.state();
       T const* const x_t = p.x.at(n, t, h * s.value);
       T const* const b_t = p.b.at(n, t, p.shared(h));
@@ -136,7 +102,7 @@ __global__ void ssd_gradient_kernel(ssd_problem<T> p, ssd_slopes<T> to, scan_seg
         scalar[scalar_skip] += up[i] * x_t[i];
         if (lane == 0) to.x.put_at(n, t, h * s.value + i, step * Gb + skip * up[i]);
       }
-      T* const mine = sums + turn * segments.sums;
+      T* const mine = back.sums + turn * segments.sums;  // (warps,2,N), then (warps,3)
       T* const scalars = mine + scan_warps * ssd_sums * s.key;
       for (index j = lane; j < s.key; j += warp_size) {
         T sum[ssd_sums] = {};
@@ -170,13 +136,10 @@ __global__ void ssd_gradient_kernel(ssd_problem<T> p, ssd_slopes<T> to, scan_seg
     }
   }
   if (threadIdx.x == 0) {
-    to.rate[flat] = of_rate;
-    to.skip[flat] = of_skip;
+    to.rate[back.flat] = of_rate;
+    to.skip[back.flat] = of_skip;
   }
-  if (to.state != nullptr)
-    for (index i = warp; i < s.value; i += scan_warps)
-      for (index j = lane; j < s.key; j += warp_size)
-        put(to.state[flat * s.state() + i * s.key + j], G[i * s.key + j], to.state_adds);
+  back.finish(to.state, to.state_adds);
 }
 
 /// The gradient of b or c: the sum over the heads of a group.
@@ -219,7 +182,7 @@ void cuda::ssd_scan(view y, view last, ssd_operands const& in) {
   with_real(in.x.type, "ssd_scan", [&]<class T>(std::type_identity<T>) {
     ssd_problem<T> const p(in);
     for_roomy_rows<T>("ssd_scan", p.s.lanes * p.s.heads * p.s.value, p.s.key,
-                      ssd_rows<T>{p, scan_rows_of<T>(destination(y)), last.as<T>()});
+                      scan_forwards<T, ssd_problem<T>>{p, scan_rows_of<T>(destination(y)), last.as<T>()});
   });
 }
 

@@ -94,9 +94,8 @@ void column_sums(char const* name, index groups, index rows, index columns, F co
   device_array<double> const part(groups * s.chunks * K * columns);
   launch(name, column_parts<T, K, F>, s.groups * s.chunks * divide_up(columns, column_tile), threads, 0, s, f,
          part.data());
-  index const blocks = divide_up(groups * columns, threads);
-  launch(name, column_finish<T, K, Store>, blocks < busy_blocks() ? blocks : busy_blocks(), threads, 0, s, part.data(),
-         store);
+  launch(name, column_finish<T, K, Store>, grid_of(groups * columns, threads, busy_blocks()), threads, 0, s,
+         part.data(), store);
 }
 
 /// Where K sums go: those without a place are dropped.

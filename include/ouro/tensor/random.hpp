@@ -35,6 +35,10 @@ struct philox {
     }
     return c;
   }
+  /// Sixteen bits, number i modulo 8 of a block: the low half of each word first.
+  static constexpr std::uint32_t half(block const& words, std::uint64_t i) {
+    return (words[i % 8 / 2] >> (16 * (i % 2))) & 0xFFFFU;
+  }
 };
 
 /// One draw: an endless numbered sequence of random numbers, fixed by two words. A value; cheap to copy.
@@ -44,7 +48,9 @@ struct random_draw {
 
   [[nodiscard]] constexpr std::uint32_t word(std::uint64_t i) const { return philox::words(key, site, i / 4)[i % 4]; }
   /// Sixteen bits: word i / 2, the low half first.
-  [[nodiscard]] constexpr std::uint32_t half(std::uint64_t i) const { return (word(i / 2) >> (16 * (i % 2))) & 0xFFFFU; }
+  [[nodiscard]] constexpr std::uint32_t half(std::uint64_t i) const {
+    return philox::half(philox::words(key, site, i / 8), i);
+  }
   /// Uniform in the open interval (0, 1), 32 bits.
   [[nodiscard]] constexpr double uniform(std::uint64_t i) const { return (word(i) + 0.5) * 0x1p-32; }
 };
