@@ -194,30 +194,17 @@ inline void make_directory(std::string const& path) {
 class file_lock {
  public:
   /// Errors (storage): another process holds it.
-  explicit file_lock(std::string const& path) {
-    do fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    while (fd_ < 0 && errno == EINTR);
-    if (fd_ < 0) detail::file_error("open", path);
+  explicit file_lock(std::string const& path) : file_(path, O_RDWR | O_CREAT, "open") {
     int result = 0;
-    do result = ::flock(fd_, LOCK_EX | LOCK_NB);
+    do result = ::flock(file_.get(), LOCK_EX | LOCK_NB);
     while (result != 0 && errno == EINTR);
     if (result == 0) return;
-    int const reason = errno;
-    ::close(fd_);
-    errno = reason;
-    if (reason == EWOULDBLOCK) fail(errc::storage, "file", path, " is in use by another process");
+    if (errno == EWOULDBLOCK) fail(errc::storage, "file", path, " is in use by another process");
     detail::file_error("lock", path);
-  }
-  file_lock(file_lock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  file_lock(file_lock const&) = delete;
-  file_lock& operator=(file_lock const&) = delete;
-  file_lock& operator=(file_lock&&) = delete;
-  ~file_lock() {
-    if (fd_ >= 0) ::close(fd_);
   }
 
  private:
-  int fd_ = -1;
+  detail::descriptor file_;
 };
 
 }  // namespace ouro

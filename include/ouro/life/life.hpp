@@ -55,8 +55,7 @@ inline std::string to_text(gridman_config const& c) {
 }
 /// `c` with the fields that a JSON object names, {"dropout": 0.1}. Errors: no object or a value of another kind (data), a
 /// field that does not exist or a rule that is broken (config).
-inline gridman_config changed(gridman_config c, std::string const& text) {
-  auto const j = json::parse(text);
+inline gridman_config changed(gridman_config c, json const& j) {
   require(j.is(json::kind::object), errc::data, "config", "needs a JSON object");
   std::size_t known = 0;
   meta::for_each_member(c, [&](char const* name, auto& value) {
@@ -73,6 +72,7 @@ inline gridman_config changed(gridman_config c, std::string const& text) {
   c.validate();
   return c;
 }
+inline gridman_config changed(gridman_config const& c, std::string const& text) { return changed(c, json::parse(text)); }
 /// The configuration that to_text wrote. Errors, beside those of `changed`: a field is missing (storage); those that lives
 /// older than the field do not have (`mixers` and what follows) may be.
 inline gridman_config config_from_text(std::string const& text) {
@@ -83,7 +83,7 @@ inline gridman_config config_from_text(std::string const& text) {
     optional = optional || static_cast<void const*>(&value) == &c.mixers;
     require(optional || j.find(name) != nullptr, errc::storage, "config", "'", name, "' is missing");
   });
-  return changed(c, text);
+  return changed(c, j);
 }
 
 /// Writes all tensors of a module. Reads them back strictly: every difference is listed in one error (storage).

@@ -64,14 +64,11 @@ struct context {
   tensor<B> recomputed(std::vector<tensor<B>> const& inputs, F const& f) {
     context start = *this;
     start.statistics.clear();
-    struct once_flag : counted {
-      bool up = true;
-    };
-    auto const first = make_owned<once_flag>();
-    return checkpoint<B>(inputs, [this, f, start, first](std::vector<tensor<B>> const& in) {
+    auto const ran = make_owned<boxed<bool>>();
+    return checkpoint<B>(inputs, [this, f, start, ran](std::vector<tensor<B>> const& in) {
       context again = start;
       auto y = f(again, in);
-      if (std::exchange(first->up, false)) {
+      if (!std::exchange(ran->value, true)) {
         masks = again.masks;
         statistics.insert(statistics.end(), again.statistics.begin(), again.statistics.end());
       }

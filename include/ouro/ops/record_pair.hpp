@@ -23,10 +23,7 @@ struct scan_result {
 template <class B, class F>
 scan_result<B> recorded_pair(char const* name, tensor<B> y, tensor<B> state,
                              std::initializer_list<tensor<B> const*> inputs, F&& backward) {
-  struct gradient : counted {
-    tensor<B> value;
-  };
-  auto const held = make_owned<gradient>();
+  auto const held = make_owned<boxed<tensor<B>>>();
   y = recorded<B>(name, std::move(y), inputs,
                   [held, run = std::forward<F>(backward)](tensor<B> const& dy, gradients<B>& dx) {
                     tensor<B> const dstate = std::exchange(held->value, {});

@@ -14,8 +14,8 @@
 namespace ouro {
 
 /// A Source has `take(bytes)`, which returns nullptr when there is no more, `give_back(p)`, and `hand_out(p, bytes)` for
-/// blocks fresh and used, all noexcept and static, and says in `keeps_blocks` whether blocks may be reused at all. Thread safe. Throws std::bad_alloc when memory is
-/// exhausted, after giving its unused blocks back.
+/// blocks fresh and used, all noexcept and static, and says in `keeps_blocks` whether blocks may be reused at all. Thread
+/// safe. Throws std::bad_alloc when memory is exhausted, after giving its unused blocks back.
 template <class Source>
 class memory_pool {
  public:
@@ -26,19 +26,18 @@ class memory_pool {
 
   [[nodiscard]] void* allocate(std::size_t bytes) {
     std::size_t const size = size_class(bytes);
+    void* p = nullptr;
     {
       std::lock_guard const lock(mutex_);
       auto& blocks = free_[size];
       in_use_ += size;
       if (in_use_ > peak_) peak_ = in_use_;
       if (!blocks.empty()) {
-        void* p = blocks.back();
+        p = blocks.back();
         blocks.pop_back();
-        Source::hand_out(p, size);
-        return p;
       }
     }
-    void* p = Source::take(size);
+    if (p == nullptr) p = Source::take(size);
     if (p == nullptr) {
       trim();
       p = Source::take(size);

@@ -72,6 +72,12 @@ class shared {
   T* object_ = nullptr;
 };
 
+/// A value to be shared.
+template <class T>
+struct boxed : counted {
+  T value{};
+};
+
 /// An object with its first owner.
 template <class T, class... Arguments>
 shared<T> make_owned(Arguments&&... arguments) {
