@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <string>
 
-#include <ouro/backend/cpu.hpp>
+#include <ouro/backend/cpu_parts.hpp>
 #include <ouro/nn/mixers/hybrid.hpp>
 #include <ouro/system/gridman.hpp>
 #include <ouro/train/trainer.hpp>

@@ -84,12 +84,12 @@
 #include <ouro/system/state.hpp>
 #include <ouro/system/system.hpp>
 #include <ouro/tensor/dtype.hpp>
+#include <ouro/tensor/elementary.hpp>
 #include <ouro/tensor/error.hpp>
 #include <ouro/tensor/host_memory.hpp>
 #include <ouro/tensor/memory_pool.hpp>
 #include <ouro/tensor/normal.hpp>
 #include <ouro/tensor/random.hpp>
-#include <ouro/tensor/root.hpp>
 #include <ouro/tensor/shape.hpp>
 #include <ouro/tensor/shared.hpp>
 #include <ouro/tensor/short_text.hpp>

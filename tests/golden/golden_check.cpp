@@ -67,7 +67,7 @@ class checker {
       ouro::gradient_list<B> gradients;
       {
         ouro::tape<B> tape;
-        if (training) ouro::watch(tape, model);
+        if (training) ouro::watch(tape, ouro::fields(model));
         ouro::tensor<B> total;
         for (std::int64_t wakes = 0; i < steps.size() && (!training || wakes < config.bptt); ++i) {
           std::string const at = "step" + std::to_string(i) + "/";
@@ -106,7 +106,7 @@ class checker {
         }
         if (!training) break;
         if (total) tape.backward(total);
-        gradients = ouro::gradients_of(tape, model);
+        gradients = ouro::gradients_of(tape, ouro::fields(model));
         s = s.detach();
       }
       if (meta.count("update" + std::to_string(u) + "/no_gradient") != 0) update(model, cx, gradients, memory, u);
@@ -218,7 +218,7 @@ class checker {
       if (value && in_.contains(key)) compare("gradient", key, value, gradient_limit());
     }
     scalar_value("gradient norm", at + "grad_norm", g.norm, gradient_limit());
-    ouro::apply_statistics(model, cx);
+    ouro::apply_statistics(ouro::fields(model), cx);
     auto setting = [&](char const* key, double otherwise) {
       auto const found = in_.metadata().find(key);
       return found == in_.metadata().end() ? otherwise : std::stod(found->second);
@@ -231,7 +231,7 @@ class checker {
       rule.beta1 = std::stod(betas->second);
       rule.beta2 = std::stod(betas->second.substr(betas->second.find(',') + 1));
     }
-    ouro::update_parameters(model, memory, g, rule, rule.learning_rate);
+    ouro::update_parameters(ouro::fields(model), memory, g, rule, rule.learning_rate);
     for (auto const& f : ouro::fields(model)) {
       auto const key = at + "weights/" + name(f.path);
       if (!in_.contains(key)) continue;

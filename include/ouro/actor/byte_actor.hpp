@@ -5,7 +5,6 @@
 // and of the one before.
 #pragma once
 
-#include <algorithm>
 #include <vector>
 
 #include <ouro/autodiff/settle.hpp>
@@ -15,6 +14,7 @@
 #include <ouro/ops/cross_entropy.hpp>
 #include <ouro/ops/gather_sum.hpp>
 #include <ouro/sensor/patches.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -70,56 +70,16 @@ struct byte_actor {
 
   byte_actor() = default;
   byte_actor(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t patch,
-             std::int64_t anchors, bool ignored_zero)
-      : byte_embedding{g.normal({byte_vocabulary, width}, 1.0)},
-        pos_embedding(g.normal({1, 1, patch, width}, 1.0)),
-        global_sos(g.normal({1, 1, 1, width}, 1.0)),
-        hormone_proj(g, width / 4, width / 4),
-        decompressor(g, width, anchors),
-        ignored_as_zero(ignored_zero) {
-    for (std::int64_t i = 0; i < layers; ++i) decoder_layer.emplace_back(g, mixer_place{width, heads, i, layers}, width / 4, true);
-    final_norm = {g, layer_norm<B>(g, width), width / 4, width, width};
-    head = {g, width, byte_vocabulary};
-  }
+             std::int64_t anchors, bool ignored_zero);
 
   [[nodiscard]] std::int64_t patch() const { return pos_embedding.dim(2); }
 
   /// Mean cross entropy in nats over the live bytes of all lanes; runs forward and, where a tape watches, backward in
   /// parts of whole patches.
-  actor_loss<B> loss(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const {
-    check(seen, x, target.next);
-    std::int64_t const live = target.live_count();
-    if (live == 0) return {};
-    auto const parts = live_runs(target, x.lanes, x.count);
-    auto const inputs = gather(cx, seen);
-    auto const draws = cx.masks;
-    std::uint64_t const sites = 8 + 4 * decoder_layer.size();
-    cx.masks.counter += sites * parts.size();
-
-    auto const part = [&](std::int64_t p, std::vector<tensor<B>> const& in) {
-      auto const [first, n] = parts[static_cast<std::size_t>(p)];
-      context<B> own{.training = cx.training, .dropout = cx.dropout, .masks = draws};
-      own.masks.counter += sites * static_cast<std::uint64_t>(p);
-      std::vector<std::int32_t> labels;
-      for (std::int64_t b = 0; b < x.lanes; ++b)
-        for (std::int64_t i = first * patch(); i < (first + n) * patch(); ++i) {
-          auto const at = static_cast<std::size_t>(b * x.count * patch() + i);
-          labels.push_back(target.live[at] ? target.next.bytes[at] : -1);
-        }
-      auto const y = logits(own, in, x, target, first, n);
-      auto const rows = static_cast<std::int64_t>(labels.size());
-      auto const nll = cross_entropy(reshape(y, {rows, byte_vocabulary}), tensor<B>::from(labels, {rows}));
-      return scale(sum(nll), 1.0 / static_cast<double>(live));
-    };
-    auto const total = settle<B>(inputs, static_cast<std::int64_t>(parts.size()), part);
-    return {total, live};
-  }
+  actor_loss<B> loss(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const;
 
   /// The predictions for every byte of the target: (B,S,P,V).
-  tensor<B> predict(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const {
-    check(seen, x, target.next);
-    return reshape(logits(cx, gather(cx, seen), x, target, 0, x.count), {x.lanes, x.count, patch(), byte_vocabulary});
-  }
+  tensor<B> predict(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const;
 
   /// What a step's hormone says to every receptor.
   struct actor_signals {
@@ -166,28 +126,7 @@ struct byte_actor {
   };
 
   /// The patch that follows the last patch of x, most probable byte by byte (ties: the lower byte).
-  patches act(context<B>& cx, impression<B> const& seen, patches const& x) const {
-    impression<B> last = seen;
-    if (seen.now.dim(1) > 1) {
-      last.before = slice(seen.now, 1, seen.now.dim(1) - 2, 1);
-      last.now = slice(seen.now, 1, seen.now.dim(1) - 1, 1);
-    }
-    std::vector<std::int32_t> previous;
-    for (std::int64_t b = 0; b < x.lanes; ++b) previous.push_back(x.at(b, x.count - 1, x.width - 1));
-    voice v(*this, cx, last, previous);
-    patches said{x.lanes, 1, patch(), std::vector<std::int32_t>(static_cast<std::size_t>(x.lanes * patch()))};
-    for (std::int64_t i = 0; i < patch(); ++i) {
-      auto const y = v.next().template values<double>();
-      for (std::int64_t b = 0; b < x.lanes; ++b) {
-        auto const row = y.begin() + b * byte_vocabulary;
-        auto const best = static_cast<std::int32_t>(std::max_element(row, row + byte_vocabulary) - row);
-        previous[static_cast<std::size_t>(b)] = best;
-        said.bytes[static_cast<std::size_t>(b * patch() + i)] = best;
-      }
-      v.tell(previous);
-    }
-    return said;
-  }
+  patches act(context<B>& cx, impression<B> const& seen, patches const& x) const;
 
  private:
   tensor<B> embed(std::vector<std::int32_t> const& bytes, shape const& dims) const {
@@ -249,11 +188,12 @@ struct byte_actor {
   /// Runs of patches in which something counts in some lane, none longer than `tokens_at_once` allows. The others need
   /// no Actor at all.
   [[nodiscard]] std::vector<run> live_runs(byte_target const& t, std::int64_t lanes, std::int64_t count) const {
-    std::int64_t const most = std::max<std::int64_t>(1, tokens_at_once / (lanes * patch()));
+    std::int64_t const most = elementary::max<std::int64_t>(1, tokens_at_once / (lanes * patch()));
     auto counts = [&](std::int64_t s) {
       for (std::int64_t b = 0; b < lanes; ++b) {
-        auto const from = t.live.begin() + (b * count + s) * patch();
-        if (std::any_of(from, from + patch(), [](char l) { return l != 0; })) return true;
+        auto const from = static_cast<std::size_t>((b * count + s) * patch());
+        for (auto i = from; i < from + static_cast<std::size_t>(patch()); ++i)
+          if (t.live[i] != 0) return true;
       }
       return false;
     };
@@ -276,5 +216,80 @@ struct byte_actor {
     next.validate("byte_actor");
   }
 };
+
+template <Backend B>
+byte_actor<B>::byte_actor(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t patch,
+           std::int64_t anchors, bool ignored_zero)
+    : byte_embedding{g.normal({byte_vocabulary, width}, 1.0)},
+      pos_embedding(g.normal({1, 1, patch, width}, 1.0)),
+      global_sos(g.normal({1, 1, 1, width}, 1.0)),
+      hormone_proj(g, width / 4, width / 4),
+      decompressor(g, width, anchors),
+      decoder_layer(layer_stack<B, attention<B>>(g, width, heads, layers, true, {}, {})),
+      final_norm(g, layer_norm<B>(g, width), width / 4, width, width),
+      head(g, width, byte_vocabulary),
+      ignored_as_zero(ignored_zero) {}
+
+template <Backend B>
+actor_loss<B> byte_actor<B>::loss(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const {
+  check(seen, x, target.next);
+  std::int64_t const live = target.live_count();
+  if (live == 0) return {};
+  auto const parts = live_runs(target, x.lanes, x.count);
+  auto const inputs = gather(cx, seen);
+  auto const draws = cx.masks;
+  std::uint64_t const sites = 8 + 4 * decoder_layer.size();
+  cx.masks.counter += sites * parts.size();
+
+  auto const part = [&](std::int64_t p, std::vector<tensor<B>> const& in) {
+    auto const [first, n] = parts[static_cast<std::size_t>(p)];
+    context<B> own{.training = cx.training, .dropout = cx.dropout, .masks = draws};
+    own.masks.counter += sites * static_cast<std::uint64_t>(p);
+    std::vector<std::int32_t> labels;
+    for (std::int64_t b = 0; b < x.lanes; ++b)
+      for (std::int64_t i = first * patch(); i < (first + n) * patch(); ++i) {
+        auto const at = static_cast<std::size_t>(b * x.count * patch() + i);
+        labels.push_back(target.live[at] ? target.next.bytes[at] : -1);
+      }
+    auto const y = logits(own, in, x, target, first, n);
+    auto const rows = static_cast<std::int64_t>(labels.size());
+    auto const nll = cross_entropy(reshape(y, {rows, byte_vocabulary}), tensor<B>::from(labels, {rows}));
+    return scale(sum(nll), 1.0 / static_cast<double>(live));
+  };
+  auto const total = settle<B>(inputs, static_cast<std::int64_t>(parts.size()), part);
+  return {total, live};
+}
+
+template <Backend B>
+tensor<B> byte_actor<B>::predict(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const {
+  check(seen, x, target.next);
+  return reshape(logits(cx, gather(cx, seen), x, target, 0, x.count), {x.lanes, x.count, patch(), byte_vocabulary});
+}
+
+template <Backend B>
+patches byte_actor<B>::act(context<B>& cx, impression<B> const& seen, patches const& x) const {
+  impression<B> last = seen;
+  if (seen.now.dim(1) > 1) {
+    last.before = slice(seen.now, 1, seen.now.dim(1) - 2, 1);
+    last.now = slice(seen.now, 1, seen.now.dim(1) - 1, 1);
+  }
+  std::vector<std::int32_t> previous;
+  for (std::int64_t b = 0; b < x.lanes; ++b) previous.push_back(x.at(b, x.count - 1, x.width - 1));
+  voice v(*this, cx, last, previous);
+  patches said{x.lanes, 1, patch(), std::vector<std::int32_t>(static_cast<std::size_t>(x.lanes * patch()))};
+  for (std::int64_t i = 0; i < patch(); ++i) {
+    auto const y = v.next().template values<double>();
+    for (std::int64_t b = 0; b < x.lanes; ++b) {
+      double const* const row = y.data() + b * byte_vocabulary;
+      std::int32_t best = 0;
+      for (std::int32_t byte = 1; byte < byte_vocabulary; ++byte)
+        if (row[byte] > row[best]) best = byte;
+      previous[static_cast<std::size_t>(b)] = best;
+      said.bytes[static_cast<std::size_t>(b * patch() + i)] = best;
+    }
+    v.tell(previous);
+  }
+  return said;
+}
 
 }  // namespace ouro

@@ -4,11 +4,10 @@
 // Holds a gradient against central differences.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include <ouro/autodiff/tape.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -31,7 +30,7 @@ double gradient_error(std::vector<tensor<B>> inputs, F const& f, double step = 1
     auto const gradient =
         analytic[i] ? analytic[i].template values<double>() : std::vector<double>(values.size(), 0.0);
     double largest = 1e-8;
-    for (double g : gradient) largest = std::max(largest, std::abs(g));
+    for (double g : gradient) largest = elementary::max(largest, elementary::abs(g));
     auto const original = inputs[i];
     for (std::size_t j = 0; j < values.size(); ++j) {
       auto at = [&](double h) {
@@ -42,7 +41,7 @@ double gradient_error(std::vector<tensor<B>> inputs, F const& f, double step = 1
       };
       double const wide = (at(step) - at(-step)) / (2 * step);
       double const narrow = (at(step / 2) - at(-step / 2)) / step;
-      worst = std::max(worst, std::abs((4 * narrow - wide) / 3 - gradient[j]) / largest);
+      worst = elementary::max(worst, elementary::abs((4 * narrow - wide) / 3 - gradient[j]) / largest);
     }
     inputs[i] = original;
   }

@@ -24,8 +24,25 @@ shared<recording<B>> recording_of(std::vector<tensor<B>> const& inputs) {
   return nullptr;
 }
 
-/// Runs forward and backward of f on detached inputs; parameters' and inputs' gradients land in buffers of their own.
+/// A function that may run several times: f(part, inputs). A type of its own behind one face, so that what runs it is
+/// compiled once.
+template <class B>
+struct computation : counted {
+  virtual ~computation() = default;
+  virtual tensor<B> operator()(std::int64_t part, std::vector<tensor<B>> const& inputs) const = 0;
+};
 template <class B, class F>
+struct computation_of final : computation<B> {
+  explicit computation_of(F g) : f(std::forward<F>(g)) {}
+  tensor<B> operator()(std::int64_t part, std::vector<tensor<B>> const& inputs) const override {
+    if constexpr (requires { f(part, inputs); }) return f(part, inputs);
+    else return f(inputs);
+  }
+  F f;
+};
+
+/// Runs forward and backward of f on detached inputs; parameters' and inputs' gradients land in buffers of their own.
+template <class B>
 class local_gradient {
  public:
   local_gradient(shared<recording<B>> tape, std::vector<tensor<B>> const& inputs)
@@ -49,8 +66,8 @@ class local_gradient {
   }
 
   /// y = f(inputs) and its gradients for the given dy (dy = 1 when absent).
-  tensor<B> run(F const& f, tensor<B> const& dy) {
-    auto const y = f(inputs_);
+  tensor<B> run(computation<B> const& f, std::int64_t part, tensor<B> const& dy) {
+    auto const y = f(part, inputs_);
     auto const [owner, node] = y.origin();
     if (owner != nullptr && node >= first_) {
       tape_->slot(node).value = dy.empty() ? tensor<B>::full(y.dims(), y.type(), 1.0) : dy;
@@ -83,15 +100,9 @@ class local_gradient {
   std::vector<typename recording<B>::settled_gradient> outer_settled_;
 };
 
-}  // namespace detail
-
-/// Σ_part f(part, inputs) for part = 0 … parts − 1, where each f is a scalar: every part runs forward and backward at
-/// once and is forgotten; only the gradients towards the inputs and the leaves are kept, to be multiplied by the
-/// derivative of what follows (the chain rule is linear in it). f must reach watched values only through `inputs` and
-/// leaves. Unwatched, it only computes.
-template <Backend B, class F>
-tensor<B> settle(std::vector<tensor<B>> const& inputs, std::int64_t parts, F const& f) {
-  auto const tape = detail::recording_of(inputs);
+template <class B>
+tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, computation<B> const& f) {
+  auto const tape = recording_of(inputs);
   tensor<B> total;
   auto sum = [&](tensor<B> const& y) {
     if (total.empty()) total = y.copy();
@@ -103,9 +114,8 @@ tensor<B> settle(std::vector<tensor<B>> const& inputs, std::int64_t parts, F con
   }
   std::vector<std::pair<std::int64_t, tensor<B>>> kept;
   {
-    auto part = [&](std::int64_t p) { return [&f, p](std::vector<tensor<B>> const& x) { return f(p, x); }; };
-    detail::local_gradient<B, decltype(part(0))> local(tape, inputs);
-    for (std::int64_t p = 0; p < parts; ++p) sum(local.run(part(p), {}));
+    local_gradient<B> local(tape, inputs);
+    for (std::int64_t p = 0; p < parts; ++p) sum(local.run(f, p, {}));
     kept = local.take(inputs);
   }
   struct step final : backward_step<B> {
@@ -130,32 +140,31 @@ tensor<B> settle(std::vector<tensor<B>> const& inputs, std::int64_t parts, F con
   return total;
 }
 
-/// y = f(inputs), keeping only the inputs: the gradient runs f again. f must be deterministic, return one tensor, and
-/// reach watched values only through `inputs` and leaves.
-template <Backend B, class F>
-tensor<B> checkpoint(std::vector<tensor<B>> const& inputs, F f) {
-  auto const tape = detail::recording_of(inputs);
-  if (tape == nullptr) return f(inputs);
+template <class B>
+tensor<B> checkpointed(std::vector<tensor<B>> const& inputs, shared<computation<B>> f) {
+  auto const tape = recording_of(inputs);
+  if (tape == nullptr) return (*f)(0, inputs);
   std::vector<tensor<B>> plain;
   tensor<B> y;
   auto const mark = tape->nodes.size();
   {
-    detail::local_gradient<B, F> local(tape, inputs);
+    local_gradient<B> local(tape, inputs);
     for (auto const& x : inputs) plain.push_back(x.detach());
-    y = f(plain).detach();
+    y = (*f)(0, plain).detach();
   }
   tape->nodes.resize(mark);
 
   struct step final : backward_step<B> {
-    step(F g, std::vector<tensor<B>> x, detail::recording<B>& t) : run(std::move(g)), inputs(std::move(x)), tape(t) {}
-    F run;
+    step(shared<computation<B>> g, std::vector<tensor<B>> x, recording<B>& t)
+        : run(std::move(g)), inputs(std::move(x)), tape(t) {}
+    shared<computation<B>> run;
     std::vector<tensor<B>> inputs;
-    detail::recording<B>& tape;  // which owns this step
+    recording<B>& tape;  // which owns this step
     void operator()(tensor<B> const& dy, gradients<B>&) const override {
       std::vector<std::pair<std::int64_t, tensor<B>>> found;
       {
-        detail::local_gradient<B, F> local(shared<detail::recording<B>>(&tape), inputs);
-        static_cast<void>(local.run(run, dy));
+        local_gradient<B> local(shared<recording<B>>(&tape), inputs);
+        static_cast<void>(local.run(*run, 0, dy));
         found = local.take(inputs);
       }
       for (auto& [node, g] : found) {
@@ -169,6 +178,24 @@ tensor<B> checkpoint(std::vector<tensor<B>> const& inputs, F f) {
   auto const node = tape->record("checkpoint", y, std::move(nodes), make_owned<step>(std::move(f), inputs, *tape));
   y.set_origin(tape, node);
   return y;
+}
+
+}  // namespace detail
+
+/// Σ_part f(part, inputs) for part = 0 … parts − 1, where each f is a scalar: every part runs forward and backward at
+/// once and is forgotten; only the gradients towards the inputs and the leaves are kept, to be multiplied by the
+/// derivative of what follows (the chain rule is linear in it). f must reach watched values only through `inputs` and
+/// leaves. Unwatched, it only computes.
+template <Backend B, class F>
+tensor<B> settle(std::vector<tensor<B>> const& inputs, std::int64_t parts, F const& f) {
+  return detail::settled<B>(inputs, parts, detail::computation_of<B, F const&>(f));
+}
+
+/// y = f(inputs), keeping only the inputs: the gradient runs f again. f must be deterministic, return one tensor, and
+/// reach watched values only through `inputs` and leaves.
+template <Backend B, class F>
+tensor<B> checkpoint(std::vector<tensor<B>> const& inputs, F f) {
+  return detail::checkpointed<B>(inputs, make_owned<detail::computation_of<B, F>>(std::move(f)));
 }
 
 }  // namespace ouro

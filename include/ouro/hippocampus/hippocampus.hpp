@@ -38,49 +38,18 @@ struct hippocampus {
               state_update_norm, noise);
 
   hippocampus() = default;
-  hippocampus(genesis<B>& g, std::int64_t width, std::int64_t heads, double noise_scale)
-      : dream_anchors(g.normal({1, width, width}, 1.0)),
-        osc_proj(g, 2, width),
-        dream_mem_norm(g, width),
-        dream_state_norm(g, width),
-        dream_attention(g, width, heads),
-        dream_norm(g, width),
-        mem_input_norm(g, width),
-        state_input_norm(g, width),
-        mem_attn(g, width, heads, false),
-        mem_gate{linear<B>(g, 2 * width, width)},
-        mem_update_norm(g, width),
-        state_attn(g, width, heads, false),
-        state_gate{linear<B>(g, 2 * width, width)},
-        state_update_norm(g, width),
-        noise(noise_scale) {}
+  hippocampus(genesis<B>& g, std::int64_t width, std::int64_t heads, double noise_scale);
 
   /// Mem (B,M,D), State (B,R,D), oscillator (B,2) → a dream (B,D,D) of unit rows.
   tensor<B> inception(context<B>& cx, tensor<B> const& mem, tensor<B> const& working, tensor<B> const& oscillator,
-                      random_stream& random) const {
-    std::int64_t const lanes = mem.dim(0);
-    std::int64_t const width = mem.dim(2);
-    auto const held = concat<B>({dream_mem_norm(cx, mem), dream_state_norm(cx, working)}, 1);
-    auto const queries = expand(dream_anchors.value(), {lanes, width, width}) +
-                         reshape(osc_proj(cx, oscillator), {lanes, 1, width});
-    auto dream = dream_attention.cross(cx, queries, dream_attention.project(cx, held));
-    return unit(dream_norm(cx, noisy(dream, random)));
-  }
+                      random_stream& random) const;
 
   struct exchanged {
     tensor<B> mem;
     tensor<B> working;
   };
   /// Mem and State exchange what they hold; both come back as unit rows.
-  exchanged consolidate(context<B>& cx, tensor<B> const& mem, tensor<B> const& working, random_stream& random) const {
-    auto const m = mem_input_norm(cx, mem);
-    auto const s = state_input_norm(cx, working);
-    auto const dm = mem_attn.cross(cx, m, mem_attn.project(cx, s));
-    auto const m2 = mem_update_norm(cx, blend(cx, mem_gate, m, dm, dm));
-    auto const ds = state_attn.cross(cx, s, state_attn.project(cx, m2));
-    auto const s2 = state_update_norm(cx, blend(cx, state_gate, s, ds, noisy(ds, random)));
-    return {unit(m2), unit(s2)};
-  }
+  exchanged consolidate(context<B>& cx, tensor<B> const& mem, tensor<B> const& working, random_stream& random) const;
 
  private:
   tensor<B> noisy(tensor<B> const& x, random_stream& random) const {
@@ -93,5 +62,46 @@ struct hippocampus {
     return x + z * (target - x);
   }
 };
+
+template <Backend B>
+hippocampus<B>::hippocampus(genesis<B>& g, std::int64_t width, std::int64_t heads, double noise_scale)
+    : dream_anchors(g.normal({1, width, width}, 1.0)),
+      osc_proj(g, 2, width),
+      dream_mem_norm(g, width),
+      dream_state_norm(g, width),
+      dream_attention(g, width, heads),
+      dream_norm(g, width),
+      mem_input_norm(g, width),
+      state_input_norm(g, width),
+      mem_attn(g, width, heads, false),
+      mem_gate{linear<B>(g, 2 * width, width)},
+      mem_update_norm(g, width),
+      state_attn(g, width, heads, false),
+      state_gate{linear<B>(g, 2 * width, width)},
+      state_update_norm(g, width),
+      noise(noise_scale) {}
+
+template <Backend B>
+tensor<B> hippocampus<B>::inception(context<B>& cx, tensor<B> const& mem, tensor<B> const& working, tensor<B> const& oscillator,
+                    random_stream& random) const {
+  std::int64_t const lanes = mem.dim(0);
+  std::int64_t const width = mem.dim(2);
+  auto const held = concat<B>({dream_mem_norm(cx, mem), dream_state_norm(cx, working)}, 1);
+  auto const queries = expand(dream_anchors.value(), {lanes, width, width}) +
+                       reshape(osc_proj(cx, oscillator), {lanes, 1, width});
+  auto dream = dream_attention.cross(cx, queries, dream_attention.project(cx, held));
+  return unit(dream_norm(cx, noisy(dream, random)));
+}
+
+template <Backend B>
+typename hippocampus<B>::exchanged hippocampus<B>::consolidate(context<B>& cx, tensor<B> const& mem, tensor<B> const& working, random_stream& random) const {
+  auto const m = mem_input_norm(cx, mem);
+  auto const s = state_input_norm(cx, working);
+  auto const dm = mem_attn.cross(cx, m, mem_attn.project(cx, s));
+  auto const m2 = mem_update_norm(cx, blend(cx, mem_gate, m, dm, dm));
+  auto const ds = state_attn.cross(cx, s, state_attn.project(cx, m2));
+  auto const s2 = state_update_norm(cx, blend(cx, state_gate, s, ds, noisy(ds, random)));
+  return {unit(m2), unit(s2)};
+}
 
 }  // namespace ouro

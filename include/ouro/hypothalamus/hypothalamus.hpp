@@ -42,18 +42,25 @@ struct hypothalamus {
   OURO_MODULE(hypothalamus, context_norm, network, buffer_norm);
 
   hypothalamus() = default;
-  hypothalamus(genesis<B>& g, std::int64_t width)
-      : context_norm(g, width),
-        network{linear<B>(g, width + 2, width + 2), layer_norm<B>(g, width + 2), linear<B>(g, width + 2, width / 4),
-                linear<B>(g, width / 4, width / 4), layer_norm<B>(g, width / 4)},
-        buffer_norm(g, width / 4) {}
+  hypothalamus(genesis<B>& g, std::int64_t width);
 
   /// rows (B,R,D), oscillator (B,2), hormone (B,1,D/4) → (B,1,D/4).
   tensor<B> operator()(context<B>& cx, tensor<B> const& rows, tensor<B> const& oscillator,
-                       tensor<B> const& hormone) const {
-    auto const u = concat<B>({context_norm(cx, mean(rows, 1)), reshape(oscillator, {oscillator.dim(0), 1, 2})}, 2);
-    return unit(buffer_norm(cx, 0.9 * hormone + 0.1 * unit(network(cx, u))));
-  }
+                       tensor<B> const& hormone) const;
 };
+
+template <Backend B>
+hypothalamus<B>::hypothalamus(genesis<B>& g, std::int64_t width)
+    : context_norm(g, width),
+      network{linear<B>(g, width + 2, width + 2), layer_norm<B>(g, width + 2), linear<B>(g, width + 2, width / 4),
+              linear<B>(g, width / 4, width / 4), layer_norm<B>(g, width / 4)},
+      buffer_norm(g, width / 4) {}
+
+template <Backend B>
+tensor<B> hypothalamus<B>::operator()(context<B>& cx, tensor<B> const& rows, tensor<B> const& oscillator,
+                     tensor<B> const& hormone) const {
+  auto const u = concat<B>({context_norm(cx, mean(rows, 1)), reshape(oscillator, {oscillator.dim(0), 1, 2})}, 2);
+  return unit(buffer_norm(cx, 0.9 * hormone + 0.1 * unit(network(cx, u))));
+}
 
 }  // namespace ouro

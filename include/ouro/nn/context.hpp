@@ -80,23 +80,30 @@ struct context {
   template <class F>
   tensor<B> once(std::array<std::int64_t, 6> const& key, tensor<B> const& source, F&& make) {
     auto const owner = source.origin().first;
-    for (auto& t : tables) {
-      if (t.key != key) continue;
-      if (t.owner != owner) t = {key, owner, make()};
-      return t.value;
+    auto const at = table(key);
+    if (tables[at].value.empty() || tables[at].owner != owner) {
+      auto made = make();  // which may ask for others
+      tables[at] = {key, owner, std::move(made)};
     }
-    tables.push_back({key, owner, make()});
-    return tables.back().value;
+    return tables[at].value;
   }
   void see(char const* name, tensor<B> const& value) const {
     if (watcher != nullptr) watcher->see(name, value);
   }
+
+ private:
+  /// The place of a key among the tables, a new one if it has none.
+  std::size_t table(std::array<std::int64_t, 6> const& key) {
+    std::size_t at = 0;
+    while (at < tables.size() && tables[at].key != key) ++at;
+    if (at == tables.size()) tables.push_back({key, {}, {}});
+    return at;
+  }
 };
 
-/// Applies the statistics collected in a context to the module they came from, in the order of collection.
-template <Backend B, class Module>
-void apply_statistics(Module& module, context<B>& cx) {
-  auto const list = fields(module);
+/// Applies the statistics collected in a context to the fields of the module they came from, in the order of collection.
+template <Backend B>
+void apply_statistics(std::vector<field<tensor<B>>> const& list, context<B>& cx) {
   for (auto const& update : cx.statistics)
     for (auto const& f : list)
       if (f.value == update.target) {

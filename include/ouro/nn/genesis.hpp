@@ -6,7 +6,7 @@
 
 #include <ouro/nn/module.hpp>
 #include <ouro/ops/noise.hpp>
-#include <ouro/tensor/root.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -32,10 +32,10 @@ struct genesis {
   }
   /// Xavier uniform for a weight (out, in): ±gain · √(6 / (in + out)) (Glorot & Bengio, 2010).
   tensor<B> xavier(shape const& dims, double gain = 1.0) {
-    return uniform(dims, gain * root(6.0 / static_cast<double>(dims[0] + dims[1])));
+    return uniform(dims, gain * elementary::sqrt(6.0 / static_cast<double>(dims[0] + dims[1])));
   }
   /// Uniform in ±1/√in, for what sums `in` inputs.
-  tensor<B> fan_in(shape const& dims, std::int64_t in) { return uniform(dims, 1.0 / root(in)); }
+  tensor<B> fan_in(shape const& dims, std::int64_t in) { return uniform(dims, 1.0 / elementary::sqrt(static_cast<double>(in))); }
 };
 
 }  // namespace ouro

@@ -6,10 +6,13 @@
 #pragma once
 
 #include <optional>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include <ouro/nn/hormone_receptor.hpp>
 #include <ouro/nn/mixers/attention.hpp>
+#include <ouro/nn/mixers/layer_kinds.hpp>
 
 namespace ouro {
 
@@ -42,45 +45,21 @@ struct hormone_layer {
   OURO_MODULE(hormone_layer, norm1, attn, norm_cross, cross_attn, norm2, linear1, linear2);
 
   hormone_layer() = default;
-  hormone_layer(genesis<B>& g, mixer_place const& place, std::int64_t hormone, bool looks_across)
-      : norm1(g, place.width), attn(g, place) {
-    std::int64_t const width = place.width;
-    if (looks_across) {
-      norm_cross.emplace(g, width);
-      cross_attn.emplace(g, width, place.heads);
-    }
-    norm2 = {g, layer_norm<B>(g, width), hormone, width, width};
-    linear1 = {g, linear<B>(g, width, 4 * width), hormone, width, 4 * width};
-    linear2 = {g, linear<B>(g, 4 * width, width), hormone, width, width};
-  }
+  hormone_layer(genesis<B>& g, mixer_place const& place, std::int64_t hormone, bool looks_across);
 
   /// About what a pass over x (N,T,D) keeps for its gradient: sixteen rows of width D for each row.
   [[nodiscard]] std::int64_t kept_bytes(tensor<B> const& x) const { return 16 * x.size() * size_of(x.type()); }
 
   /// hormone (B,1,W).
-  layer_signals<B> signals(context<B>& cx, tensor<B> const& hormone) const {
-    return {norm2.signal(cx, hormone), linear1.signal(cx, hormone), linear2.signal(cx, hormone)};
-  }
+  layer_signals<B> signals(context<B>& cx, tensor<B> const& hormone) const;
 
   /// x (N,T,D) → (N,T − skip,D); context (N,K,D) or absent; signals for B lanes, N a multiple of B (the Actor runs the
   /// patches of a lane as N/B sequences of that lane); pass: what the mixers of one pass through a stack share.
   tensor<B> operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across, layer_signals<B> const& now,
-                       mixer_stream<Mixer>& pass) const {
-    typename Mixer::carry c;
-    auto const mixed = mix(attn, cx, norm1(cx, x), s, c, pass);
-    if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
-    x = x + cx.drop(mixed);
-    if (cross_attn)
-      x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), cross_attn->project(cx, across)));
-    return feed_forward(cx, x, now);
-  }
+                       mixer_stream<Mixer>& pass) const;
 
   /// One row, with what the layer carries.
-  tensor<B> step(context<B>& cx, tensor<B> x, carry& c, layer_signals<B> const& now, mixer_stream<Mixer>& pass) const {
-    x = x + cx.drop(mix_step(attn, cx, norm1(cx, x), c.mixer, pass));
-    if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), c.context));
-    return feed_forward(cx, x, now);
-  }
+  tensor<B> step(context<B>& cx, tensor<B> x, carry& c, layer_signals<B> const& now, mixer_stream<Mixer>& pass) const;
 
  private:
   /// x + the gated feed-forward block of x.
@@ -91,5 +70,51 @@ struct hormone_layer {
     return reshape(linear2(cx, inner, now.linear2, {.residual = rows}), x.dims());
   }
 };
+
+template <Backend B, class Mixer>
+hormone_layer<B, Mixer>::hormone_layer(genesis<B>& g, mixer_place const& place, std::int64_t hormone, bool looks_across)
+    : norm1(g, place.width),
+      attn(g, place),
+      norm_cross(looks_across ? std::optional(layer_norm<B>(g, place.width)) : std::nullopt),
+      cross_attn(looks_across ? std::optional(attention<B>(g, place.width, place.heads)) : std::nullopt),
+      norm2(g, layer_norm<B>(g, place.width), hormone, place.width, place.width),
+      linear1(g, linear<B>(g, place.width, 4 * place.width), hormone, place.width, 4 * place.width),
+      linear2(g, linear<B>(g, 4 * place.width, place.width), hormone, place.width, place.width) {}
+
+template <Backend B, class Mixer>
+layer_signals<B> hormone_layer<B, Mixer>::signals(context<B>& cx, tensor<B> const& hormone) const {
+  return {norm2.signal(cx, hormone), linear1.signal(cx, hormone), linear2.signal(cx, hormone)};
+}
+
+template <Backend B, class Mixer>
+tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across, layer_signals<B> const& now,
+                     mixer_stream<Mixer>& pass) const {
+  typename Mixer::carry c;
+  auto const mixed = mix(attn, cx, norm1(cx, x), s, c, pass);
+  if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
+  x = x + cx.drop(mixed);
+  if (cross_attn)
+    x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), cross_attn->project(cx, across)));
+  return feed_forward(cx, x, now);
+}
+
+template <Backend B, class Mixer>
+tensor<B> hormone_layer<B, Mixer>::step(context<B>& cx, tensor<B> x, carry& c, layer_signals<B> const& now, mixer_stream<Mixer>& pass) const {
+  x = x + cx.drop(mix_step(attn, cx, norm1(cx, x), c.mixer, pass));
+  if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), c.context));
+  return feed_forward(cx, x, now);
+}
+
+/// The layers of a stack. `kinds` names their mixers ("rwkv7*3 attention") where they can differ. Errors (config): another
+/// number of them.
+template <Backend B, class Mixer>
+std::vector<hormone_layer<B, Mixer>> layer_stack(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t count,
+                                                 bool looks_across, std::string_view kinds, row_policy policy) {
+  auto const names = layer_kinds(kinds, count);
+  std::vector<hormone_layer<B, Mixer>> layers(names.size());
+  for (std::size_t i = 0; i < names.size(); ++i)
+    layers[i] = {g, {width, heads, static_cast<std::int64_t>(i), count, names[i], policy}, width / 4, looks_across};
+  return layers;
+}
 
 }  // namespace ouro

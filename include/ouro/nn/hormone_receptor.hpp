@@ -48,31 +48,40 @@ struct hormone_receptor {
   OURO_MODULE(hormone_receptor, backbone, hormone_network, query_norm, proj_gate, proj_norm);
 
   hormone_receptor() = default;
-  hormone_receptor(genesis<B>& g, Backbone f, std::int64_t hormone, std::int64_t width, std::int64_t out)
-      : backbone(std::move(f)),
-        hormone_network(g, hormone, width),
-        query_norm(g, width),
-        proj_gate(g.normal({out / width, width}, 1.0)),
-        proj_norm(g, out) {}
+  hormone_receptor(genesis<B>& g, Backbone f, std::int64_t hormone, std::int64_t width, std::int64_t out);
 
   /// What the hormone (B,1,W) says here: (B,1,D). The same for every row, so it is asked once for a step.
-  tensor<B> signal(context<B>& cx, tensor<B> const& hormone) const { return hormone_network(cx, hormone); }
+  tensor<B> signal(context<B>& cx, tensor<B> const& hormone) const;
 
-  tensor<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal, gate_options<B> const& o = {}) const {
-    hormone_gate_inputs<B> in{x, signal, {}, {}, {}, query_norm.weight, query_norm.bias,
-                              proj_gate, proj_norm.weight, proj_norm.bias, o.residual, o.gelu, o.drops ? cx.rate() : 0.0, {}};
-    if (in.dropout > 0) in.draw = cx.masks.next();
-    if constexpr (std::is_same_v<Backbone, layer_norm<B>>) {
-      in.scale = backbone.weight;
-      in.bias = backbone.bias;
-    } else if constexpr (std::is_same_v<Backbone, linear<B>>) {
-      in.f = linear_map(x, backbone.weight.value(), tensor<B>{});
-      in.bias = backbone.bias;
-    } else {
-      in.f = backbone(cx, x);
-    }
-    return hormone_gate(in);
-  }
+  tensor<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal, gate_options<B> const& o = {}) const;
 };
+
+template <Backend B, class Backbone>
+hormone_receptor<B, Backbone>::hormone_receptor(genesis<B>& g, Backbone f, std::int64_t hormone, std::int64_t width, std::int64_t out)
+    : backbone(std::move(f)),
+      hormone_network(g, hormone, width),
+      query_norm(g, width),
+      proj_gate(g.normal({out / width, width}, 1.0)),
+      proj_norm(g, out) {}
+
+template <Backend B, class Backbone>
+tensor<B> hormone_receptor<B, Backbone>::signal(context<B>& cx, tensor<B> const& hormone) const { return hormone_network(cx, hormone); }
+
+template <Backend B, class Backbone>
+tensor<B> hormone_receptor<B, Backbone>::operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal, gate_options<B> const& o) const {
+  hormone_gate_inputs<B> in{x, signal, {}, {}, {}, query_norm.weight, query_norm.bias,
+                            proj_gate, proj_norm.weight, proj_norm.bias, o.residual, o.gelu, o.drops ? cx.rate() : 0.0, {}};
+  if (in.dropout > 0) in.draw = cx.masks.next();
+  if constexpr (std::is_same_v<Backbone, layer_norm<B>>) {
+    in.scale = backbone.weight;
+    in.bias = backbone.bias;
+  } else if constexpr (std::is_same_v<Backbone, linear<B>>) {
+    in.f = linear_map(x, backbone.weight.value(), tensor<B>{});
+    in.bias = backbone.bias;
+  } else {
+    in.f = backbone(cx, x);
+  }
+  return hormone_gate(in);
+}
 
 }  // namespace ouro

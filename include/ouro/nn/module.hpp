@@ -70,47 +70,80 @@ inline constexpr bool is_choice = false;
 template <class... T>
 inline constexpr bool is_choice<std::variant<T...>> = true;
 
-template <class Tensor, class Member>
-void collect(std::vector<field<Tensor>>& list, std::string const& path, Member& member) {
-  using type = std::remove_const_t<Member>;
-  if constexpr (requires { type::kind; }) {
-    double decay = 1;
-    double rate = 1;
-    if constexpr (type::kind == field_kind::parameter) {
-      decay = member.decay;
-      rate = member.learning_rate;
-    }
-    list.push_back({path, &member, type::kind, decay, rate});
-  } else if constexpr (meta::Reflected<type>) {
-    meta::for_each_member(member, [&](char const* name, auto& inner) {
-      if (*name == 0) collect(list, path, inner);
-      else collect(list, path.empty() ? std::string(name) : path + "." + name, inner);
-    });
-  } else if constexpr (is_list<type>) {
+/// A walk through a module that lists its tensors.
+template <class B>
+class field_walk {
+ public:
+  std::vector<field<tensor<B>>> found;
+
+  template <class Member>
+  void visit(Member& member);
+
+ private:
+  template <class Member>
+  void visit(char const* name, Member& member) {
+    auto const outside = enter(name);
+    visit(member);
+    path_.resize(outside);
+  }
+  std::size_t enter(char const* name);  // the length of the path before
+  void add(tensor<B>& value, field_kind kind, double decay, double learning_rate);
+
+  std::string path_;
+};
+
+template <class B>
+template <class Member>
+void field_walk<B>::visit(Member& member) {
+  if constexpr (requires { Member::kind; }) {
+    if constexpr (Member::kind == field_kind::parameter) add(member, Member::kind, member.decay, member.learning_rate);
+    else add(member, Member::kind, 1, 1);
+  } else if constexpr (meta::Reflected<Member>) {
+    meta::for_each_member(member, [this](char const* name, auto& inner) { visit(name, inner); });
+  } else if constexpr (is_list<Member>) {
     if constexpr (requires { member.has_value(); }) {
-      if (member) collect(list, path, *member);
+      if (member) visit(*member);
     } else {
-      for (std::size_t i = 0; i < member.size(); ++i) collect(list, path + "." + std::to_string(i), member[i]);
+      for (std::size_t i = 0; i < member.size(); ++i) visit(std::to_string(i).c_str(), member[i]);
     }
-  } else if constexpr (is_choice<type>) {
-    std::visit([&](auto& chosen) { collect(list, path, chosen); }, member);
+  } else if constexpr (is_choice<Member>) {
+    std::visit([this](auto& chosen) { visit(chosen); }, member);
   } else {
-    static_assert(std::is_trivially_copyable_v<type>,
+    static_assert(std::is_trivially_copyable_v<Member>,
                   "a member of a module must be a parameter, statistic or constant, a module, a vector, optional or "
                   "variant of modules, or a trivially copyable configuration");
   }
+}
+
+template <class B>
+std::size_t field_walk<B>::enter(char const* name) {
+  auto const outside = path_.size();
+  if (*name == 0) return outside;
+  if (outside > 0) path_ += '.';
+  path_ += name;
+  return outside;
+}
+
+template <class B>
+void field_walk<B>::add(tensor<B>& value, field_kind kind, double decay, double learning_rate) {
+  found.push_back({path_, &value, kind, decay, learning_rate});
 }
 
 }  // namespace detail
 
 /// All tensors of a module with their paths ("layers.0.norm.weight"), in the order of declaration. What a member called
 /// `_` holds is named as if the module held it.
-template <meta::Reflected Module>
-auto fields(Module& module) {
-  using backend = typename std::remove_const_t<Module>::backend;
-  using tensor_type = std::conditional_t<std::is_const_v<Module>, tensor<backend> const, tensor<backend>>;
-  std::vector<field<tensor_type>> list;
-  detail::collect(list, "", module);
+template <meta::Reflected Module, class B = typename Module::backend>
+std::vector<field<tensor<B>>> fields(Module& module) {
+  detail::field_walk<B> walk;
+  walk.visit(module);
+  return std::move(walk.found);
+}
+template <meta::Reflected Module, class B = typename Module::backend>
+std::vector<field<tensor<B> const>> fields(Module const& module) {
+  std::vector<field<tensor<B> const>> list;
+  for (auto& f : fields(const_cast<Module&>(module)))  // one walk for both; what it finds is not written through
+    list.push_back({std::move(f.path), f.value, f.kind, f.decay, f.learning_rate});
   return list;
 }
 

@@ -4,11 +4,10 @@
 // Random matrices that keep lengths, for initialisation.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include <ouro/nn/genesis.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -19,12 +18,12 @@ template <Backend B>
 tensor<B> orthogonal(genesis<B>& g, shape const& dims, double gain = 1.0) {
   constexpr std::int64_t panel = 32;
   bool const tall = dims[0] > dims[1];
-  std::int64_t const count = std::min(dims[0], dims[1]);
-  std::int64_t const length = std::max(dims[0], dims[1]);
+  std::int64_t const count = elementary::min(dims[0], dims[1]);
+  std::int64_t const length = elementary::max(dims[0], dims[1]);
   auto q = ouro::normal<B>({count, length}, dtype::f64, g.random.next());
   view const all = q.write();
   for (std::int64_t start = 0; start < count; start += panel) {
-    std::int64_t const rows = std::min(panel, count - start);
+    std::int64_t const rows = elementary::min(panel, count - start);
     view const now = all.slice(0, start, rows);
     const_view const before = all.slice(0, 0, start);
     if (start > 0) {
@@ -48,7 +47,7 @@ tensor<B> orthogonal(genesis<B>& g, shape const& dims, double gain = 1.0) {
         double const part = dot(other);
         for (std::size_t k = 0; k < n; ++k) row[k] -= part * other[k];
       }
-      double const norm = std::sqrt(dot(row));
+      double const norm = elementary::sqrt(dot(row));
       for (std::size_t k = 0; k < n; ++k) row[k] /= norm;
     }
     B::upload(now, host);

@@ -5,13 +5,12 @@
 // perceived, inside the Brain it also moves the state on.
 #pragma once
 
-#include <cmath>
 #include <optional>
 #include <vector>
 
 #include <ouro/nn/hormone_layer.hpp>
-#include <ouro/nn/mixers/layer_kinds.hpp>
 #include <ouro/ops/unit.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -34,24 +33,30 @@ struct self_encoder {
   OURO_MODULE(self_encoder, encoder, norm);
 
   self_encoder() = default;
-  self_encoder(genesis<B>& g, std::int64_t width)
-      : encoder{linear<B>(g, width, width / 2), linear<B>(g, width / 2, width)}, norm(g, width) {}
+  self_encoder(genesis<B>& g, std::int64_t width);
 
-  tensor<B> operator()(context<B>& cx, tensor<B> const& self, tensor<B> const& state) const {
-    return norm(cx, 0.95 * self + 0.05 * encoder(cx, mean(state, 1)));
-  }
+  tensor<B> operator()(context<B>& cx, tensor<B> const& self, tensor<B> const& state) const;
 };
+
+template <Backend B>
+self_encoder<B>::self_encoder(genesis<B>& g, std::int64_t width)
+    : encoder{linear<B>(g, width, width / 2), linear<B>(g, width / 2, width)}, norm(g, width) {}
+
+template <Backend B>
+tensor<B> self_encoder<B>::operator()(context<B>& cx, tensor<B> const& self, tensor<B> const& state) const {
+  return norm(cx, 0.95 * self + 0.05 * encoder(cx, mean(state, 1)));
+}
 
 /// Interleaved sin (even columns) and cos (odd columns) of position · 100000^(−2k/D): (rows,D).
 template <Backend B>
 tensor<B> position_encoding(std::vector<double> const& positions, std::int64_t width, dtype type) {
   std::vector<double> rates;
   for (std::int64_t c = 0; c < width; ++c)
-    rates.push_back(std::pow(100000.0, -2.0 * static_cast<double>(c / 2) / static_cast<double>(width)));
+    rates.push_back(elementary::pow(100000.0, -2.0 * static_cast<double>(c / 2) / static_cast<double>(width)));
   std::vector<double> values;
   values.reserve(positions.size() * rates.size());
   for (double p : positions)
-    for (std::size_t c = 0; c < rates.size(); ++c) values.push_back(c % 2 == 0 ? std::sin(p * rates[c]) : std::cos(p * rates[c]));
+    for (std::size_t c = 0; c < rates.size(); ++c) values.push_back(c % 2 == 0 ? elementary::sin(p * rates[c]) : elementary::cos(p * rates[c]));
   return tensor<B>::from(values, {static_cast<std::int64_t>(positions.size()), width}, type);
 }
 
@@ -92,15 +97,11 @@ struct state_transformer {
         state_norm(g, width),
         input_norm(g, width),
         read_slot_emb(g.normal({1, state_rows, width}, 0.02)),
-        write_slot_emb(g.normal({1, state_rows, width}, 0.02)) {
-    auto const names = layer_kinds(kinds, layer_count);
-    for (std::int64_t i = 0; i < layer_count; ++i)
-      layers.emplace_back(g, mixer_place{width, heads, i, layer_count, names[static_cast<std::size_t>(i)], policy},
-                          width / 4, false);
-    text_output_norm = {g, layer_norm<B>(g, width), width / 4, width, width};
-    state_output_norm = {g, layer_norm<B>(g, width), width / 4, width, width};
-    if (updates_self) self_encoder.emplace(g, width);
-  }
+        write_slot_emb(g.normal({1, state_rows, width}, 0.02)),
+        layers(layer_stack<B, Mixer>(g, width, heads, layer_count, false, kinds, policy)),
+        text_output_norm(g, layer_norm<B>(g, width), width / 4, width, width),
+        state_output_norm(g, layer_norm<B>(g, width), width / 4, width, width),
+        self_encoder(updates_self ? std::optional(ouro::self_encoder<B>(g, width)) : std::nullopt) {}
 
   /// x (B,L,D), mem (B,M,D), state (B,R,D), self (B,1,D), hormone (B,1,D/4).
   state_transformer_result<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& mem,

@@ -4,7 +4,6 @@
 // Gridman: the reference assembly of the five components.
 #pragma once
 
-#include <cmath>
 
 #include <ouro/actor/byte_actor.hpp>
 #include <ouro/brain/state_brain.hpp>
@@ -13,6 +12,7 @@
 #include <ouro/sensor/byte_sensor.hpp>
 #include <ouro/system/config.hpp>
 #include <ouro/system/system.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -36,6 +36,7 @@ struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>
   [[nodiscard]] state<B> newborn(seed s, std::int64_t lanes = 1) const;
 
  private:
+  gridman(gridman_config const& valid, genesis<B> g);
   static gridman_config with_mixers(gridman_config c) {
     using mixer = MixerOf<B>;
     c.validate();
@@ -56,16 +57,19 @@ struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>
 // Defined outside, so that a program that is given an instance does not compile them again.
 
 template <Backend B, template <class> class MixerOf>
-gridman<B, MixerOf>::gridman(gridman_config const& c, seed s, dtype type) : config_(with_mixers(c)), type_(type) {
-  auto const kinds = config_.stacks();
-  genesis<B> g(s, type);
-  this->sensor = {g, c.width, c.heads, c.sensor_layers, c.patch, c.state_rows, kinds.sensor, c.rows()};
-  this->brain = {g, c.width, c.heads, c.brain_layers, c.state_rows, kinds.brain, c.rows()};
-  this->actor = {g, c.width, c.heads, c.actor_layers, c.patch, c.anchors, c.ignored_bytes_as_zero};
-  this->hypothalamus = {g, c.width};
-  this->hippocampus = {g, c.width, c.heads, c.sleep_noise};
-  this->rhythm = {c.wake, c.sleep, c.oscillator_noise};
-}
+gridman<B, MixerOf>::gridman(gridman_config const& c, seed s, dtype type)
+    : gridman(with_mixers(c), genesis<B>(s, type)) {}
+
+template <Backend B, template <class> class MixerOf>
+gridman<B, MixerOf>::gridman(gridman_config const& c, genesis<B> g)
+    : base{{g, c.width, c.heads, c.sensor_layers, c.patch, c.state_rows, c.stacks().sensor, c.rows()},
+           {g, c.width, c.heads, c.brain_layers, c.state_rows, c.stacks().brain, c.rows()},
+           {g, c.width, c.heads, c.actor_layers, c.patch, c.anchors, c.ignored_bytes_as_zero},
+           {g, c.width},
+           {g, c.width, c.heads, c.sleep_noise},
+           {c.wake, c.sleep, c.oscillator_noise}},
+      config_(c),
+      type_(g.type) {}
 
 template <Backend B, template <class> class MixerOf>
 state<B> gridman<B, MixerOf>::newborn(seed s, std::int64_t lanes) const {
@@ -77,8 +81,8 @@ state<B> gridman<B, MixerOf>::newborn(seed s, std::int64_t lanes) const {
   std::vector<double> phase;
   for (std::int64_t b = 0; b < lanes; ++b) {
     double const angle = 6.283185307179586476925 * draw.uniform(static_cast<std::uint64_t>(b));
-    phase.push_back(std::cos(angle));
-    phase.push_back(std::sin(angle));
+    phase.push_back(elementary::cos(angle));
+    phase.push_back(elementary::sin(angle));
   }
   n.oscillator = tensor<B>::from(phase, {lanes, 2}, type_);
   n.mem = tensor<B>::zeros({lanes, c.memory_rows, c.width}, type_);

@@ -4,10 +4,10 @@
 // The clock of a life: a noisy oscillator that says where in the cycle of wake and sleep it is.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include <ouro/tensor/elementary.hpp>
 #include <ouro/tensor/normal.hpp>
 #include <ouro/tensor/tensor.hpp>
 
@@ -28,13 +28,13 @@ struct rhythm {
     auto v = oscillator.template values<double>();
     random_draw const draw = noise > 0 ? random.next() : random_draw{};
     for (std::size_t i = 0; i < v.size(); i += 2) {
-      double x = v[i] * std::cos(omega) + v[i + 1] * std::sin(omega);
-      double y = -v[i] * std::sin(omega) + v[i + 1] * std::cos(omega);
+      double x = v[i] * elementary::cos(omega) + v[i + 1] * elementary::sin(omega);
+      double y = -v[i] * elementary::sin(omega) + v[i + 1] * elementary::cos(omega);
       if (noise > 0) {
         x += noise * standard_normal(draw, i);
         y += noise * standard_normal(draw, i + 1);
       }
-      double const length = std::sqrt(x * x + y * y) + 1e-6;
+      double const length = elementary::sqrt(x * x + y * y) + 1e-6;
       v[i] = x / length;
       v[i + 1] = y / length;
     }

@@ -62,8 +62,12 @@ class shape {
   }
   [[nodiscard]] std::string str() const {
     std::string s = "(";
-    for (int i = 0; i < rank_; ++i) s += (i ? "," : "") + std::to_string(dims_[i]);
-    return s + ")";
+    for (int i = 0; i < rank_; ++i) {
+      if (i > 0) s += ',';
+      s += std::to_string(dims_[i]);
+    }
+    s += ')';
+    return s;
   }
   friend constexpr bool operator==(shape const& a, shape const& b) {
     if (a.rank_ != b.rank_) return false;

@@ -54,19 +54,16 @@ class tensor {
   using backend = B;
 
   /// The absent tensor: no storage, rank 0, `empty()`.
-  tensor() = default;
+  tensor() noexcept;
+  tensor(tensor const& other);
+  tensor(tensor&& other) noexcept;
+  tensor& operator=(tensor const& other);
+  tensor& operator=(tensor&& other) noexcept;
+  ~tensor();
   /// Uninitialised memory for `dims`; every extent must be at least 0.
-  explicit tensor(shape const& dims, dtype type = dtype::f32) : type_(type), dims_(dims), steps_(dims.strides()) {
-    for (int i = 0; i < dims.rank(); ++i)
-      require(dims[i] >= 0, errc::shape, "tensor", "extents must not be negative, got ", dims);
-    storage_ = make_owned<detail::storage<B>>(dims.size() * size_of(type));
-  }
+  explicit tensor(shape const& dims, dtype type = dtype::f32);
 
-  static tensor full(shape const& dims, dtype type, double value) {
-    tensor t(dims, type);
-    B::fill(t.write(), value);
-    return t;
-  }
+  static tensor full(shape const& dims, dtype type, double value);
   static tensor zeros(shape const& dims, dtype type = dtype::f32) { return full(dims, type, 0.0); }
   /// Copies host values in, converting to `type`.
   template <class T>
@@ -92,29 +89,16 @@ class tensor {
     return const_view(storage_ ? storage_->memory : nullptr, type_, dims_, steps_).offset(start_);
   }
   /// The elements, for writing: unshares the storage first.
-  [[nodiscard]] view write() {
-    if (storage_ && !storage_.unique()) *this = copy();
-    return view(storage_ ? storage_->memory : nullptr, type_, dims_, steps_).offset(start_);
-  }
+  [[nodiscard]] view write();
   /// True when no other tensor can see a write through this one.
   [[nodiscard]] bool unique() const { return storage_.unique(); }
 
   /// A contiguous, unwatched tensor with the same values in storage of its own, in another dtype if asked.
-  [[nodiscard]] tensor copy(dtype type) const {
-    if (empty()) return {};
-    tensor t(dims_, type);
-    B::copy(t.write(), read(), false);
-    return t;
-  }
+  [[nodiscard]] tensor copy(dtype type) const;
   [[nodiscard]] tensor copy() const { return copy(type_); }
 
   /// The same values, seen by no tape.
-  [[nodiscard]] tensor detach() const {
-    tensor t = *this;
-    t.node_ = unwatched;
-    t.tape_ = nullptr;
-    return t;
-  }
+  [[nodiscard]] tensor detach() const;
 
   /// The values in row-major order on the host, converted to T.
   template <class T>
@@ -130,13 +114,7 @@ class tensor {
   }
 
   /// The same storage seen under another shape, strides and offset: for the movement operations of ops/.
-  [[nodiscard]] tensor alias(const_view const& v) const {
-    tensor t = detach();
-    t.start_ += (static_cast<char const*>(v.data) - static_cast<char const*>(read().data)) / size_of(type_);
-    t.dims_ = v.dims;
-    t.steps_ = v.steps;
-    return t;
-  }
+  [[nodiscard]] tensor alias(const_view const& v) const;
 
   /// The tape and node that produced this value, or that watch it as a leaf; used by ops/record.hpp.
   [[nodiscard]] std::pair<shared<recorder<B>>, std::int64_t> origin() const {
@@ -166,5 +144,64 @@ class tensor {
   shape dims_;
   shape steps_;
 };
+
+// Not in the class: every function has tensors, and copies of these would be most of its code.
+template <class B>
+tensor<B>::tensor() noexcept = default;
+template <class B>
+tensor<B>::tensor(tensor const&) = default;
+template <class B>
+tensor<B>::tensor(tensor&&) noexcept = default;
+template <class B>
+tensor<B>& tensor<B>::operator=(tensor const&) = default;
+template <class B>
+tensor<B>& tensor<B>::operator=(tensor&&) noexcept = default;
+template <class B>
+tensor<B>::~tensor() = default;
+
+template <class B>
+tensor<B>::tensor(shape const& dims, dtype type) : type_(type), dims_(dims), steps_(dims.strides()) {
+  for (int i = 0; i < dims.rank(); ++i)
+    require(dims[i] >= 0, errc::shape, "tensor", "extents must not be negative, got ", dims);
+  storage_ = make_owned<detail::storage<B>>(dims.size() * size_of(type));
+}
+
+template <class B>
+tensor<B> tensor<B>::full(shape const& dims, dtype type, double value) {
+  tensor t(dims, type);
+  B::fill(t.write(), value);
+  return t;
+}
+
+template <class B>
+view tensor<B>::write() {
+  if (storage_ && !storage_.unique()) *this = copy();
+  return view(storage_ ? storage_->memory : nullptr, type_, dims_, steps_).offset(start_);
+}
+
+template <class B>
+tensor<B> tensor<B>::copy(dtype type) const {
+  if (empty()) return {};
+  tensor t(dims_, type);
+  B::copy(t.write(), read(), false);
+  return t;
+}
+
+template <class B>
+tensor<B> tensor<B>::detach() const {
+  tensor t = *this;
+  t.node_ = unwatched;
+  t.tape_ = nullptr;
+  return t;
+}
+
+template <class B>
+tensor<B> tensor<B>::alias(const_view const& v) const {
+  tensor t = detach();
+  t.start_ += (static_cast<char const*>(v.data) - static_cast<char const*>(read().data)) / size_of(type_);
+  t.dims_ = v.dims;
+  t.steps_ = v.steps;
+  return t;
+}
 
 }  // namespace ouro

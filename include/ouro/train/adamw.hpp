@@ -4,12 +4,12 @@
 // AdamW over the flat list of a module's parameters, with clipping by the global norm.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include <ouro/autodiff/tape.hpp>
 #include <ouro/nn/module.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -31,7 +31,7 @@ struct adamw {
     if (total <= 0) return learning_rate;
     if (u >= total) return 0;
     double const part = static_cast<double>(u - warmup) / static_cast<double>(total - warmup);
-    return learning_rate * 0.5 * (1 + std::cos(3.14159265358979323846 * part));
+    return learning_rate * 0.5 * (1 + elementary::cos(3.14159265358979323846 * part));
   }
 };
 
@@ -43,42 +43,43 @@ struct moments {
   std::int64_t steps = 0;
 };
 
-/// The parameters of a module in order, each with the gradient a tape found for it (absent ones stay absent).
+/// The gradients of a module's parameters, in their order; absent where a tape found none.
 template <class B>
 struct gradient_list {
   std::vector<tensor<B>> values;
   double norm = 0;  ///< the global 2-norm; finite exactly when every gradient is
 };
 
-/// Watches every parameter of a module.
-template <class B, class Module>
-void watch(tape<B>& t, Module const& module) {
-  for (auto const& f : fields(module))
+/// Watches every parameter of a module's fields.
+template <class B>
+void watch(tape<B>& t, std::vector<field<tensor<B>>> const& list) {
+  for (auto const& f : list)
     if (f.kind == field_kind::parameter) t.watch(*f.value);
 }
 
-template <class B, class Module>
-gradient_list<B> gradients_of(tape<B> const& t, Module const& module) {
+template <class B>
+gradient_list<B> gradients_of(tape<B> const& t, std::vector<field<tensor<B>>> const& list) {
   gradient_list<B> g;
   double squares = 0;
-  for (auto const& f : fields(module)) {
+  for (auto const& f : list) {
     if (f.kind != field_kind::parameter) continue;
     g.values.push_back(t.gradient(*f.value));
     if (g.values.back()) squares += B::sum_of_squares(g.values.back().read());
   }
-  g.norm = std::sqrt(squares);
+  g.norm = elementary::sqrt(squares);
   return g;
 }
 
 /// Clips and updates every parameter that has a gradient; a parameter without one neither moves nor decays. No tape may
 /// watch the module any more. `m` grows to the number of parameters on first use.
-template <class B, class Module>
-void update_parameters(Module& module, std::vector<moments<B>>& m, gradient_list<B> const& g, adamw const& rule, double rate) {
+template <class B>
+void update_parameters(std::vector<field<tensor<B>>> const& list, std::vector<moments<B>>& m, gradient_list<B> const& g,
+                       adamw const& rule, double rate) {
   if (g.values.empty()) return;  // nothing was learned from
   double const factor = rule.clip > 0 && g.norm > rule.clip ? rule.clip / (g.norm + 1e-6) : 1.0;
   m.resize(g.values.size());
   std::size_t i = 0;
-  for (auto const& f : fields(module)) {
+  for (auto const& f : list) {
     if (f.kind != field_kind::parameter) continue;
     auto const& gradient = g.values[i];
     auto& own = m[i++];
@@ -96,8 +97,8 @@ void update_parameters(Module& module, std::vector<moments<B>>& m, gradient_list
               .beta2 = rule.beta2,
               .epsilon = rule.epsilon,
               .weight_decay = rule.weight_decay * f.decay,
-              .correction1 = 1 - std::pow(rule.beta1, t),
-              .correction2 = 1 - std::pow(rule.beta2, t),
+              .correction1 = 1 - elementary::pow(rule.beta1, t),
+              .correction2 = 1 - elementary::pow(rule.beta2, t),
               .gradient_scale = factor});
   }
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <ouro/system/system.hpp>
+#include <ouro/tensor/elementary.hpp>
 #include <ouro/train/adamw.hpp>
 
 namespace ouro {
@@ -82,7 +83,7 @@ class trainer {
     for (auto const* t : {&s.mem, &s.working, &s.oscillator, &s.hormone, &s.self})
       sum += backend::sum_of_squares(t->read());
     if (s.thought) sum += backend::sum_of_squares(s.thought->read());
-    return std::isfinite(sum);
+    return elementary::isfinite(sum);
   }
 
   System& model_;
@@ -108,10 +109,11 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   cx.room = room_;
   cx.masks.key = life.random.key ^ 0x6F75726F6472ULL;
   cx.masks.counter = static_cast<std::uint64_t>(life.clock) << 24U;
+  auto const list = fields(model_);
   gradient_list<backend> g;
   {
     tape<backend> t;
-    watch(t, model_);
+    watch(t, list);
     tensor<backend> total;
     std::int64_t counted = 0;
     for (auto const& l : lessons) {
@@ -137,18 +139,18 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
       report.cross_entropy /= n;
       report.predicted /= n;
       if (total.origin().first != nullptr) t.backward(total);
-      g = gradients_of(t, model_);
+      g = gradients_of(t, list);
     }
     s = s.detach();
     lap(report.seconds.backward);
   }
   report.gradient_norm = g.norm;
   report.learning_rate = rule_.rate(updates_);
-  report.refused = !std::isfinite(report.loss) || !std::isfinite(g.norm) || !finite(s);
+  report.refused = !elementary::isfinite(report.loss) || !elementary::isfinite(g.norm) || !finite(s);
   report.update = updates_;
   if (report.refused) return report;
-  apply_statistics(model_, cx);
-  update_parameters(model_, moments_, g, rule_, report.learning_rate);
+  apply_statistics(list, cx);
+  update_parameters(list, moments_, g, rule_, report.learning_rate);
   life = std::move(s);
   lap(report.seconds.optimiser);
   report.update = ++updates_;

@@ -176,7 +176,7 @@ TEST_CASE("brains: the gradient through a wake step is right") {
     std::vector<ouro::tensor<R>> gradients;
     {
       ouro::tape<R> t;
-      ouro::watch(t, m);
+      ouro::watch(t, ouro::fields(m));
       t.backward(loss_of());
       for (auto const& f : ouro::fields(m))
         gradients.push_back(f.kind == ouro::field_kind::parameter ? t.gradient(*f.value) : ouro::tensor<R>{});

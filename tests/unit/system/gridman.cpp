@@ -146,7 +146,7 @@ TEST_CASE("the gradient through sleep and wake is right") {
     std::vector<double> analytic;
     {
       ouro::tape<R> t;
-      ouro::watch(t, m);
+      ouro::watch(t, ouro::fields(m));
       t.backward(loss_of());
       analytic = t.gradient(*p).values<double>();
     }

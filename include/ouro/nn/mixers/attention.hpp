@@ -10,7 +10,7 @@
 #include <ouro/nn/linear.hpp>
 #include <ouro/ops/scaled_dot_product_attention.hpp>
 #include <ouro/ops/movement.hpp>
-#include <ouro/tensor/root.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -36,46 +36,18 @@ struct attention {
   OURO_MODULE(attention, in_proj_weight, in_proj_bias, out_proj, heads, drops);
 
   attention() = default;
-  attention(genesis<B>& g, std::int64_t width, std::int64_t head_count, bool dropout = true)
-      : in_proj_weight(g.xavier({3 * width, width})),
-        in_proj_bias(g.zeros({3 * width})),
-        out_proj(g, width, width),
-        heads(head_count),
-        drops(dropout) {
-    out_proj.bias = g.zeros({width});
-  }
+  attention(genesis<B>& g, std::int64_t width, std::int64_t head_count, bool dropout = true);
 
   attention(genesis<B>& g, mixer_place const& place) : attention(g, place.width, place.heads) {}
 
   /// The SequenceMixer form: rows of one sequence look at each other.
-  tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
-    std::int64_t const width = x.dim(2);
-    tensor<B> q;
-    if (s.skip == 0) {
-      auto const packed_rows = linear_map(x, in_proj_weight.value(), in_proj_bias.value());  // (B,T,3D)
-      q = slice(packed_rows, 2, 0, width);
-      c = {slice(packed_rows, 2, width, width), slice(packed_rows, 2, 2 * width, width)};
-    } else {
-      q = query(cx, slice(x, 1, s.skip, x.dim(1) - s.skip));
-      c = project(cx, x);
-    }
-    return look(cx, q, c, s.sees());
-  }
-  tensor<B> step(context<B>& cx, tensor<B> const& x, carry& c) const {
-    auto const now = project(cx, x);
-    c = c.keys.empty() ? now : carry{concat<B>({c.keys, now.keys}, 1), concat<B>({c.values, now.values}, 1)};
-    return look(cx, query(cx, x), c, {});
-  }
+  tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const;
+  tensor<B> step(context<B>& cx, tensor<B> const& x, carry& c) const;
 
   /// Keys and values of a sequence, for rows of another one to look at.
-  carry project(context<B>&, tensor<B> const& x) const {
-    std::int64_t const width = x.dim(-1);
-    auto const kv = linear_map(x, slice(in_proj_weight.value(), 0, width, 2 * width),
-                               slice(in_proj_bias.value(), 0, width, 2 * width));  // (B,T,2D)
-    return {slice(kv, 2, 0, width), slice(kv, 2, width, width)};
-  }
+  carry project(context<B>&, tensor<B> const& x) const;
   /// Rows of x (B,T,D) look at all the keys of c.
-  tensor<B> cross(context<B>& cx, tensor<B> const& x, carry const& c) const { return look(cx, query(cx, x), c, {}); }
+  tensor<B> cross(context<B>& cx, tensor<B> const& x, carry const& c) const;
 
  private:
   tensor<B> query(context<B>&, tensor<B> const& x) const {
@@ -84,7 +56,7 @@ struct attention {
   }
   tensor<B> look(context<B>& cx, tensor<B> const& q, carry const& c, visibility sees) const {
     attention_rule rule{.heads = heads,
-                        .scale = 1.0 / root(q.dim(2) / heads),
+                        .scale = 1.0 / elementary::sqrt(static_cast<double>(q.dim(2) / heads)),
                         .sees = sees,
                         .dropout = drops ? cx.rate() : 0.0,
                         .draw = {}};
@@ -92,5 +64,48 @@ struct attention {
     return out_proj(cx, scaled_dot_product_attention(q, c.keys, c.values, rule));
   }
 };
+
+template <Backend B>
+attention<B>::attention(genesis<B>& g, std::int64_t width, std::int64_t head_count, bool dropout)
+    : in_proj_weight(g.xavier({3 * width, width})),
+      in_proj_bias(g.zeros({3 * width})),
+      out_proj(g, width, width),
+      heads(head_count),
+      drops(dropout) {
+  out_proj.bias = g.zeros({width});
+}
+
+template <Backend B>
+tensor<B> attention<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
+  std::int64_t const width = x.dim(2);
+  tensor<B> q;
+  if (s.skip == 0) {
+    auto const packed_rows = linear_map(x, in_proj_weight.value(), in_proj_bias.value());  // (B,T,3D)
+    q = slice(packed_rows, 2, 0, width);
+    c = {slice(packed_rows, 2, width, width), slice(packed_rows, 2, 2 * width, width)};
+  } else {
+    q = query(cx, slice(x, 1, s.skip, x.dim(1) - s.skip));
+    c = project(cx, x);
+  }
+  return look(cx, q, c, s.sees());
+}
+
+template <Backend B>
+tensor<B> attention<B>::step(context<B>& cx, tensor<B> const& x, carry& c) const {
+  auto const now = project(cx, x);
+  c = c.keys.empty() ? now : carry{concat<B>({c.keys, now.keys}, 1), concat<B>({c.values, now.values}, 1)};
+  return look(cx, query(cx, x), c, {});
+}
+
+template <Backend B>
+attention_carry<B> attention<B>::project(context<B>&, tensor<B> const& x) const {
+  std::int64_t const width = x.dim(-1);
+  auto const kv = linear_map(x, slice(in_proj_weight.value(), 0, width, 2 * width),
+                             slice(in_proj_bias.value(), 0, width, 2 * width));  // (B,T,2D)
+  return {slice(kv, 2, 0, width), slice(kv, 2, width, width)};
+}
+
+template <Backend B>
+tensor<B> attention<B>::cross(context<B>& cx, tensor<B> const& x, carry const& c) const { return look(cx, query(cx, x), c, {}); }
 
 }  // namespace ouro

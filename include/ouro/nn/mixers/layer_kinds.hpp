@@ -4,13 +4,12 @@
 // Which mixer each layer of a stack has, as a text: "rwkv7*3 attention".
 #pragma once
 
-#include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <ouro/tensor/elementary.hpp>
 #include <ouro/tensor/error.hpp>
 
 namespace ouro {
@@ -22,17 +21,14 @@ inline std::vector<std::string> layer_kinds(std::string_view text) {
   constexpr std::size_t most = 1024;
   std::vector<std::string> kinds;
   for (std::size_t at = 0; at < text.size();) {
-    auto const end = std::min(text.find(' ', at), text.size());
+    auto const end = elementary::min(text.find(' ', at), text.size());
     auto const word = text.substr(at, end - at);
     at = end + 1;
     if (word.empty()) continue;
-    auto const star = std::min(word.find('*'), word.size());
-    std::size_t count = 1;
-    if (star < word.size()) {
-      auto const* const last = word.data() + word.size();
-      auto const r = std::from_chars(word.data() + star + 1, last, count);
-      if (r.ec != std::errc{} || r.ptr != last) count = 0;
-    }
+    auto const star = elementary::min(word.find('*'), word.size());
+    std::size_t count = star < word.size() ? 0 : 1;
+    for (char digit : word.substr(elementary::min(star + 1, word.size())))
+      count = digit >= '0' && digit <= '9' && count <= most ? 10 * count + static_cast<std::size_t>(digit - '0') : most + 1;
     require(star > 0 && count >= 1 && count <= most && kinds.size() + count <= most, errc::config, "layers",
             "a stack is written as names with an optional *count in 1..1024, as in \"rwkv7*3 attention\", got '",
             std::string(word), "'");

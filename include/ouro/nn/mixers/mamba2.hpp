@@ -6,8 +6,6 @@
 // otherwise.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -23,6 +21,7 @@
 #include <ouro/ops/square.hpp>
 #include <ouro/ops/square_root.hpp>
 #include <ouro/ops/ssd_scan.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -45,11 +44,11 @@ struct mamba2_config {
   static mamba2_config of(mixer_place const& place) {
     mamba2_config c;
     c.width = place.width;
-    c.head_width = std::max<std::int64_t>(1, place.width / std::max<std::int64_t>(1, place.heads));
-    c.state = std::clamp<std::int64_t>(place.width / 4, 1, 64);
+    c.head_width = elementary::max<std::int64_t>(1, place.width / elementary::max<std::int64_t>(1, place.heads));
+    c.state = elementary::min<std::int64_t>(64, elementary::max<std::int64_t>(1, place.width / 4));
     // 3 D E + D (2 G N + H) = 4 D² with E = H P.
     double const room = 4.0 * static_cast<double>(c.width) - 2.0 * static_cast<double>(c.groups * c.state);
-    c.heads = std::max<std::int64_t>(1, std::llround(room / (3.0 * static_cast<double>(c.head_width) + 1.0)));
+    c.heads = elementary::max<std::int64_t>(1, elementary::llround(room / (3.0 * static_cast<double>(c.head_width) + 1.0)));
     return c;
   }
   [[nodiscard]] std::int64_t inner() const { return heads * head_width; }
@@ -133,7 +132,7 @@ mamba2<B>::mamba2(genesis<B>& g, mamba2_config const& config) : sizes(config) {
     auto const draw = g.random.next();
     std::vector<double> values;
     for (std::int64_t h = 0; h < config.heads; ++h)
-      values.push_back(low * std::pow(high / low, draw.uniform(static_cast<std::uint64_t>(h))));
+      values.push_back(low * elementary::pow(high / low, draw.uniform(static_cast<std::uint64_t>(h))));
     return values;
   };
   auto kept = [&](std::vector<double> const& values) {
@@ -142,14 +141,14 @@ mamba2<B>::mamba2(genesis<B>& g, mamba2_config const& config) : sizes(config) {
     return p;
   };
   in_proj = projection<B>(g, config.width, config.inner() + config.convolved() + config.heads);
-  double const bound = 1.0 / std::sqrt(static_cast<double>(config.kernel));
+  double const bound = 1.0 / elementary::sqrt(static_cast<double>(config.kernel));
   conv1d.weight = g.uniform({config.convolved(), 1, config.kernel}, bound);
   conv1d.bias = g.uniform({config.convolved()}, bound);
   auto steps = log_uniform(config.step_low, config.step_high);
-  for (double& v : steps) v += std::log(-std::expm1(-v));  // the inverse of softplus
+  for (double& v : steps) v += elementary::log(-elementary::expm1(-v));  // the inverse of softplus
   dt_bias = kept(steps);
   auto rates = log_uniform(config.rate_low, config.rate_high);
-  for (double& v : rates) v = std::log(v);
+  for (double& v : rates) v = elementary::log(v);
   A_log = kept(rates);
   D = kept(std::vector<double>(static_cast<std::size_t>(config.heads), 1.0));
   norm.weight = g.ones({config.inner()});

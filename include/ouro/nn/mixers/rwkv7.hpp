@@ -6,8 +6,6 @@
 // the row_policy of its place says otherwise.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include <ouro/concepts/sequence_mixer.hpp>
@@ -21,6 +19,7 @@
 #include <ouro/ops/sigmoid.hpp>
 #include <ouro/ops/tanh.hpp>
 #include <ouro/ops/unit.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -33,8 +32,8 @@ struct rwkv7_ranks {
 
   /// f(m) = max(32, 32 · round(m √D / 32)) with m = 2.5, 2.5, 1.7 and 5.
   static rwkv7_ranks of(std::int64_t width) {
-    auto rank = [root = std::sqrt(static_cast<double>(width))](double m) {
-      return std::max<std::int64_t>(32, 32 * static_cast<std::int64_t>(std::nearbyint(m * root / 32.0)));
+    auto rank = [root = elementary::sqrt(static_cast<double>(width))](double m) {
+      return elementary::max<std::int64_t>(32, 32 * static_cast<std::int64_t>(elementary::nearbyint(m * root / 32.0)));
     };
     return {rank(2.5), rank(2.5), rank(1.7), rank(5.0)};
   }

@@ -22,7 +22,7 @@ rwkv7<B>::rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank
   double const depth =
       place.layers > 1 ? static_cast<double>(place.layer) / static_cast<double>(place.layers - 1) : 0.0;
   double const rest = 1.0 - static_cast<double>(place.layer) / static_cast<double>(place.layers);
-  double const last = std::max<double>(1.0, static_cast<double>(width - 1));
+  double const last = elementary::max<double>(1.0, static_cast<double>(width - 1));
   auto by_channel = [&](auto f) {
     std::vector<double> values;
     for (std::int64_t i = 0; i < width; ++i) values.push_back(f(static_cast<double>(i)));
@@ -38,21 +38,21 @@ rwkv7<B>::rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank
   auto line = [&](double i) { return i / last - 0.5; };
   auto zigzag = [&](double i) {  // from −1 to 1 within each head, flat in the middle
     double const half = static_cast<double>(head - 1) / 2.0;
-    double const z = half > 0 ? (std::fmod(i, static_cast<double>(head)) - half) / half : 0.0;
-    return z * std::abs(z);
+    double const z = half > 0 ? (elementary::fmod(i, static_cast<double>(head)) - half) / half : 0.0;
+    return z * elementary::abs(z);
   };
   auto mix = [&](double power) {
-    return by_channel([&](double i) { return 1.0 - std::pow(i / static_cast<double>(width), power * rest); });
+    return by_channel([&](double i) { return 1.0 - elementary::pow(i / static_cast<double>(width), power * rest); });
   };
   x_r = mix(0.2), x_w = mix(0.9), x_k = mix(0.7), x_v = mix(0.7), x_a = mix(0.9), x_g = mix(0.2);
 
   w0 = by_channel(
-      [&](double i) { return -6.0 + 6.0 * std::pow(i / last, 1.0 + std::pow(depth, 0.3)) + 0.5 + 2.5 * zigzag(i); });
+      [&](double i) { return -6.0 + 6.0 * elementary::pow(i / last, 1.0 + elementary::pow(depth, 0.3)) + 0.5 + 2.5 * zigzag(i); });
   w0.learning_rate = 2;
   a0 = by_channel([&](double i) { return -0.19 + 0.3 * zigzag(i) + 0.4 * line(i); });
   v0 = by_channel([&](double i) { return 0.73 - 0.4 * line(i); });
   auto up = [&](std::int64_t r) {
-    double const gain = std::max(1.0, std::sqrt(static_cast<double>(r) / static_cast<double>(width)));
+    double const gain = elementary::max(1.0, elementary::sqrt(static_cast<double>(r) / static_cast<double>(width)));
     return without_decay(orthogonal(g, {r, width}, 0.1 * gain));
   };
   w1 = without_decay(g.zeros({width, rank.w})), w2 = up(rank.w);
@@ -67,7 +67,7 @@ rwkv7<B>::rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank
   key = projection<B>(orthogonal(g, {width, width}, 0.1));
   value = projection<B>(orthogonal(g, {width, width}));
   output = projection<B>(g.zeros({width, width}));
-  double const level = std::pow(static_cast<double>(1 + place.layer) / static_cast<double>(place.layers), 0.7);
+  double const level = elementary::pow(static_cast<double>(1 + place.layer) / static_cast<double>(place.layers), 0.7);
   ln_x.weight = without_decay(tensor<B>::full({width}, g.type, level));
   ln_x.bias = without_decay(g.zeros({width}));
 }

@@ -30,6 +30,8 @@ static_assert(Backend<cpu>);
 struct cpu : reference {
   static constexpr std::string_view name() { return "cpu"; }
 
+  static void upload(view to, const_view host) { copy(to, host, false); }
+  static void download(view host, const_view from) { copy(host, from, false); }
   static void fill(view v, double value);
   static void copy(view to, const_view from, bool accumulate);
   static void scale(destination y, const_view x, double factor);

@@ -5,7 +5,7 @@
 // example compiles in a third of the time.)
 #pragma once
 
-#include <ouro/backend/cpu.hpp>
+#include <ouro/backend/cpu_parts.hpp>
 #include <ouro/generate/speak.hpp>
 #include <ouro/life/life.hpp>
 #include <ouro/nn/mixers/hybrid.hpp>
