@@ -9,7 +9,8 @@
 
 int main() {
   using backend = ouro::default_backend;  // or ouro::reference, ouro::cpu
-  std::ofstream("book.txt") << std::string(20000, '.').replace(0, 60, "To be, or not to be, that is the question: whether it is nobler");
+  std::ofstream("book.txt")
+      << std::string(20000, '.').replace(0, 60, "To be, or not to be, that is the question: whether it is nobler");
 
   auto config = ouro::gridman_config::of(128, 2, 1, 1, 1);
   config.chunk = 16, config.memory_rows = 32, config.state_rows = 16;

@@ -96,7 +96,8 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
     ouro::write_file_durably(o.save_weights, out.str());
   }
   auto life = model.newborn(ouro::seed{7});
-  life.oscillator = ouro::tensor<B>::from(std::vector<double>{std::cos(o.angle), std::sin(o.angle)}, {1, 2}, model.type());
+  life.oscillator =
+      ouro::tensor<B>::from(std::vector<double>{std::cos(o.angle), std::sin(o.angle)}, {1, 2}, model.type());
   ouro::trainer<network> trainer(model, {.learning_rate = o.rate, .warmup = 0}, config.dropout, room_bytes(o.room));
   blocks text(o.text, config);
   double const before = peak_memory<B>();
@@ -141,32 +142,37 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
   double const said = speaking > 0 ? spoken / speaking : 0;
   auto const n = static_cast<double>(std::max<std::int64_t>(1, o.updates));
   if (o.json) {
-    std::printf("{\"config\":%s,\"parameters\":%lld,\"machine\":%s,\"seconds\":%s,\"losses\":%s,\"memory_after_construction\":%.0f,"
-                "\"peak_memory\":%.0f,\"bytes_per_second\":%.6g,\"generated_bytes_per_second\":%.6g,"
-                "\"phases\":{\"wake\":%.6g,\"actor\":%.6g,\"sleep\":%.6g,\"backward\":%.6g,\"optimiser\":%.6g}}\n",
-                ouro::to_text(model.config()).c_str(), static_cast<long long>(ouro::parameter_count(model)),
-                ouro::json::quote(machine<B>()).c_str(), list(seconds).c_str(), list(losses).c_str(), before,
-                peak, text_bytes / second, said, phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n,
-                phases.optimiser / n);
+    std::printf(
+        "{\"config\":%s,\"parameters\":%lld,\"machine\":%s,\"seconds\":%s,\"losses\":%s,\"memory_after_construction\":%"
+        ".0f,"
+        "\"peak_memory\":%.0f,\"bytes_per_second\":%.6g,\"generated_bytes_per_second\":%.6g,"
+        "\"phases\":{\"wake\":%.6g,\"actor\":%.6g,\"sleep\":%.6g,\"backward\":%.6g,\"optimiser\":%.6g}}\n",
+        ouro::to_text(model.config()).c_str(), static_cast<long long>(ouro::parameter_count(model)),
+        ouro::json::quote(machine<B>()).c_str(), list(seconds).c_str(), list(losses).c_str(), before, peak,
+        text_bytes / second, said, phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n,
+        phases.optimiser / n);
   } else {
-    std::printf("%s\n%s, %lld parameters, %lld updates of %.0f bytes, %s\n", ouro::to_text(model.config()).c_str(), model.config().mixers.str().c_str(),
-                static_cast<long long>(ouro::parameter_count(model)), static_cast<long long>(o.updates), text_bytes,
-                machine<B>().c_str());
+    std::printf("%s\n%s, %lld parameters, %lld updates of %.0f bytes, %s\n", ouro::to_text(model.config()).c_str(),
+                model.config().mixers.str().c_str(), static_cast<long long>(ouro::parameter_count(model)),
+                static_cast<long long>(o.updates), text_bytes, machine<B>().c_str());
     std::printf("  update      %9.4f s (median)   %.0f bytes/s\n", second, text_bytes / second);
-    std::printf("    wake      %9.4f s\n    actor     %9.4f s (forward and backward)\n    sleep     %9.4f s\n"
-                "    backward  %9.4f s\n    optimiser %9.4f s\n",
-                phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n, phases.optimiser / n);
+    std::printf(
+        "    wake      %9.4f s\n    actor     %9.4f s (forward and backward)\n    sleep     %9.4f s\n"
+        "    backward  %9.4f s\n    optimiser %9.4f s\n",
+        phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n, phases.optimiser / n);
     std::printf("  memory      %9.1f MB at most, %.1f MB before the first update\n", peak / 1e6, before / 1e6);
     if (o.speak > 0) std::printf("  speech      %9.0f bytes/s\n", said);
   }
   if constexpr (requires { B::profile(); }) {
     std::vector<std::pair<std::string, ouro::primitive_profile>> rows(B::profile().begin(), B::profile().end());
-    std::sort(rows.begin(), rows.end(), [](auto const& a, auto const& b) { return a.second.seconds > b.second.seconds; });
+    std::sort(rows.begin(), rows.end(),
+              [](auto const& a, auto const& b) { return a.second.seconds > b.second.seconds; });
     std::printf("  %-26s %9s %9s %6s %9s\n", "primitive", "calls", "ms/update", "share", "GFLOP/s");
     double all = 0;
     for (double s : seconds) all += s;
     for (auto const& [name, p] : rows) {
-      std::printf("  %-26s %9.0f %9.2f %5.1f%%", name.c_str(), static_cast<double>(p.calls) / n, 1e3 * p.seconds / n, 100 * p.seconds / all);
+      std::printf("  %-26s %9.0f %9.2f %5.1f%%", name.c_str(), static_cast<double>(p.calls) / n, 1e3 * p.seconds / n,
+                  100 * p.seconds / all);
       if (p.operations > 0) std::printf(" %9.1f", p.operations / p.seconds / 1e9);
       std::printf("\n");
     }
@@ -177,7 +183,8 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
 
 void bench(bench_options const& o) {
   auto const config = with_brain(ouro::changed(preset(o.preset), o.config), o.brain);
-  ouro::require(o.updates >= 0 && o.warmup >= 0 && o.speak >= 0, ouro::errc::argument, "bench", "counts must not be negative");
+  ouro::require(o.updates >= 0 && o.warmup >= 0 && o.speak >= 0, ouro::errc::argument, "bench",
+                "counts must not be negative");
   // The calls of cuda return before their work is done: a clock around them would tell nothing.
   ouro::require(!o.profile || o.backend == "cpu", ouro::errc::argument, "bench", "--profile is for the backend cpu");
   if (o.profile) return run<ouro::profiled<ouro::cpu>>(o, config);

@@ -73,8 +73,8 @@ void train(training const& o) {
   ouro::corpus text(o.texts, {config.patch, config.chunk, o.answers_only, o.strict});
   // Another text begins at its beginning; the same one goes on.
   if (l.progress.cursor.text == text.position().text) text.seek(l.progress.cursor);
-  ouro::trainer<network<B>> trainer(l.model, {.learning_rate = o.rate, .warmup = o.warmup, .total = o.total}, config.dropout,
-                                 room_bytes(o.room));
+  ouro::trainer<network<B>> trainer(l.model, {.learning_rate = o.rate, .warmup = o.warmup, .total = o.total},
+                                    config.dropout, room_bytes(o.room));
   trainer.memory() = std::move(l.memory);
   trainer.updates() = l.progress.updates;
 
@@ -124,8 +124,8 @@ void train(training const& o) {
     mean = mean == 0 ? r.cross_entropy : 0.98 * mean + 0.02 * r.cross_entropy;
     double const speed = static_cast<double>(done * config.bptt * config.chunk * config.patch) / now;
     if (log != nullptr)
-      std::fprintf(log, "%lld,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g\n", static_cast<long long>(r.update), r.loss, r.cross_entropy,
-                   r.predicted, r.gradient_norm, r.learning_rate, speed);
+      std::fprintf(log, "%lld,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g\n", static_cast<long long>(r.update), r.loss,
+                   r.cross_entropy, r.predicted, r.gradient_norm, r.learning_rate, speed);
     if (now - shown > (terminal ? 0.5 : 15.0)) {
       shown = now;
       double left = o.minutes > 0 ? o.minutes * 60 - now : 0;
@@ -205,14 +205,16 @@ void inspect(std::string const& path, bool as_json) {
   auto const parameters = static_cast<long long>(ouro::parameter_count(l.model));
   auto const brain = l.model.config().mixers.str();
   auto i = [](std::int64_t n) { return static_cast<long long>(n); };
-  std::printf(as_json ? "{\"config\":%s,\"brain\":%s,\"parameters\":%lld,\"generation\":%lld,\"clock\":%lld,"
-                        "\"updates\":%lld,\"heard\":%lld,\"said\":%lld,\"rms\":{\"mem\":%.6g,\"state\":%.6g,\"hormone\":%.6g}}\n"
-                      : "config      %s\nbrain       %s\nparameters  %lld\ngeneration  %lld\nsteps lived %lld\n"
-                        "updates     %lld\nheard       %lld bytes\nsaid        %lld bytes\nrms         mem %.4f, state "
-                        "%.4f, hormone %.4f\n",
-              ouro::to_text(l.model.config()).c_str(), (as_json ? ouro::json::quote(brain) : brain).c_str(), parameters, i(l.generation()), i(l.state.clock),
-              i(l.progress.updates), i(l.progress.heard), i(l.progress.said), norm(l.state.mem), norm(l.state.working),
-              norm(l.state.hormone));
+  std::printf(
+      as_json
+          ? "{\"config\":%s,\"brain\":%s,\"parameters\":%lld,\"generation\":%lld,\"clock\":%lld,"
+            "\"updates\":%lld,\"heard\":%lld,\"said\":%lld,\"rms\":{\"mem\":%.6g,\"state\":%.6g,\"hormone\":%.6g}}\n"
+          : "config      %s\nbrain       %s\nparameters  %lld\ngeneration  %lld\nsteps lived %lld\n"
+            "updates     %lld\nheard       %lld bytes\nsaid        %lld bytes\nrms         mem %.4f, state "
+            "%.4f, hormone %.4f\n",
+      ouro::to_text(l.model.config()).c_str(), (as_json ? ouro::json::quote(brain) : brain).c_str(), parameters,
+      i(l.generation()), i(l.state.clock), i(l.progress.updates), i(l.progress.heard), i(l.progress.said),
+      norm(l.state.mem), norm(l.state.working), norm(l.state.hormone));
 }
 
 template <class B>
@@ -251,8 +253,9 @@ void import_weights(std::string const& path, std::string const& file) {
 int main(int argc, char** argv) {
   CLI::App app{"gridman: lives that learn, sleep, speak, and are never reset"};
   app.require_subcommand(1);
-  app.footer("A life is a folder. Try:\n  gridman new alice.ouro\n  gridman train alice.ouro book.txt --minutes 5\n"
-             "  gridman speak alice.ouro \"In the beginning \"\nExit codes: 0 done, 2 usage, 3 data, 4 numeric, 5 storage.");
+  app.footer(
+      "A life is a folder. Try:\n  gridman new alice.ouro\n  gridman train alice.ouro book.txt --minutes 5\n"
+      "  gridman speak alice.ouro \"In the beginning \"\nExit codes: 0 done, 2 usage, 3 data, 4 numeric, 5 storage.");
   std::string path;
   std::string other;
   std::string prompt;
@@ -328,7 +331,8 @@ int main(int argc, char** argv) {
   measure->add_option("--warmup", b.warmup, "updates before them")->capture_default_str();
   measure->add_option("--rate", b.rate, "the learning rate, constant")->capture_default_str();
   measure->add_option("--angle", b.angle, "of the newborn oscillator")->capture_default_str();
-  measure->add_option("--room", b.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
+  measure
+      ->add_option("--room", b.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
       ->capture_default_str();
   measure->add_option("--speak", b.speak, "bytes to say after training")->capture_default_str();
   measure->add_option("--save-weights", b.save_weights, "write the newborn network to this file");
@@ -351,7 +355,8 @@ int main(int argc, char** argv) {
     }
     with_backend(backend, [&]<class B>(std::type_identity<B>) {
       if (make->parsed()) {
-        life<B>::create(path, with_brain(ouro::changed(preset(preset_name), config_text), brain), ouro::seed{seed}, ouro::seed{seed + 1});
+        life<B>::create(path, with_brain(ouro::changed(preset(preset_name), config_text), brain), ouro::seed{seed},
+                        ouro::seed{seed + 1});
       } else if (learn->parsed() || tune->parsed()) {
         train<B>(t);
       } else if (say->parsed()) {

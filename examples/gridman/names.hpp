@@ -25,16 +25,19 @@ inline ouro::gridman_config with_brain(ouro::gridman_config const& c, std::strin
   std::string const list = "hybrid:";
   if (brain.empty()) return c;
   if (brain == "hybrid")
-    return c.layers(ouro::hybrid_layers("rwkv7", c.sensor_layers) + " | " + ouro::hybrid_layers("rwkv7", c.brain_layers));
+    return c.layers(ouro::hybrid_layers("rwkv7", c.sensor_layers) + " | " +
+                    ouro::hybrid_layers("rwkv7", c.brain_layers));
   return c.layers(brain.rfind(list, 0) == 0 ? brain.substr(list.size()) : brain);
 }
-inline char const* const brain_help = "attention (if none is said), rwkv7, mamba2, hybrid, or one for each layer: hybrid:\"rwkv7*2 attention\"";
+inline char const* const brain_help =
+    "attention (if none is said), rwkv7, mamba2, hybrid, or one for each layer: hybrid:\"rwkv7*2 attention\"";
 
 inline char const* const config_help = "a JSON object of what differs from the preset: '{\"dropout\": 0.1}'";
 
 /// Megabytes as bytes; 0 is no limit.
 inline std::int64_t room_bytes(double megabytes) {
-  ouro::require(megabytes >= 0 && megabytes < 1e12, ouro::errc::argument, "room", "must be at least 0 MB, got ", megabytes);
+  ouro::require(megabytes >= 0 && megabytes < 1e12, ouro::errc::argument, "room", "must be at least 0 MB, got ",
+                megabytes);
   return megabytes > 0 ? static_cast<std::int64_t>(megabytes * 1e6) : std::numeric_limits<std::int64_t>::max();
 }
 

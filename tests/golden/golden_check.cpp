@@ -139,9 +139,7 @@ class checker {
     return path.rfind(ours, 0) == 0 ? path.substr(std::string("brain.core.").size()) : path;
   }
 
-  ouro::tensor<B> stored(std::string const& key) const {
-    return ouro::load<B>(in_.at(key), dtype::f64, key);
-  }
+  ouro::tensor<B> stored(std::string const& key) const { return ouro::load<B>(in_.at(key), dtype::f64, key); }
   ouro::byte_target bytes(std::string const& key) const {
     auto const t = ouro::load<B>(in_.at(key), dtype::i32, key);
     ouro::byte_target out{{t.dim(0), t.dim(1), t.dim(2), t.template values<std::int32_t>()}, {}};
@@ -157,7 +155,8 @@ class checker {
     auto const said = ouro::load<B>(in_.at(at + "said"), dtype::i32, at).template values<std::int32_t>();
     auto const forced = ouro::load<B>(in_.at(at + "forced"), dtype::i32, at);
     auto const forces = forced.template values<std::int32_t>();
-    auto const want = in_.contains(at + "logits") ? stored(at + "logits").template values<double>() : std::vector<double>{};
+    auto const want =
+        in_.contains(at + "logits") ? stored(at + "logits").template values<double>() : std::vector<double>{};
     std::int64_t const patch = model.actor.patch();
     std::vector<std::int32_t> previous;
     for (std::int64_t b = 0; b < input.lanes; ++b) previous.push_back(input.at(b, input.count - 1, patch - 1));

@@ -23,9 +23,21 @@ cpu_kernels::attention_head head_of(const_view const& q, const_view const& k, co
   std::int64_t const width = q.dims[2] / rule.heads;
   std::int64_t const column = job % rule.heads * width;
   auto at = [&](const_view const& x) { return x.as<float>() + lane * x.steps[0] + column; };
-  return {at(q), at(k), at(v), q.steps[1], k.steps[1], v.steps[1], width, q.dims[1], k.dims[1],
-          rule.sees.prefix, rule.sees.causal, rule.sees.first, static_cast<float>(rule.scale),
-          cpu_kernels::dropper(rule.dropout, rule.draw), job * q.dims[1]};
+  return {at(q),
+          at(k),
+          at(v),
+          q.steps[1],
+          k.steps[1],
+          v.steps[1],
+          width,
+          q.dims[1],
+          k.dims[1],
+          rule.sees.prefix,
+          rule.sees.causal,
+          rule.sees.first,
+          static_cast<float>(rule.scale),
+          cpu_kernels::dropper(rule.dropout, rule.draw),
+          job * q.dims[1]};
 }
 
 std::int64_t grain(const_view const& q, const_view const& k) {
@@ -65,7 +77,9 @@ void cpu::attention_gradient(destination dq, destination dk, destination dv, con
       std::int64_t const column = job % rule.heads * h.width;
       std::int64_t const query_start = lane * h.queries * wide + column;
       std::int64_t const key_start = lane * h.keys * wide + column;
-      auto at = [](destination const& d, std::int64_t start) { return d.wanted() ? d.out.as<float>() + start : nullptr; };
+      auto at = [](destination const& d, std::int64_t start) {
+        return d.wanted() ? d.out.as<float>() + start : nullptr;
+      };
       kernels().attention_gradient(h, {at(dq, query_start), dq.accumulate, at(dk, key_start), at(dv, key_start)},
                                    y.as<float>() + query_start, lse.as<float>() + h.flat, dy.as<float>() + query_start,
                                    wide, room.data());

@@ -28,7 +28,9 @@ namespace cpu_math {
 void exp(float const* x, float* y, std::int64_t n) { cpu_kernels::best().exp(x, y, n); }
 void tanh(float const* x, float* y, std::int64_t n) { cpu_kernels::best().tanh(x, y, n); }
 void erf(float const* x, float* y, std::int64_t n) { cpu_kernels::best().erf(x, y, n); }
-void sigmoid(float const* x, float* y, std::int64_t n) { cpu_kernels::best().map(static_cast<int>(unary::sigmoid), y, x, n); }
+void sigmoid(float const* x, float* y, std::int64_t n) {
+  cpu_kernels::best().map(static_cast<int>(unary::sigmoid), y, x, n);
+}
 }  // namespace cpu_math
 
 std::string cpu_description() {

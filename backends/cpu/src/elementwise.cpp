@@ -52,7 +52,8 @@ void cpu::copy(view to, const_view from, bool accumulate) {
 
 void cpu::scale(destination y, const_view x, double factor) {
   runs const r(y.out.dims, y.out.steps, x.steps, x.steps);
-  if (!all_f32(y.out, x) || y.out.size() == 0 || r.along(0) != 1 || r.along(1) > 1) return reference::scale(y, x, factor);
+  if (!all_f32(y.out, x) || y.out.size() == 0 || r.along(0) != 1 || r.along(1) > 1)
+    return reference::scale(y, x, factor);
   auto* p = y.out.as<float>();
   auto const* q = x.as<float>();
   bool const constant = r.along(1) == 0;
@@ -132,7 +133,8 @@ void cpu::reduce_sum(destination y, const_view x, double factor) {
   // (groups, summed rows, n): each group's rows are added up by columns, which threads share.
   bool const grouped = r.rank == 3;
   int const middle = r.rank - 2;
-  if (r.rank < 2 || r.step[0][middle] != 0 || (grouped && r.step[0][0] == 0)) return reference::reduce_sum(y, x, factor);
+  if (r.rank < 2 || r.step[0][middle] != 0 || (grouped && r.step[0][0] == 0))
+    return reference::reduce_sum(y, x, factor);
   std::int64_t const groups = grouped ? r.n[0] : 1;
   std::int64_t const rows = r.n[middle];
   auto block = [&](std::int64_t g, std::int64_t from, std::int64_t to) {
@@ -175,17 +177,18 @@ void cpu::dropout(destination y, const_view x, double rate, random_draw draw) {
   std::int64_t const eights = (x.size() + 7) / 8;
   cpu_threading::parallel(eights, 2048, [&](std::int64_t from, std::int64_t to) {
     std::int64_t const start = from * 8;
-    kernels().dropout(y.out.as<float>() + start, x.as<float>() + start, dropper,
-                      static_cast<std::uint64_t>(start), std::min(to * 8, x.size()) - start, y.accumulate);
+    kernels().dropout(y.out.as<float>() + start, x.as<float>() + start, dropper, static_cast<std::uint64_t>(start),
+                      std::min(to * 8, x.size()) - start, y.accumulate);
   });
 }
 
 void cpu::adamw(view p, view m, view v, const_view g, adamw_step const& s) {
   if (!all_f32(p, m, v, g)) return reference::adamw(p, m, v, g, s);
   auto f = [](double value) { return static_cast<float>(value); };
-  cpu_kernels::adamw_numbers const numbers{f(s.beta1), f(1 - s.beta1), f(s.beta2), f(1 - s.beta2), f(s.gradient_scale),
-                                           f(s.correction1), f(s.correction2), f(s.epsilon),
-                                           f(s.learning_rate * s.weight_decay), f(s.learning_rate)};
+  cpu_kernels::adamw_numbers const numbers{f(s.beta1),        f(1 - s.beta1),      f(s.beta2),
+                                           f(1 - s.beta2),    f(s.gradient_scale), f(s.correction1),
+                                           f(s.correction2),  f(s.epsilon),        f(s.learning_rate * s.weight_decay),
+                                           f(s.learning_rate)};
   cpu_threading::parallel(p.size(), 16384, [&](std::int64_t from, std::int64_t to) {
     kernels().adamw(p.as<float>() + from, m.as<float>() + from, v.as<float>() + from, g.as<float>() + from, numbers,
                     to - from);

@@ -34,10 +34,26 @@ struct prepared {
         sums[static_cast<std::size_t>(i)] += g;
         sums[static_cast<std::size_t>(width + i)] += g * g;
       }
-    rows = {at(in.x), at(in.h), at(in.f), at(in.scale), at(in.bias), at(in.query_weight), at(in.query_bias), at(in.gate),
-            sums.data(), sums.data() + width, at(in.proj_weight), at(in.proj_bias), at(in.residual),
-            cpu_kernels::dropper(in.dropout, in.draw), static_cast<float>(in.epsilon),
-            in.gelu, width, in.x.dims[1] / width, spread, in.x.dims[0] / in.h.dims[0]};
+    rows = {at(in.x),
+            at(in.h),
+            at(in.f),
+            at(in.scale),
+            at(in.bias),
+            at(in.query_weight),
+            at(in.query_bias),
+            at(in.gate),
+            sums.data(),
+            sums.data() + width,
+            at(in.proj_weight),
+            at(in.proj_bias),
+            at(in.residual),
+            cpu_kernels::dropper(in.dropout, in.draw),
+            static_cast<float>(in.epsilon),
+            in.gelu,
+            width,
+            in.x.dims[1] / width,
+            spread,
+            in.x.dims[0] / in.h.dims[0]};
   }
 };
 
@@ -53,8 +69,8 @@ void cpu::hormone_gate(view y, view statistics, hormone_gate_operands const& in)
   });
 }
 
-void cpu::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in, const_view statistics,
-                                const_view dy) {
+void cpu::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
+                                const_view statistics, const_view dy) {
   prepared const p(in);
   std::int64_t const d = p.rows.width;
   std::int64_t const n = d * p.rows.spread;
@@ -67,8 +83,8 @@ void cpu::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_o
     destination const& to;
     std::int64_t size;
   };
-  part const parts[] = {{to.h, d},           {to.scale, d}, {to.bias, n},        {to.query_weight, d},
-                        {to.query_bias, d},  {to.gate, n},  {to.proj_weight, n}, {to.proj_bias, n}};
+  part const parts[] = {{to.h, d},          {to.scale, d}, {to.bias, n},        {to.query_weight, d},
+                        {to.query_bias, d}, {to.gate, n},  {to.proj_weight, n}, {to.proj_bias, n}};
   std::int64_t stride = 0;
   for (auto const& q : parts) stride += q.size;
   scratch sums(lanes * blocks * stride);
@@ -84,9 +100,17 @@ void cpu::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_o
         places[i] = at;
         at += parts[i].size;
       }
-      cpu_kernels::gate_slopes const slopes{to.x.wanted() ? to.x.out.as<float>() : nullptr, to.x.accumulate,
-                                            to.f.wanted() ? to.f.out.as<float>() : nullptr, to.f.accumulate,
-                                            places[0], places[1], places[2], places[3], places[4], places[5], places[6],
+      cpu_kernels::gate_slopes const slopes{to.x.wanted() ? to.x.out.as<float>() : nullptr,
+                                            to.x.accumulate,
+                                            to.f.wanted() ? to.f.out.as<float>() : nullptr,
+                                            to.f.accumulate,
+                                            places[0],
+                                            places[1],
+                                            places[2],
+                                            places[3],
+                                            places[4],
+                                            places[5],
+                                            places[6],
                                             places[7]};
       kernels().gate_gradient(p.rows, slopes, statistics.as<float>(), dy.as<float>(), room.data(), from, rows);
     }

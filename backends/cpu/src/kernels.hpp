@@ -75,12 +75,13 @@ struct table {
   float (*maximum)(float const* x, index n);
   void (*dropout)(float* y, float const* x, drop_rule const& rule, std::uint64_t first, index n,
                   bool add);  // of elements first, first + 1, …; first is a multiple of 8
-  void (*row_products)(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n, index k,
-                       float factor, bool add);  // c (m,n) (+)= factor · a wᵀ
+  void (*row_products)(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n,
+                       index k, float factor, bool add);               // c (m,n) (+)= factor · a wᵀ
   index (*attention_scratch)(index keys, index width, bool gradient);  // floats
   void (*attention)(attention_head const& h, float* y, index ldy, float* lse, float* scratch);
   void (*attention_gradient)(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,
-                             float const* dy, index wide, float* scratch);  // y, dy and the slopes have rows `wide` apart
+                             float const* dy, index wide,
+                             float* scratch);  // y, dy and the slopes have rows `wide` apart
   void (*gate)(gate_rows const& g, float* y, float* stats, float* scratch, index first, index rows);  // scratch: D
   void (*gate_gradient)(gate_rows const& g, gate_slopes const& to, float const* stats, float const* dy, float* scratch,
                         index first, index rows);  // scratch: 4 D + 4 eD

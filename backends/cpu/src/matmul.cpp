@@ -62,7 +62,8 @@ void plain(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T a
   for (std::int64_t i = 0; i < m; ++i)
     for (std::int64_t j = 0; j < n; ++j) {
       T sum = 0;
-      for (std::int64_t l = 0; l < k; ++l) sum += (ta ? a[l * lda + i] : a[i * lda + l]) * (tb ? b[j * ldb + l] : b[l * ldb + j]);
+      for (std::int64_t l = 0; l < k; ++l)
+        sum += (ta ? a[l * lda + i] : a[i * lda + l]) * (tb ? b[j * ldb + l] : b[l * ldb + j]);
       c[i * ldc + j] = alpha * sum + (beta == T(0) ? T(0) : c[i * ldc + j]);
     }
 #endif
@@ -129,8 +130,8 @@ void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
   operand y{};
   operand z{};
   if (c.out.size() == 0) return;
-  bool const usable = a.size() > 0 && cpu_products::fits(a.dims, a.steps, x) && cpu_products::fits(b.dims, b.steps, y) &&
-                      cpu_products::fits(c.out.dims, c.out.steps, z);
+  bool const usable = a.size() > 0 && cpu_products::fits(a.dims, a.steps, x) &&
+                      cpu_products::fits(b.dims, b.steps, y) && cpu_products::fits(c.out.dims, c.out.steps, z);
   if (!usable) return reference::matmul(c, a, b, alpha);
   if (z.transposed) {  // cᵀ = bᵀ aᵀ
     auto const swapped = c.out.transpose(-2 + c.out.dims.rank(), -1 + c.out.dims.rank());

@@ -130,15 +130,16 @@ void cpu::scatter_sum(destination dtable, const_view index, const_view dy) {
   std::int64_t const tables = dtable.out.dims[0];
   std::int64_t const rows = index.dims[0];
   // Each thread owns columns, so that rows are added in order whatever the number of threads.
-  cpu_threading::parallel(columns, std::max<std::int64_t>(32, 16384 / (rows * tables)), [&](std::int64_t from, std::int64_t to) {
-    for (std::int64_t r = 0; r < rows; ++r)
-      for (std::int64_t k = 0; k < tables; ++k) {
-        auto const i = index.as<std::int32_t>()[r * tables + k];
-        if (i >= 0)
-          kernels().scale(dtable.out.as<float>() + (k * dtable.out.dims[1] + i) * columns + from,
-                          dy.as<float>() + r * columns + from, 1.0F, to - from, true);
-      }
-  });
+  cpu_threading::parallel(
+      columns, std::max<std::int64_t>(32, 16384 / (rows * tables)), [&](std::int64_t from, std::int64_t to) {
+        for (std::int64_t r = 0; r < rows; ++r)
+          for (std::int64_t k = 0; k < tables; ++k) {
+            auto const i = index.as<std::int32_t>()[r * tables + k];
+            if (i >= 0)
+              kernels().scale(dtable.out.as<float>() + (k * dtable.out.dims[1] + i) * columns + from,
+                              dy.as<float>() + r * columns + from, 1.0F, to - from, true);
+          }
+      });
 }
 
 // Columns are normalised by adding up rows; each thread owns columns.
@@ -152,7 +153,8 @@ void cpu::batch_norm(view y, view mean, view variance, const_view x, const_view 
     std::vector<double> sum(n, 0.0);
     std::vector<double> squares(n, 0.0);
     for (std::int64_t r = 0; r < rows; ++r)
-      for (std::size_t c = 0; c < n; ++c) sum[c] += static_cast<double>(p[r * width + from + static_cast<std::int64_t>(c)]);
+      for (std::size_t c = 0; c < n; ++c)
+        sum[c] += static_cast<double>(p[r * width + from + static_cast<std::int64_t>(c)]);
     for (auto& s : sum) s /= static_cast<double>(rows);
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::size_t c = 0; c < n; ++c) {
@@ -204,7 +206,8 @@ void cpu::batch_norm_gradient(destination dx, destination dw, destination db, co
       double const s = 1.0 / std::sqrt(static_cast<double>(variance.as<float>()[at]) + eps);
       double const scaled = dot[c] * s;
       auto give = [&](destination const& d, double value) {
-        if (d.wanted()) d.out.as<float>()[at] = static_cast<float>(value) + (d.accumulate ? d.out.as<float>()[at] : 0.0F);
+        if (d.wanted())
+          d.out.as<float>()[at] = static_cast<float>(value) + (d.accumulate ? d.out.as<float>()[at] : 0.0F);
       };
       give(dw, scaled);
       give(db, sum[c]);

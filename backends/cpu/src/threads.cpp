@@ -151,7 +151,7 @@ class pool {
   std::exception_ptr failure_;
   std::atomic<std::uint64_t> generation_ = 0;
   std::atomic<int> left_ = 0;
-  std::atomic<int> asleep_ = 0;      // workers in wake_.wait
+  std::atomic<int> asleep_ = 0;        // workers in wake_.wait
   std::atomic<bool> waiting_ = false;  // the caller in done_.wait
   std::atomic<bool> stopping_ = false;
   int threads_;

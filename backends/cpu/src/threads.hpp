@@ -14,7 +14,8 @@ void run(std::int64_t n, std::int64_t grain, void (*f)(void*, std::int64_t, std:
 /// Runs inline when there is one part, or inside another parallel call.
 template <class F>
 void parallel(std::int64_t n, std::int64_t grain, F&& f) {
-  run(n, grain, [](void* c, std::int64_t a, std::int64_t b) { (*static_cast<F*>(c))(a, b); }, &f);
+  run(
+      n, grain, [](void* c, std::int64_t a, std::int64_t b) { (*static_cast<F*>(c))(a, b); }, &f);
 }
 
 }  // namespace ouro::cpu_threading

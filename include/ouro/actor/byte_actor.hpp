@@ -36,9 +36,7 @@ struct decompressor {
     std::int64_t const count = now.dim(1);
     std::int64_t const anchors = sos_anchor.dim(2);
     std::int64_t const width = sos_anchor.dim(3);
-    auto rows = [&](tensor<B> const& t) {
-      return reshape(expander(cx, t), {lanes, t.dim(1), anchors, width});
-    };
+    auto rows = [&](tensor<B> const& t) { return reshape(expander(cx, t), {lanes, t.dim(1), anchors, width}); };
     tensor<B> const all = before.empty()
                               ? concat<B>({expand(sos_anchor.value(), {lanes, 1, anchors, width}), rows(now)}, 1)
                               : rows(concat<B>({before, now}, 1));  // (B,S+1,K,D)
@@ -104,11 +102,13 @@ struct byte_actor {
       std::int64_t const lanes = signals_.final.dim(0);
       std::int64_t const width = actor_.pos_embedding.dim(3);
       auto const place = reshape(slice(actor_.pos_embedding.value(), 2, at_, 1), {1, 1, width});
-      auto const start = previous_.empty() ? expand(reshape(actor_.global_sos.value(), {1, 1, width}), {lanes, 1, width})
-                                           : actor_.embed(previous_, {lanes, 1, width});
+      auto const start = previous_.empty()
+                             ? expand(reshape(actor_.global_sos.value(), {1, 1, width}), {lanes, 1, width})
+                             : actor_.embed(previous_, {lanes, 1, width});
       auto h = start + place;
       mixer_stream<attention<B>> pass;
-      for (std::size_t i = 0; i < carry_.size(); ++i) h = actor_.decoder_layer[i].step(cx_, h, carry_[i], signals_.layers[i], pass);
+      for (std::size_t i = 0; i < carry_.size(); ++i)
+        h = actor_.decoder_layer[i].step(cx_, h, carry_[i], signals_.layers[i], pass);
       ++at_;
       return reshape(actor_.head(cx_, actor_.final_norm(cx_, h, signals_.final)), {lanes, byte_vocabulary});
     }
@@ -218,8 +218,8 @@ struct byte_actor {
 };
 
 template <Backend B>
-byte_actor<B>::byte_actor(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t patch,
-           std::int64_t anchors, bool ignored_zero)
+byte_actor<B>::byte_actor(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers,
+                          std::int64_t patch, std::int64_t anchors, bool ignored_zero)
     : byte_embedding{g.normal({byte_vocabulary, width}, 1.0)},
       pos_embedding(g.normal({1, 1, patch, width}, 1.0)),
       global_sos(g.normal({1, 1, 1, width}, 1.0)),
@@ -231,7 +231,8 @@ byte_actor<B>::byte_actor(genesis<B>& g, std::int64_t width, std::int64_t heads,
       ignored_as_zero(ignored_zero) {}
 
 template <Backend B>
-actor_loss<B> byte_actor<B>::loss(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const {
+actor_loss<B> byte_actor<B>::loss(context<B>& cx, impression<B> const& seen, patches const& x,
+                                  byte_target const& target) const {
   check(seen, x, target.next);
   std::int64_t const live = target.live_count();
   if (live == 0) return {};
@@ -261,7 +262,8 @@ actor_loss<B> byte_actor<B>::loss(context<B>& cx, impression<B> const& seen, pat
 }
 
 template <Backend B>
-tensor<B> byte_actor<B>::predict(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const {
+tensor<B> byte_actor<B>::predict(context<B>& cx, impression<B> const& seen, patches const& x,
+                                 byte_target const& target) const {
   check(seen, x, target.next);
   return reshape(logits(cx, gather(cx, seen), x, target, 0, x.count), {x.lanes, x.count, patch(), byte_vocabulary});
 }

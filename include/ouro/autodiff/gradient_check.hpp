@@ -27,8 +27,7 @@ double gradient_error(std::vector<tensor<B>> inputs, F const& f, double step = 1
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     auto const dims = inputs[i].dims();
     auto const values = inputs[i].template values<double>();
-    auto const gradient =
-        analytic[i] ? analytic[i].template values<double>() : std::vector<double>(values.size(), 0.0);
+    auto const gradient = analytic[i] ? analytic[i].template values<double>() : std::vector<double>(values.size(), 0.0);
     double largest = 1e-8;
     for (double g : gradient) largest = elementary::max(largest, elementary::abs(g));
     auto const original = inputs[i];

@@ -46,15 +46,20 @@ consteval bool check_actor() {
     typename T::target_type;
     typename T::output_type;
   };
-  static_assert(named, "an Actor names its types: `input_type` (what the Sensor perceived), `target_type`, `output_type`");
+  static_assert(named,
+                "an Actor names its types: `input_type` (what the Sensor perceived), `target_type`, `output_type`");
   if constexpr (named) {
-    static_assert(requires(T const& actor, context<B>& cx, impression<B> const& seen, typename T::input_type const& x,
-                           typename T::target_type const& t) {
-      { actor.loss(cx, seen, x, t) } -> std::same_as<actor_loss<B>>;
-    }, "an Actor has `actor_loss loss(context&, impression const&, input_type const&, target_type const&) const`");
-    static_assert(requires(T const& actor, context<B>& cx, impression<B> const& seen, typename T::input_type const& x) {
-      { actor.act(cx, seen, x) } -> std::same_as<typename T::output_type>;
-    }, "an Actor has `output_type act(context&, impression const&, input_type const&) const`");
+    static_assert(
+        requires(T const& actor, context<B>& cx, impression<B> const& seen, typename T::input_type const& x,
+                 typename T::target_type const& t) {
+          { actor.loss(cx, seen, x, t) } -> std::same_as<actor_loss<B>>;
+        },
+        "an Actor has `actor_loss loss(context&, impression const&, input_type const&, target_type const&) const`");
+    static_assert(
+        requires(T const& actor, context<B>& cx, impression<B> const& seen, typename T::input_type const& x) {
+          { actor.act(cx, seen, x) } -> std::same_as<typename T::output_type>;
+        },
+        "an Actor has `output_type act(context&, impression const&, input_type const&) const`");
   }
   return true;
 }

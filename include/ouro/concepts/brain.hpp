@@ -39,12 +39,16 @@ concept Brain = requires(T const& brain, context<B>& cx, tensor<B> const& x, sta
 /// One sentence per requirement, for a type that should model Brain.
 template <class T, class B>
 consteval bool check_brain() {
-  static_assert(requires(T const& brain, context<B>& cx, tensor<B> const& x, state_view<B> const& s) {
-    { brain(cx, x, s, x) } -> std::same_as<brain_result<B>>;
-  }, "a Brain is called as `brain_result operator()(context&, tensor x, state_view const&, tensor hormone) const`");
-  static_assert(requires(T const& brain, context<B>& cx, tensor<B> const& x, state_view<B> const& s) {
-    { brain.dream(cx, x, s, x) } -> std::same_as<brain_result<B>>;
-  }, "a Brain has `brain_result dream(context&, tensor dream, state_view const&, tensor hormone) const`");
+  static_assert(
+      requires(T const& brain, context<B>& cx, tensor<B> const& x, state_view<B> const& s) {
+        { brain(cx, x, s, x) } -> std::same_as<brain_result<B>>;
+      },
+      "a Brain is called as `brain_result operator()(context&, tensor x, state_view const&, tensor hormone) const`");
+  static_assert(
+      requires(T const& brain, context<B>& cx, tensor<B> const& x, state_view<B> const& s) {
+        { brain.dream(cx, x, s, x) } -> std::same_as<brain_result<B>>;
+      },
+      "a Brain has `brain_result dream(context&, tensor dream, state_view const&, tensor hormone) const`");
   return true;
 }
 

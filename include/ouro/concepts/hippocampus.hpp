@@ -35,15 +35,20 @@ concept Hippocampus = requires(T const& h, context<B>& cx, tensor<B> const& x, r
 /// One sentence per requirement, for a type that should model Hippocampus.
 template <class T, class B>
 consteval bool check_hippocampus() {
-  static_assert(requires(T const& h, context<B>& cx, tensor<B> const& x, random_stream& random) {
-    { h.inception(cx, x, x, x, random) } -> std::same_as<tensor<B>>;
-  }, "a Hippocampus has `tensor inception(context&, tensor mem, tensor working, tensor oscillator, random_stream&) const`: "
-     "the dream (B,L,D)");
-  static_assert(requires(T const& h, context<B>& cx, tensor<B> const& x, random_stream& random) {
-    { h.consolidate(cx, x, x, random).mem } -> std::convertible_to<tensor<B>>;
-    { h.consolidate(cx, x, x, random).working } -> std::convertible_to<tensor<B>>;
-  }, "a Hippocampus has `consolidate(context&, tensor mem, tensor working, random_stream&) const` returning "
-     "`{mem, working}` in their shapes");
+  static_assert(
+      requires(T const& h, context<B>& cx, tensor<B> const& x, random_stream& random) {
+        { h.inception(cx, x, x, x, random) } -> std::same_as<tensor<B>>;
+      },
+      "a Hippocampus has `tensor inception(context&, tensor mem, tensor working, tensor oscillator, random_stream&) "
+      "const`: "
+      "the dream (B,L,D)");
+  static_assert(
+      requires(T const& h, context<B>& cx, tensor<B> const& x, random_stream& random) {
+        { h.consolidate(cx, x, x, random).mem } -> std::convertible_to<tensor<B>>;
+        { h.consolidate(cx, x, x, random).working } -> std::convertible_to<tensor<B>>;
+      },
+      "a Hippocampus has `consolidate(context&, tensor mem, tensor working, random_stream&) const` returning "
+      "`{mem, working}` in their shapes");
   return true;
 }
 

@@ -40,7 +40,8 @@ inline constexpr std::int64_t hormone_gate_statistics = 6;
 
 /// A backend that has the primitive; for the dtypes it names.
 template <class B>
-concept HormoneGateBackend = requires(view v, hormone_gate_operands const& in, hormone_gate_gradients const& d, const_view x) {
+concept HormoneGateBackend = requires(view v, hormone_gate_operands const& in, hormone_gate_gradients const& d,
+                                      const_view x) {
   { B::has_hormone_gate(dtype::f32) } -> std::same_as<bool>;
   B::hormone_gate(v, v, in);              // (y, statistics, operands)
   B::hormone_gate_gradient(d, in, x, x);  // (gradients, operands, statistics, dy)

@@ -33,9 +33,10 @@ concept Hypothalamus = requires(T const& gland, context<B>& cx, tensor<B> const&
 /// One sentence per requirement, for a type that should model Hypothalamus.
 template <class T, class B>
 consteval bool check_hypothalamus() {
-  static_assert(Hypothalamus<T, B>,
-                "a Hypothalamus is called as `tensor operator()(context&, tensor rows, tensor oscillator, tensor hormone) "
-                "const`: (B,R,D), (B,2), (B,1,W) -> (B,1,W)");
+  static_assert(
+      Hypothalamus<T, B>,
+      "a Hypothalamus is called as `tensor operator()(context&, tensor rows, tensor oscillator, tensor hormone) "
+      "const`: (B,R,D), (B,2), (B,1,W) -> (B,1,W)");
   return true;
 }
 

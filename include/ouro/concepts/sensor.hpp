@@ -37,14 +37,16 @@ concept Sensor = requires(T const& sensor, context<B>& cx, typename T::input_typ
 /// One sentence per requirement, for a type that should model Sensor.
 template <class T, class B>
 consteval bool check_sensor() {
-  static_assert(requires { typename T::input_type; }, "a Sensor names what it perceives: a type `input_type`");
+  static_assert(
+      requires { typename T::input_type; }, "a Sensor names what it perceives: a type `input_type`");
   if constexpr (requires { typename T::input_type; })
     static_assert(
         requires(T const& sensor, context<B>& cx, typename T::input_type const& x, state_view<B> const& s,
                  tensor<B> const& h) {
           { sensor(cx, x, s, h) } -> std::same_as<tensor<B>>;
         },
-        "a Sensor is called as `tensor operator()(context&, input_type const&, state_view const&, tensor hormone) const` "
+        "a Sensor is called as `tensor operator()(context&, input_type const&, state_view const&, tensor hormone) "
+        "const` "
         "and returns the disturbance (B,S,D)");
   return true;
 }

@@ -68,7 +68,7 @@ struct stream_of {
   struct type {};
 };
 template <class Mixer>
-  requires requires { typename Mixer::stream; }
+requires requires { typename Mixer::stream; }
 struct stream_of<Mixer> {
   using type = typename Mixer::stream;
 };
@@ -89,7 +89,9 @@ constexpr std::string_view mixer_name() {
 template <class Mixer>
 bool shares_stream(Mixer const& m) {
   if constexpr (requires { m.shares(); }) return m.shares();
-  else return requires { typename Mixer::stream; };
+  else return requires {
+      typename Mixer::stream;
+    };
 }
 
 /// forward with the stream of the pass, for a mixer with or without one.
@@ -116,13 +118,18 @@ concept SequenceMixer = requires(Mixer const& m, Context& cx, Tensor const& x, s
 /// One sentence per requirement, for a type that should model SequenceMixer.
 template <class Mixer, class Context, class Tensor>
 consteval bool check_sequence_mixer() {
-  static_assert(requires { typename Mixer::carry; }, "a SequenceMixer names its carry: a default-constructible type `carry`");
-  static_assert(requires(Mixer const& m, Context& cx, Tensor const& x, segments s, typename Mixer::carry& c) {
-    { m.forward(cx, x, s, c) } -> std::same_as<Tensor>;
-  }, "a SequenceMixer has `tensor forward(context&, tensor x, segments, carry&) const`: x (B,T,D) -> (B,T-skip,D)");
-  static_assert(requires(Mixer const& m, Context& cx, Tensor const& x, typename Mixer::carry& c) {
-    { m.step(cx, x, c) } -> std::same_as<Tensor>;
-  }, "a SequenceMixer has `tensor step(context&, tensor x, carry&) const`: one row, x (B,1,D) -> (B,1,D)");
+  static_assert(
+      requires { typename Mixer::carry; }, "a SequenceMixer names its carry: a default-constructible type `carry`");
+  static_assert(
+      requires(Mixer const& m, Context& cx, Tensor const& x, segments s, typename Mixer::carry& c) {
+        { m.forward(cx, x, s, c) } -> std::same_as<Tensor>;
+      },
+      "a SequenceMixer has `tensor forward(context&, tensor x, segments, carry&) const`: x (B,T,D) -> (B,T-skip,D)");
+  static_assert(
+      requires(Mixer const& m, Context& cx, Tensor const& x, typename Mixer::carry& c) {
+        { m.step(cx, x, c) } -> std::same_as<Tensor>;
+      },
+      "a SequenceMixer has `tensor step(context&, tensor x, carry&) const`: one row, x (B,1,D) -> (B,1,D)");
   return true;
 }
 

@@ -94,8 +94,9 @@ class corpus {
   [[nodiscard]] corpus_cursor position() const { return cursor_; }
   /// Goes on where a cursor was taken. Errors (data): it points outside the files.
   void seek(corpus_cursor const& c) {
-    require(c.text == text_ && c.file >= 0 && c.file <= static_cast<std::int64_t>(files_.size()) && c.offset >= 0 && c.skip >= 0, errc::data,
-            "corpus", "the position does not belong to these files");
+    require(c.text == text_ && c.file >= 0 && c.file <= static_cast<std::int64_t>(files_.size()) && c.offset >= 0 &&
+                c.skip >= 0,
+            errc::data, "corpus", "the position does not belong to these files");
     cursor_ = c;
     held_.clear();
     documents_.clear();
@@ -146,7 +147,9 @@ class corpus {
     files_.push_back(path);
     bytes_ += info.st_size;
     auto const name = path.substr(path.find_last_of('/') + 1) + ' ' + std::to_string(info.st_size) + '\n';
-    for (char ch : name) text_ = static_cast<std::int64_t>((static_cast<std::uint64_t>(text_) ^ static_cast<unsigned char>(ch)) * 0x100000001b3ULL);
+    for (char ch : name)
+      text_ = static_cast<std::int64_t>((static_cast<std::uint64_t>(text_) ^ static_cast<unsigned char>(ch)) *
+                                        0x100000001b3ULL);
   }
 
   /// The regular files in a folder, at any depth, that are neither hidden nor empty. Links to folders are not followed.
@@ -155,7 +158,8 @@ class corpus {
       auto const inner = path + (path.back() == '/' ? "" : "/") + name;
       struct ::stat info {};
       if (::lstat(inner.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) list(inner, found);
-      else if (name[0] != '.' && ::stat(inner.c_str(), &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0) found.push_back(inner);
+      else if (name[0] != '.' && ::stat(inner.c_str(), &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0)
+        found.push_back(inner);
     }
   }
 
@@ -197,7 +201,8 @@ class corpus {
     if (text.find_first_not_of(" \t") == std::string_view::npos) return true;
     std::size_t const before = held_.size();
     try {
-      require(static_cast<std::int64_t>(text.size()) <= longest_line, errc::data, "corpus", "the line is longer than 64 MiB");
+      require(static_cast<std::int64_t>(text.size()) <= longest_line, errc::data, "corpus",
+              "the line is longer than 64 MiB");
       read_line(text);
       note(start, held_.size() - before);
     } catch (error const& e) {
@@ -214,7 +219,8 @@ class corpus {
     auto const j = json::parse(line);
     require(j.is(json::kind::object), errc::data, "corpus", "expected an object");
     if (auto const* text = j.find("text")) {
-      require(text->is(json::kind::string) && !text->text().empty(), errc::data, "corpus", "\"text\" must be a string that is not empty");
+      require(text->is(json::kind::string) && !text->text().empty(), errc::data, "corpus",
+              "\"text\" must be a string that is not empty");
       say(text->text(), true);
       held_.push_back({eos_byte, true});
       return;
@@ -226,8 +232,8 @@ class corpus {
     for (auto const& turn : turns->items()) {
       auto const* role = turn.find("role");
       auto const* content = turn.find("content");
-      require(role != nullptr && content != nullptr && role->is(json::kind::string) && content->is(json::kind::string) &&
-                  (role->text() == "user" || role->text() == "assistant"),
+      require(role != nullptr && content != nullptr && role->is(json::kind::string) &&
+                  content->is(json::kind::string) && (role->text() == "user" || role->text() == "assistant"),
               errc::data, "corpus", "a turn needs \"role\" (user or assistant) and \"content\"");
       answered = role->text() == "assistant";
       say(answered ? "\nGridman: " : "\nUser: ", !options_.answers_only);

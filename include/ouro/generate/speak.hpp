@@ -18,10 +18,10 @@
 namespace ouro {
 
 struct speech_options {
-  std::int64_t bytes = 200;      ///< at most this many bytes are said
-  double temperature = 0.38;     ///< 0: always the most probable byte
-  std::int64_t top_k = 10;       ///< only the k most probable bytes; 0: all
-  bool stops_at_end = true;      ///< stop at EOS
+  std::int64_t bytes = 200;   ///< at most this many bytes are said
+  double temperature = 0.38;  ///< 0: always the most probable byte
+  std::int64_t top_k = 10;    ///< only the k most probable bytes; 0: all
+  bool stops_at_end = true;   ///< stop at EOS
 };
 
 /// A byte for a row of logits. Greedy ties go to the lower byte. `u` is uniform in (0, 1).
@@ -39,7 +39,8 @@ inline std::int32_t choose_byte(std::vector<double> const& logits, speech_option
   std::vector<double> weight(k);
   double sum = 0;
   for (std::size_t i = 0; i < k; ++i) {
-    weight[i] = std::exp((logits[static_cast<std::size_t>(order[i])] - logits[static_cast<std::size_t>(order[0])]) / o.temperature);
+    weight[i] = std::exp((logits[static_cast<std::size_t>(order[i])] - logits[static_cast<std::size_t>(order[0])]) /
+                         o.temperature);
     sum += weight[i];
   }
   double at = u * sum;
@@ -62,10 +63,12 @@ struct text_sink {
 /// said, without the prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state
 /// is as it was if anything throws. `life` has one lane.
 template <class B, template <class> class Mixer>
-std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o, text_sink out) {
+std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o,
+                  text_sink out) {
   require(life.lanes() == 1, errc::argument, "speak", "needs a life of one lane, got ", life.lanes());
   require(!prompt.empty(), errc::argument, "speak", "the prompt must not be empty");
-  require(o.bytes >= 0 && std::isfinite(o.temperature) && o.top_k >= 0, errc::argument, "speak", "options out of range");
+  require(o.bytes >= 0 && std::isfinite(o.temperature) && o.top_k >= 0, errc::argument, "speak",
+          "options out of range");
   auto const width = model.config().patch;
   auto const p = static_cast<std::size_t>(width);
   auto s = life;
@@ -123,17 +126,18 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
 
 /// The same for any callable.
 template <class B, template <class> class Mixer, class Out>
-  requires(!std::is_same_v<std::remove_cvref_t<Out>, text_sink>)
-std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o, Out&& out) {
+requires(!std::is_same_v<std::remove_cvref_t<Out>, text_sink>) std::string
+    speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o, Out&& out) {
   auto* to = std::addressof(out);
-  return speak(model, life, prompt, o, text_sink{const_cast<void*>(static_cast<void const*>(to)), [](void* f, std::string const& text) {
-                                                    (*static_cast<decltype(to)>(f))(text);
-                                                  }});
+  return speak(model, life, prompt, o,
+               text_sink{const_cast<void*>(static_cast<void const*>(to)),
+                         [](void* f, std::string const& text) { (*static_cast<decltype(to)>(f))(text); }});
 }
 
 /// The same, returned as one valid UTF-8 text.
 template <class B, template <class> class Mixer>
-std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o = {}) {
+std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt,
+                  speech_options const& o = {}) {
   std::string text;
   static_cast<void>(speak(model, life, prompt, o, [&](std::string const& part) { text += part; }));
   return text;

@@ -82,19 +82,20 @@ hippocampus<B>::hippocampus(genesis<B>& g, std::int64_t width, std::int64_t head
       noise(noise_scale) {}
 
 template <Backend B>
-tensor<B> hippocampus<B>::inception(context<B>& cx, tensor<B> const& mem, tensor<B> const& working, tensor<B> const& oscillator,
-                    random_stream& random) const {
+tensor<B> hippocampus<B>::inception(context<B>& cx, tensor<B> const& mem, tensor<B> const& working,
+                                    tensor<B> const& oscillator, random_stream& random) const {
   std::int64_t const lanes = mem.dim(0);
   std::int64_t const width = mem.dim(2);
   auto const held = concat<B>({dream_mem_norm(cx, mem), dream_state_norm(cx, working)}, 1);
-  auto const queries = expand(dream_anchors.value(), {lanes, width, width}) +
-                       reshape(osc_proj(cx, oscillator), {lanes, 1, width});
+  auto const queries =
+      expand(dream_anchors.value(), {lanes, width, width}) + reshape(osc_proj(cx, oscillator), {lanes, 1, width});
   auto dream = dream_attention.cross(cx, queries, dream_attention.project(cx, held));
   return unit(dream_norm(cx, noisy(dream, random)));
 }
 
 template <Backend B>
-typename hippocampus<B>::exchanged hippocampus<B>::consolidate(context<B>& cx, tensor<B> const& mem, tensor<B> const& working, random_stream& random) const {
+typename hippocampus<B>::exchanged hippocampus<B>::consolidate(context<B>& cx, tensor<B> const& mem,
+                                                               tensor<B> const& working, random_stream& random) const {
   auto const m = mem_input_norm(cx, mem);
   auto const s = state_input_norm(cx, working);
   auto const dm = mem_attn.cross(cx, m, mem_attn.project(cx, s));

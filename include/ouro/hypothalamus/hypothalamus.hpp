@@ -58,7 +58,7 @@ hypothalamus<B>::hypothalamus(genesis<B>& g, std::int64_t width)
 
 template <Backend B>
 tensor<B> hypothalamus<B>::operator()(context<B>& cx, tensor<B> const& rows, tensor<B> const& oscillator,
-                     tensor<B> const& hormone) const {
+                                      tensor<B> const& hormone) const {
   auto const u = concat<B>({context_norm(cx, mean(rows, 1)), reshape(oscillator, {oscillator.dim(0), 1, 2})}, 2);
   return unit(buffer_norm(cx, 0.9 * hormone + 0.1 * unit(network(cx, u))));
 }

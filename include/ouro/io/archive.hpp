@@ -61,7 +61,8 @@ void store_fields(safetensors_writer& out, std::string const& prefix, T const& o
       if (member) store(out, path, *member);
     } else {
       static_assert(std::is_trivially_copyable_v<type>, "a saved value is a tensor or trivially copyable");
-      out.add(path, "U8", {static_cast<std::int64_t>(sizeof(type))}, {reinterpret_cast<char const*>(&member), sizeof(type)});
+      out.add(path, "U8", {static_cast<std::int64_t>(sizeof(type))},
+              {reinterpret_cast<char const*>(&member), sizeof(type)});
     }
   });
 }
@@ -71,7 +72,11 @@ void store_fields(safetensors_writer& out, std::string const& prefix, T const& o
 template <class B, meta::Reflected T>
 void load_fields(safetensors_reader const& in, std::string const& prefix, T& object) {
   auto type_of = [](stored_tensor const& s) {
-    return s.type == "F64" ? dtype::f64 : s.type == "BF16" ? dtype::bf16 : s.type == "I32" ? dtype::i32 : s.type == "U16" ? dtype::u16 : dtype::f32;
+    return s.type == "F64"    ? dtype::f64
+           : s.type == "BF16" ? dtype::bf16
+           : s.type == "I32"  ? dtype::i32
+           : s.type == "U16"  ? dtype::u16
+                              : dtype::f32;
   };
   meta::for_each_member(object, [&](char const* name, auto& member) {
     using type = std::remove_cvref_t<decltype(member)>;

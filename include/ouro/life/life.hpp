@@ -72,7 +72,9 @@ inline gridman_config changed(gridman_config c, json const& j) {
   c.validate();
   return c;
 }
-inline gridman_config changed(gridman_config const& c, std::string const& text) { return changed(c, json::parse(text)); }
+inline gridman_config changed(gridman_config const& c, std::string const& text) {
+  return changed(c, json::parse(text));
+}
 /// The configuration that to_text wrote. Errors, beside those of `changed`: a field is missing (storage); those that lives
 /// older than the field do not have (`mixers` and what follows) may be.
 inline gridman_config config_from_text(std::string const& text) {
@@ -164,10 +166,13 @@ class life {
   };
 
   life(std::string path, model_type m) : life(path, std::move(m), file_lock(path + "/LOCK")) {}
-  life(std::string path, model_type m, file_lock lock) : model(std::move(m)), path_(std::move(path)), lock_(std::move(lock)) {}
+  life(std::string path, model_type m, file_lock lock)
+      : model(std::move(m)), path_(std::move(path)), lock_(std::move(lock)) {}
 
   static std::string snapshot_name(std::int64_t g) { return "snapshot-" + std::to_string(g) + ".safetensors"; }
-  static std::string weights_file(std::string_view bytes) { return "weights-" + detail::hash_of(bytes) + ".safetensors"; }
+  static std::string weights_file(std::string_view bytes) {
+    return "weights-" + detail::hash_of(bytes) + ".safetensors";
+  }
 
   /// Newest first. Errors (storage): CURRENT is no list of generations.
   static std::vector<generation_entry> generations(std::string const& path) {
@@ -179,7 +184,8 @@ class life {
       auto const space = line.find(' ');
       std::int64_t number = 0;
       bool const good = space != std::string::npos &&
-                        std::from_chars(line.data(), line.data() + space, number).ec == std::errc{} && line.size() == space + 17;
+                        std::from_chars(line.data(), line.data() + space, number).ec == std::errc{} &&
+                        line.size() == space + 17;
       if (good) list.push_back({number, line.substr(space + 1)});
       at = end + 1;
     }
@@ -203,7 +209,8 @@ class life {
       }
       for (auto const& name : entries_of(path_)) {
         bool const ours = name.rfind("snapshot-", 0) == 0 || name.rfind("weights-", 0) == 0;
-        if (ours && std::find(needed.begin(), needed.end(), name) == needed.end()) ::unlink((path_ + "/" + name).c_str());
+        if (ours && std::find(needed.begin(), needed.end(), name) == needed.end())
+          ::unlink((path_ + "/" + name).c_str());
       }
     } catch (std::exception const&) {  // NOLINT: see above
     }
@@ -216,7 +223,8 @@ class life {
 };
 
 template <class B, template <class> class Mixer>
-life<B, Mixer> life<B, Mixer>::create(std::string const& path, gridman_config const& config, seed network, seed noise, dtype type) {
+life<B, Mixer> life<B, Mixer>::create(std::string const& path, gridman_config const& config, seed network, seed noise,
+                                      dtype type) {
   model_type model(config, network, type);
   require(!exists(path), errc::storage, "life", path, " exists already");
   make_directory(path);
@@ -282,7 +290,8 @@ void life<B, Mixer>::commit() {
     if (i < memory.size() && memory[i].first) {
       store(out, "moments.first." + f.path, memory[i].first);
       store(out, "moments.second." + f.path, memory[i].second);
-      out.add("moments.steps." + f.path, "I64", {1}, {reinterpret_cast<char const*>(&memory[i].steps), sizeof(std::int64_t)});
+      out.add("moments.steps." + f.path, "I64", {1},
+              {reinterpret_cast<char const*>(&memory[i].steps), sizeof(std::int64_t)});
     }
     ++i;
   }
@@ -315,7 +324,8 @@ void life<B, Mixer>::load_moments(safetensors_reader const& in) {
       m.first = load<B>(in.at(name), f.value->type(), name);
       m.second = load<B>(in.at("moments.second." + f.path), f.value->type(), name);
       auto const steps = in.at("moments.steps." + f.path);
-      require(steps.bytes.size() == sizeof m.steps, errc::storage, "life", "moments.steps.", f.path, " must be one I64");
+      require(steps.bytes.size() == sizeof m.steps, errc::storage, "life", "moments.steps.", f.path,
+              " must be one I64");
       std::memcpy(&m.steps, steps.bytes.data(), sizeof m.steps);
     }
     memory.push_back(std::move(m));

@@ -38,7 +38,9 @@ struct member {
 
 /// True for a struct that OURO_MODULE describes.
 template <class T>
-concept Reflected = requires { typename std::remove_cvref_t<T>::hana_accessors_impl; };
+concept Reflected = requires {
+  typename std::remove_cvref_t<T>::hana_accessors_impl;
+};
 
 /// Calls f(name, member) for every reflected member of `object`, in the order of the list. A leading underscore is not
 /// part of a name: `_0` is the member called "0".
@@ -57,7 +59,8 @@ void for_each_member(T& object, F&& f) {
 #define OURO_DETAIL_EXPAND3(...) OURO_DETAIL_EXPAND2(OURO_DETAIL_EXPAND2(OURO_DETAIL_EXPAND2(__VA_ARGS__)))
 #define OURO_DETAIL_EXPAND2(...) OURO_DETAIL_EXPAND1(OURO_DETAIL_EXPAND1(OURO_DETAIL_EXPAND1(__VA_ARGS__)))
 #define OURO_DETAIL_EXPAND1(...) __VA_ARGS__
-#define OURO_DETAIL_MEMBER(type, name) ::boost::hana::pair<::ouro::meta::name_of<#name>, ::ouro::meta::member<&type::name>>
+#define OURO_DETAIL_MEMBER(type, name) \
+  ::boost::hana::pair<::ouro::meta::name_of<#name>, ::ouro::meta::member<&type::name>>
 #define OURO_DETAIL_MEMBERS(type, name, ...) \
   OURO_DETAIL_MEMBER(type, name) __VA_OPT__(, OURO_DETAIL_AGAIN OURO_DETAIL_PARENS(type, __VA_ARGS__))
 #define OURO_DETAIL_AGAIN() OURO_DETAIL_MEMBERS
@@ -66,6 +69,6 @@ void for_each_member(T& object, F&& f) {
 #define OURO_MODULE(type, ...)                                                                         \
   struct hana_accessors_impl {                                                                         \
     static auto apply() {                                                                              \
-      return ::boost::hana::basic_tuple<OURO_DETAIL_EXPAND(OURO_DETAIL_MEMBERS(type, __VA_ARGS__))>{};  \
+      return ::boost::hana::basic_tuple<OURO_DETAIL_EXPAND(OURO_DETAIL_MEMBERS(type, __VA_ARGS__))>{}; \
     }                                                                                                  \
   }

@@ -19,8 +19,8 @@ namespace ouro {
 template <class B>
 struct statistic_update {
   statistic<B> const* target;
-  tensor<B> batch;   ///< this step's estimate
-  double momentum;   ///< running ← (1 − momentum) · running + momentum · batch
+  tensor<B> batch;  ///< this step's estimate
+  double momentum;  ///< running ← (1 − momentum) · running + momentum · batch
 };
 
 /// Watches inner values as they are computed.
@@ -41,13 +41,13 @@ struct context_table {
 /// One for each update, conversation or evaluation: the weights do not change while it lives.
 template <Backend B>
 struct context {
-  bool training = false;  ///< dropout and batch statistics
-  double dropout = 0;     ///< probability that an element is dropped while training
+  bool training = false;     ///< dropout and batch statistics
+  double dropout = 0;        ///< probability that an element is dropped while training
   random_stream masks = {};  ///< where dropout masks come from; one draw per site
   std::vector<statistic_update<B>> statistics = {};
   observer<B>* watcher = nullptr;
   std::int64_t room = std::numeric_limits<std::int64_t>::max();  ///< bytes of inner values that may still be kept
-  std::vector<context_table<B>> tables = {};  ///< what once() has made
+  std::vector<context_table<B>> tables = {};                     ///< what once() has made
 
   [[nodiscard]] double rate() const { return training ? dropout : 0.0; }
   /// Dropout when training, else x.

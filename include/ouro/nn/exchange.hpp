@@ -28,9 +28,9 @@ struct brain_result {
 /// What an Actor acts on.
 template <class B>
 struct impression {
-  tensor<B> now;      // (B,S,D) this step's thought
-  tensor<B> before;   // (B,1,D) the last row of the step before; absent in a newborn
-  tensor<B> hormone;  // (B,1,W)
+  tensor<B> now;             // (B,S,D) this step's thought
+  tensor<B> before;          // (B,1,D) the last row of the step before; absent in a newborn
+  tensor<B> hormone;         // (B,1,W)
   tensor<B> predicted_loss;  // (1) or absent
 };
 

@@ -35,7 +35,9 @@ struct genesis {
     return uniform(dims, gain * elementary::sqrt(6.0 / static_cast<double>(dims[0] + dims[1])));
   }
   /// Uniform in ±1/√in, for what sums `in` inputs.
-  tensor<B> fan_in(shape const& dims, std::int64_t in) { return uniform(dims, 1.0 / elementary::sqrt(static_cast<double>(in))); }
+  tensor<B> fan_in(shape const& dims, std::int64_t in) {
+    return uniform(dims, 1.0 / elementary::sqrt(static_cast<double>(in)));
+  }
 };
 
 }  // namespace ouro

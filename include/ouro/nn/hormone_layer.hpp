@@ -87,19 +87,19 @@ layer_signals<B> hormone_layer<B, Mixer>::signals(context<B>& cx, tensor<B> cons
 }
 
 template <Backend B, class Mixer>
-tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across, layer_signals<B> const& now,
-                     mixer_stream<Mixer>& pass) const {
+tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across,
+                                              layer_signals<B> const& now, mixer_stream<Mixer>& pass) const {
   typename Mixer::carry c;
   auto const mixed = mix(attn, cx, norm1(cx, x), s, c, pass);
   if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
   x = x + cx.drop(mixed);
-  if (cross_attn)
-    x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), cross_attn->project(cx, across)));
+  if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), cross_attn->project(cx, across)));
   return feed_forward(cx, x, now);
 }
 
 template <Backend B, class Mixer>
-tensor<B> hormone_layer<B, Mixer>::step(context<B>& cx, tensor<B> x, carry& c, layer_signals<B> const& now, mixer_stream<Mixer>& pass) const {
+tensor<B> hormone_layer<B, Mixer>::step(context<B>& cx, tensor<B> x, carry& c, layer_signals<B> const& now,
+                                        mixer_stream<Mixer>& pass) const {
   x = x + cx.drop(mix_step(attn, cx, norm1(cx, x), c.mixer, pass));
   if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), c.context));
   return feed_forward(cx, x, now);
@@ -108,8 +108,9 @@ tensor<B> hormone_layer<B, Mixer>::step(context<B>& cx, tensor<B> x, carry& c, l
 /// The layers of a stack. `kinds` names their mixers ("rwkv7*3 attention") where they can differ. Errors (config): another
 /// number of them.
 template <Backend B, class Mixer>
-std::vector<hormone_layer<B, Mixer>> layer_stack(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t count,
-                                                 bool looks_across, std::string_view kinds, row_policy policy) {
+std::vector<hormone_layer<B, Mixer>> layer_stack(genesis<B>& g, std::int64_t width, std::int64_t heads,
+                                                 std::int64_t count, bool looks_across, std::string_view kinds,
+                                                 row_policy policy) {
   auto const names = layer_kinds(kinds, count);
   std::vector<hormone_layer<B, Mixer>> layers(names.size());
   for (std::size_t i = 0; i < names.size(); ++i)

@@ -53,11 +53,13 @@ struct hormone_receptor {
   /// What the hormone (B,1,W) says here: (B,1,D). The same for every row, so it is asked once for a step.
   tensor<B> signal(context<B>& cx, tensor<B> const& hormone) const;
 
-  tensor<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal, gate_options<B> const& o = {}) const;
+  tensor<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal,
+                       gate_options<B> const& o = {}) const;
 };
 
 template <Backend B, class Backbone>
-hormone_receptor<B, Backbone>::hormone_receptor(genesis<B>& g, Backbone f, std::int64_t hormone, std::int64_t width, std::int64_t out)
+hormone_receptor<B, Backbone>::hormone_receptor(genesis<B>& g, Backbone f, std::int64_t hormone, std::int64_t width,
+                                                std::int64_t out)
     : backbone(std::move(f)),
       hormone_network(g, hormone, width),
       query_norm(g, width),
@@ -65,12 +67,27 @@ hormone_receptor<B, Backbone>::hormone_receptor(genesis<B>& g, Backbone f, std::
       proj_norm(g, out) {}
 
 template <Backend B, class Backbone>
-tensor<B> hormone_receptor<B, Backbone>::signal(context<B>& cx, tensor<B> const& hormone) const { return hormone_network(cx, hormone); }
+tensor<B> hormone_receptor<B, Backbone>::signal(context<B>& cx, tensor<B> const& hormone) const {
+  return hormone_network(cx, hormone);
+}
 
 template <Backend B, class Backbone>
-tensor<B> hormone_receptor<B, Backbone>::operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal, gate_options<B> const& o) const {
-  hormone_gate_inputs<B> in{x, signal, {}, {}, {}, query_norm.weight, query_norm.bias,
-                            proj_gate, proj_norm.weight, proj_norm.bias, o.residual, o.gelu, o.drops ? cx.rate() : 0.0, {}};
+tensor<B> hormone_receptor<B, Backbone>::operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal,
+                                                    gate_options<B> const& o) const {
+  hormone_gate_inputs<B> in{x,
+                            signal,
+                            {},
+                            {},
+                            {},
+                            query_norm.weight,
+                            query_norm.bias,
+                            proj_gate,
+                            proj_norm.weight,
+                            proj_norm.bias,
+                            o.residual,
+                            o.gelu,
+                            o.drops ? cx.rate() : 0.0,
+                            {}};
   if (in.dropout > 0) in.draw = cx.masks.next();
   if constexpr (std::is_same_v<Backbone, layer_norm<B>>) {
     in.scale = backbone.weight;

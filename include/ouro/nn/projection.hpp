@@ -28,8 +28,7 @@ struct projection {
   projection() = default;
   explicit projection(tensor<B> w) : weight(std::move(w)) {}
   /// The weight starts uniform in ±1/√in.
-  projection(genesis<B>& g, std::int64_t in, std::int64_t out)
-      : weight(g.fan_in({out, in}, in)) {}
+  projection(genesis<B>& g, std::int64_t in, std::int64_t out) : weight(g.fan_in({out, in}, in)) {}
 
   tensor<B> operator()(context<B>&, tensor<B> const& x) const {
     return project_rows(x, transpose(weight.value(), 0, 1));

@@ -56,7 +56,8 @@ tensor<B> position_encoding(std::vector<double> const& positions, std::int64_t w
   std::vector<double> values;
   values.reserve(positions.size() * rates.size());
   for (double p : positions)
-    for (std::size_t c = 0; c < rates.size(); ++c) values.push_back(c % 2 == 0 ? elementary::sin(p * rates[c]) : elementary::cos(p * rates[c]));
+    for (std::size_t c = 0; c < rates.size(); ++c)
+      values.push_back(c % 2 == 0 ? elementary::sin(p * rates[c]) : elementary::cos(p * rates[c]));
   return tensor<B>::from(values, {static_cast<std::int64_t>(positions.size()), width}, type);
 }
 
@@ -139,9 +140,11 @@ struct state_transformer {
         h = layers[i](cx, h, now, {}, heard, pass);
       }
     }
-    if (want != wanted::state) result.features = unit(text_output_norm(cx, slice(h, 1, 0, run.input), text_output_norm.signal(cx, hormone)));
+    if (want != wanted::state)
+      result.features = unit(text_output_norm(cx, slice(h, 1, 0, run.input), text_output_norm.signal(cx, hormone)));
     if (want != wanted::features)
-      result.state = unit(state_output_norm(cx, slice(h, 1, h.dim(1) - run.write, run.write), state_output_norm.signal(cx, hormone)));
+      result.state = unit(
+          state_output_norm(cx, slice(h, 1, h.dim(1) - run.write, run.write), state_output_norm.signal(cx, hormone)));
     return result;
   }
 

@@ -101,9 +101,8 @@ tensor<B> scale(tensor<B> const& x, double factor) {
   require(is_floating(x.type()), errc::shape, "scale", "needs f32 or f64, got ", name_of(x.type()));
   tensor<B> y(x.dims(), x.type());
   B::scale(y.write(), x.read(), factor);
-  return recorded<B>("scale", std::move(y), {&x}, [factor](tensor<B> const& dy, gradients<B>& dx) {
-    B::scale(dx.into(0), dy.read(), factor);
-  });
+  return recorded<B>("scale", std::move(y), {&x},
+                     [factor](tensor<B> const& dy, gradients<B>& dx) { B::scale(dx.into(0), dy.read(), factor); });
 }
 
 template <Backend B>

@@ -43,9 +43,10 @@ tensor<B> composed_hormone_gate(hormone_gate_inputs<B> const& in) {
   std::int64_t const width = in.gate.dim(1);
   std::int64_t const lanes = in.x.dim(0);
   std::int64_t const rows = in.x.dim(1);
-  auto const folded = in.x.dim(2) == width  // (L,T,D)
-                          ? in.x
-                          : reshape(sum(reshape(in.x, {lanes, rows, in.x.dim(2) / width, width}), 2), {lanes, rows, width});
+  auto const folded =
+      in.x.dim(2) == width  // (L,T,D)
+          ? in.x
+          : reshape(sum(reshape(in.x, {lanes, rows, in.x.dim(2) / width, width}), 2), {lanes, rows, width});
   auto const query = normalize_rows(folded + in.h, in.query_weight, in.query_bias);
   auto const spread = reshape(query, {lanes, rows, 1, width}) * in.gate;  // (L,T,e,D)
   auto const a = tanh(normalize_rows(reshape(spread, {lanes, rows, in.gate.size()}), in.proj_weight, in.proj_bias));
@@ -60,25 +61,35 @@ template <class B>
 tensor<B> fused_hormone_gate(hormone_gate_inputs<B> const& in) {
   std::int64_t const rows = in.x.dim(0) * in.x.dim(1);
   std::int64_t const wide = in.gate.size();
-  auto flat = [](tensor<B> const& t, shape const& dims) {
-    return t.empty() ? t : reshape(t.detach(), dims);
-  };
-  hormone_gate_inputs<B> kept{flat(in.x, {rows, in.x.dim(2)}), flat(in.h, {in.x.dim(0), in.gate.dim(1)}),
-                              flat(in.f, {rows, wide}), in.scale.detach(), in.bias.detach(), in.query_weight.detach(),
-                              in.query_bias.detach(), in.gate.detach(), in.proj_weight.detach(), in.proj_bias.detach(),
-                              {}, in.gelu, in.dropout, in.draw};
+  auto flat = [](tensor<B> const& t, shape const& dims) { return t.empty() ? t : reshape(t.detach(), dims); };
+  hormone_gate_inputs<B> kept{flat(in.x, {rows, in.x.dim(2)}),
+                              flat(in.h, {in.x.dim(0), in.gate.dim(1)}),
+                              flat(in.f, {rows, wide}),
+                              in.scale.detach(),
+                              in.bias.detach(),
+                              in.query_weight.detach(),
+                              in.query_bias.detach(),
+                              in.gate.detach(),
+                              in.proj_weight.detach(),
+                              in.proj_bias.detach(),
+                              {},
+                              in.gelu,
+                              in.dropout,
+                              in.draw};
   auto operands = [](hormone_gate_inputs<B> const& k, const_view residual) {
-    return hormone_gate_operands{k.x.read(), k.h.read(), k.f.read(), k.scale.read(), k.bias.read(), k.query_weight.read(),
-                                 k.query_bias.read(), k.gate.read(), k.proj_weight.read(), k.proj_bias.read(), residual,
-                                 k.gelu, k.dropout, k.draw, 1e-5};
+    return hormone_gate_operands{k.x.read(),          k.h.read(),    k.f.read(),
+                                 k.scale.read(),      k.bias.read(), k.query_weight.read(),
+                                 k.query_bias.read(), k.gate.read(), k.proj_weight.read(),
+                                 k.proj_bias.read(),  residual,      k.gelu,
+                                 k.dropout,           k.draw,        1e-5};
   };
   tensor<B> y(in.x.dims().with(2, wide), in.x.type());
   tensor<B> statistics({rows, hormone_gate_statistics}, in.x.type());
   auto const residual = flat(in.residual, {rows, wide});
   B::hormone_gate(y.write().reshape({rows, wide}), statistics.write(), operands(kept, residual.read()));
   return recorded<B>("hormone_gate", std::move(y),
-                     {&in.x, &in.h, &in.f, &in.scale, &in.bias, &in.query_weight, &in.query_bias, &in.gate, &in.proj_weight,
-                      &in.proj_bias, &in.residual},
+                     {&in.x, &in.h, &in.f, &in.scale, &in.bias, &in.query_weight, &in.query_bias, &in.gate,
+                      &in.proj_weight, &in.proj_bias, &in.residual},
                      [kept, statistics, operands, rows, wide](tensor<B> const& dy, gradients<B>& dx) {
                        auto const g = packed(dy);
                        auto into = [&](std::size_t i, shape const& dims) {
@@ -87,9 +98,10 @@ tensor<B> fused_hormone_gate(hormone_gate_inputs<B> const& in) {
                          return d;
                        };
                        dx.give(10, g);
-                       B::hormone_gate_gradient({into(0, kept.x.dims()), into(1, kept.h.dims()), into(2, {rows, wide}), dx.into(3),
-                                                 dx.into(4), dx.into(5), dx.into(6), dx.into(7), dx.into(8), dx.into(9)},
-                                                operands(kept, {}), statistics.read(), g.read().reshape({rows, wide}));
+                       B::hormone_gate_gradient(
+                           {into(0, kept.x.dims()), into(1, kept.h.dims()), into(2, {rows, wide}), dx.into(3),
+                            dx.into(4), dx.into(5), dx.into(6), dx.into(7), dx.into(8), dx.into(9)},
+                           operands(kept, {}), statistics.read(), g.read().reshape({rows, wide}));
                      });
 }
 
@@ -104,10 +116,11 @@ tensor<B> hormone_gate(hormone_gate_inputs<B> const& in) {
           errc::shape, "hormone_gate", "needs x (L,T,cD), h (L,1,D), gate (e,D), got ", in.x.dims(), ", ", in.h.dims(),
           " and ", in.gate.dims());
   shape const out = in.x.dims().with(2, in.gate.size());
-  require(in.f.empty() ? in.scale.size() == in.x.dim(2) && out == in.x.dims() : in.f.dims() == out, errc::shape, "hormone_gate",
-          "needs f ", out, " or the weight of a layer norm, got ", in.f.dims(), " and ", in.scale.dims());
-  require(in.residual.empty() || in.residual.dims() == out, errc::shape, "hormone_gate", "needs a residual ", out, ", got ",
-          in.residual.dims());
+  require(in.f.empty() ? in.scale.size() == in.x.dim(2) && out == in.x.dims() : in.f.dims() == out, errc::shape,
+          "hormone_gate", "needs f ", out, " or the weight of a layer norm, got ", in.f.dims(), " and ",
+          in.scale.dims());
+  require(in.residual.empty() || in.residual.dims() == out, errc::shape, "hormone_gate", "needs a residual ", out,
+          ", got ", in.residual.dims());
   if constexpr (HormoneGateBackend<B>)
     if (B::has_hormone_gate(in.x.type()) && in.x.size() > 0 && in.bias && in.gate.size() % 8 == 0)
       return detail::fused_hormone_gate(in);

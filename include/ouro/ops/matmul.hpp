@@ -30,8 +30,9 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b) {
 /// y = x Wᵀ + b: x (…,I), W (O,I), b (O) or absent → (…,O).
 template <Backend B>
 tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b) {
-  require(x.rank() >= 1 && w.rank() == 2 && x.dim(-1) == w.dim(1) && (b.empty() || b.dims() == shape{w.dim(0)}), errc::shape,
-          "linear", "needs x (...,I), weight (O,I), bias (O), got ", x.dims(), ", ", w.dims(), " and ", b.dims());
+  require(x.rank() >= 1 && w.rank() == 2 && x.dim(-1) == w.dim(1) && (b.empty() || b.dims() == shape{w.dim(0)}),
+          errc::shape, "linear", "needs x (...,I), weight (O,I), bias (O), got ", x.dims(), ", ", w.dims(), " and ",
+          b.dims());
   require(x.type() == w.type() && (b.empty() || w.type() == b.type()), errc::shape, "linear", "dtypes must agree, got ",
           name_of(x.type()), ", ", name_of(w.type()), " and ", name_of(b.type()));
   auto const flat = packed(x);
@@ -45,7 +46,8 @@ tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b)
                      [in, out, flat, w = w.detach()](tensor<B> const& dy, gradients<B>& dx) {
                        auto const dense = packed(dy);
                        auto const g = dense.read().reshape(out);
-                       if (auto d = dx.into(0); d.wanted()) B::matmul({d.out.reshape(in), d.accumulate}, g, w.read(), 1.0);
+                       if (auto d = dx.into(0); d.wanted())
+                         B::matmul({d.out.reshape(in), d.accumulate}, g, w.read(), 1.0);
                        if (dx.wants(1)) B::matmul(dx.into(1), g.transpose(0, 1), flat.read().reshape(in), 1.0);
                        if (auto d = dx.into(2); d.wanted())
                          B::reduce_sum({d.out.reshape({1, out[1]}), d.accumulate}, g, 1.0);

@@ -13,16 +13,17 @@ namespace ouro {
 /// Operands may be strided by row and lane (slices of a packed projection); every query must see at least one key.
 /// The scores are never kept: the gradient recomputes them from the log-sum-exp of each row.
 template <Backend B>
-tensor<B> scaled_dot_product_attention(tensor<B> const& q, tensor<B> const& k, tensor<B> const& v, attention_rule const& rule) {
+tensor<B> scaled_dot_product_attention(tensor<B> const& q, tensor<B> const& k, tensor<B> const& v,
+                                       attention_rule const& rule) {
   require(q.rank() == 3 && k.rank() == 3 && v.dims() == k.dims() && q.dim(0) == k.dim(0) && q.dim(2) == k.dim(2),
-          errc::shape, "scaled_dot_product_attention", "needs q (N,Tq,D), k and v (N,Tk,D), got ", q.dims(), ", ", k.dims(), " and ",
-          v.dims());
+          errc::shape, "scaled_dot_product_attention", "needs q (N,Tq,D), k and v (N,Tk,D), got ", q.dims(), ", ",
+          k.dims(), " and ", v.dims());
   require(rule.heads > 0 && q.dim(2) % rule.heads == 0, errc::shape, "scaled_dot_product_attention", "width ", q.dim(2),
           " must be a multiple of ", rule.heads, " heads");
-  require(k.dim(1) > 0 && (rule.sees.first >= rule.sees.prefix || rule.sees.prefix > 0), errc::shape, "scaled_dot_product_attention",
-          "every query must see a key");
-  require(rule.dropout >= 0 && rule.dropout < 1, errc::argument, "scaled_dot_product_attention", "dropout must be in [0, 1), got ",
-          rule.dropout);
+  require(k.dim(1) > 0 && (rule.sees.first >= rule.sees.prefix || rule.sees.prefix > 0), errc::shape,
+          "scaled_dot_product_attention", "every query must see a key");
+  require(rule.dropout >= 0 && rule.dropout < 1, errc::argument, "scaled_dot_product_attention",
+          "dropout must be in [0, 1), got ", rule.dropout);
   auto rows = [](tensor<B> const& x) { return x.read().steps[-1] == 1 || x.dim(-1) == 1 ? x.detach() : x.copy(); };
   auto const qs = rows(q);
   auto const ks = rows(k);

@@ -110,7 +110,8 @@ struct compressor {
         condenser{convolution<B>(g, 2 * width, width, 1)},
         pos_emb(g.normal({1, width, patch}, 0.02)),
         fusion_mlp{convolution<B>(g, width, width, 1)},
-        boundary_fusion{linear<B>(g, 3 * width, 2 * width), layer_norm<B>(g, 2 * width), linear<B>(g, 2 * width, width)},
+        boundary_fusion{linear<B>(g, 3 * width, 2 * width), layer_norm<B>(g, 2 * width),
+                        linear<B>(g, 2 * width, width)},
         proj_norm(g, width) {
     boundary_fusion._3.weight = g.xavier({width, 2 * width}, 0.1);
   }
@@ -147,8 +148,8 @@ struct compressor {
     h = resonator._2(cx, h);
     auto const y = reshape(gelu(condenser._0.pointwise(h)), {sequences, columns, width});  // (B·S,C,D)
 
-    auto const place = transpose(slice(pos_emb.value(), 2, 0, columns), 1, 2);             // (1,C,D)
-    auto const body = mean(gelu(fusion_mlp._0.pointwise(y + place)), 1);                    // (B·S,1,D)
+    auto const place = transpose(slice(pos_emb.value(), 2, 0, columns), 1, 2);               // (1,C,D)
+    auto const body = mean(gelu(fusion_mlp._0.pointwise(y + place)), 1);                     // (B·S,1,D)
     auto const ends = concat<B>({slice(y, 1, 0, 1), body, slice(y, 1, columns - 1, 1)}, 2);  // (B·S,1,3D)
     auto const& f = boundary_fusion;
     return reshape(proj_norm(cx, f._3(cx, gelu(f._1(cx, f._0(cx, ends))))), {x.lanes, x.count, width});

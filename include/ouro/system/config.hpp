@@ -24,23 +24,24 @@ struct stack_texts {
 };
 
 struct gridman_config {
-  std::int64_t width = 128;         ///< D
-  std::int64_t heads = 2;           ///< H; divides D
+  std::int64_t width = 128;  ///< D
+  std::int64_t heads = 2;    ///< H; divides D
   std::int64_t sensor_layers = 1;
   std::int64_t brain_layers = 2;
   std::int64_t actor_layers = 1;
-  std::int64_t patch = 16;          ///< P, bytes in a patch; at least 4
-  std::int64_t chunk = 128;         ///< S, patches in a step
-  std::int64_t state_rows = 64;     ///< R
-  std::int64_t memory_rows = 256;   ///< M
-  std::int64_t anchors = 1;         ///< K
-  std::int64_t wake = 4;            ///< wake steps in a cycle
-  std::int64_t sleep = 2;           ///< sleep steps in a cycle
-  std::int64_t bptt = 4;            ///< wake steps in an update
+  std::int64_t patch = 16;         ///< P, bytes in a patch; at least 4
+  std::int64_t chunk = 128;        ///< S, patches in a step
+  std::int64_t state_rows = 64;    ///< R
+  std::int64_t memory_rows = 256;  ///< M
+  std::int64_t anchors = 1;        ///< K
+  std::int64_t wake = 4;           ///< wake steps in a cycle
+  std::int64_t sleep = 2;          ///< sleep steps in a cycle
+  std::int64_t bptt = 4;           ///< wake steps in an update
   double dropout = 0.1;
-  double oscillator_noise = 0.15;   ///< standard deviation; 0 draws nothing
-  double sleep_noise = 0.05;        ///< of dreams and consolidation; 0 draws nothing
-  bool ignored_bytes_as_zero = false;  ///< the reference feeds byte 0 for ignored targets; default: the bytes themselves
+  double oscillator_noise = 0.15;  ///< standard deviation; 0 draws nothing
+  double sleep_noise = 0.05;       ///< of dreams and consolidation; 0 draws nothing
+  bool ignored_bytes_as_zero =
+      false;  ///< the reference feeds byte 0 for ignored targets; default: the bytes themselves
   // What is declared from here on may be absent from a configuration's text: the default is what lives older than it are.
   short_text<255> mixers = {};  ///< of Sensor and Brain, see layers(); empty: what the program's type says
   bool parallel_write = false;  ///< of recurrent mixers: see row_policy
@@ -50,8 +51,7 @@ struct gridman_config {
   bool two_way_prefix = false;
   OURO_MODULE(gridman_config, width, heads, sensor_layers, brain_layers, actor_layers, patch, chunk, state_rows,
               memory_rows, anchors, wake, sleep, bptt, dropout, oscillator_noise, sleep_noise, ignored_bytes_as_zero,
-              mixers, parallel_write, reset_read, reset_input, reset_write,
-              two_way_prefix);
+              mixers, parallel_write, reset_read, reset_input, reset_write, two_way_prefix);
 
   /// Everything else from a width and layer counts, in the reference's ratios.
   static constexpr gridman_config of(std::int64_t d, std::int64_t h, std::int64_t sensor, std::int64_t brain,
@@ -84,7 +84,9 @@ struct gridman_config {
     auto const [sensor, brain] = split(mixers.view());
     return {layers_text(sensor), layers_text(brain)};
   }
-  [[nodiscard]] row_policy rows() const { return {parallel_write, reset_read, reset_input, reset_write, two_way_prefix}; }
+  [[nodiscard]] row_policy rows() const {
+    return {parallel_write, reset_read, reset_input, reset_write, two_way_prefix};
+  }
 
   /// Throws `ouro::error` (config) naming the first rule that is broken. Nothing is allocated before this passes.
   void validate() const {
@@ -108,8 +110,8 @@ struct gridman_config {
             heads);
     require(width % 4 == 0, errc::config, "config", "width must be a multiple of 4 (the hormone has width / 4), got ",
             width);
-    require(patch >= 4, errc::config, "config", "patch must be at least 4 (the kernel covers 8 bytes with padding 2), got ",
-            patch);
+    require(patch >= 4, errc::config, "config",
+            "patch must be at least 4 (the kernel covers 8 bytes with padding 2), got ", patch);
     auto rate = [](double value, char const* name) {
       require(value >= 0 && value < 1, errc::config, "config", name, " must be in [0, 1), got ", value);
     };

@@ -4,7 +4,6 @@
 // Gridman: the reference assembly of the five components.
 #pragma once
 
-
 #include <ouro/actor/byte_actor.hpp>
 #include <ouro/brain/state_brain.hpp>
 #include <ouro/hippocampus/hippocampus.hpp>
@@ -20,8 +19,8 @@ namespace ouro {
 template <Backend B, template <class> class MixerOf = attention>
 struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>>, byte_actor<B>, hypothalamus<B>,
                         hippocampus<B>> {
-  using base = system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>>, byte_actor<B>, hypothalamus<B>,
-                      hippocampus<B>>;
+  using base =
+      system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>>, byte_actor<B>, hypothalamus<B>, hippocampus<B>>;
   static_assert(check_sequence_mixer<MixerOf<B>, context<B>, tensor<B>>());
 
   /// A newborn network. Errors: the first rule of the configuration that is broken, before anything is allocated; mixers

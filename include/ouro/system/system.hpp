@@ -110,8 +110,8 @@ struct step_loss {
 
 /// L = (p/√2 − √2·c)² + ½p² for the Actor's loss c and the Brain's guess p of it; L = c without a guess.
 template <class System, class B>
-step_loss<B> loss(System const& model, context<B>& cx, impression<B> const& seen,
-                  typename System::input_type const& x, typename System::target_type const& target) {
+step_loss<B> loss(System const& model, context<B>& cx, impression<B> const& seen, typename System::input_type const& x,
+                  typename System::target_type const& target) {
   auto const c = model.actor.loss(cx, seen, x, target);
   if (c.live == 0) return {};
   auto const& p = seen.predicted_loss;

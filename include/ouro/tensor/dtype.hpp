@@ -32,10 +32,16 @@ struct bf16 {
   OURO_HOST_DEVICE explicit bf16(double x) : bf16(static_cast<float>(x)) {}
   OURO_HOST_DEVICE explicit bf16(std::int32_t x) : bf16(static_cast<float>(x)) {}
   OURO_HOST_DEVICE explicit bf16(std::uint16_t x) : bf16(static_cast<float>(x)) {}
-  OURO_HOST_DEVICE explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }
+  OURO_HOST_DEVICE explicit operator float() const {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U);
+  }
   OURO_HOST_DEVICE explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
-  OURO_HOST_DEVICE explicit operator std::int32_t() const { return static_cast<std::int32_t>(static_cast<float>(*this)); }
-  OURO_HOST_DEVICE explicit operator std::uint16_t() const { return static_cast<std::uint16_t>(static_cast<float>(*this)); }
+  OURO_HOST_DEVICE explicit operator std::int32_t() const {
+    return static_cast<std::int32_t>(static_cast<float>(*this));
+  }
+  OURO_HOST_DEVICE explicit operator std::uint16_t() const {
+    return static_cast<std::uint16_t>(static_cast<float>(*this));
+  }
 };
 
 enum class dtype : std::uint8_t { f64, f32, bf16, i32, u16 };

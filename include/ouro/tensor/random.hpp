@@ -63,7 +63,9 @@ struct dropout_mask {
 
   constexpr explicit dropout_mask(double rate)
       : threshold(static_cast<std::uint32_t>(rate * 65536.0 + 0.5)), factor(65536.0 / (65536.0 - threshold)) {}
-  [[nodiscard]] constexpr bool keeps(random_draw const& draw, std::uint64_t i) const { return draw.half(i) >= threshold; }
+  [[nodiscard]] constexpr bool keeps(random_draw const& draw, std::uint64_t i) const {
+    return draw.half(i) >= threshold;
+  }
 };
 
 /// A source of draws: the key says whose numbers these are, the counter how many draws were made. This is the part of

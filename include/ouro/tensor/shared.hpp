@@ -39,7 +39,7 @@ class shared {
   shared(shared const& other) : object_(other.object_) { join(); }
   shared(shared&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
   template <class Derived>
-    requires requires(Derived* d, T*& t) { t = d; }
+  requires requires(Derived* d, T*& t) { t = d; }
   shared(shared<Derived> const& other) : object_(other.get()) {  // NOLINT: as pointers convert
     join();
   }

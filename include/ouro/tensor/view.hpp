@@ -27,8 +27,7 @@ struct basic_view {
   basic_view(Void* memory, dtype t, shape const& d) : basic_view(memory, t, d, d.strides()) {}
   /// A mutable view is also a constant one.
   operator basic_view<void const>() const  // NOLINT: implicit on purpose
-    requires(!std::is_const_v<Void>)
-  {
+      requires(!std::is_const_v<Void>) {
     return {data, type, dims, steps};
   }
 

@@ -20,9 +20,9 @@ struct adamw {
   double beta2 = 0.999;
   double epsilon = 1e-8;
   double weight_decay = 0.01;
-  double clip = 1.0;            ///< the largest global gradient norm; 0 = no clipping
-  std::int64_t warmup = 1000;   ///< updates of linear warm-up
-  std::int64_t total = 0;       ///< updates until the cosine reaches zero; 0 = constant after warm-up
+  double clip = 1.0;           ///< the largest global gradient norm; 0 = no clipping
+  std::int64_t warmup = 1000;  ///< updates of linear warm-up
+  std::int64_t total = 0;      ///< updates until the cosine reaches zero; 0 = constant after warm-up
 
   /// The learning rate of update u = 0, 1, …: u/w below the warm-up w, else ½(1 + cos(π(u − w)/(U − w))), times the
   /// peak; without a total U the peak itself.

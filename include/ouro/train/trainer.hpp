@@ -25,10 +25,10 @@ struct lesson {
 
 /// Where the seconds of an update went.
 struct phase_seconds {
-  double wake = 0;       ///< steps awake, forward
-  double actor = 0;      ///< the losses; a settled Actor's backward pass too
-  double sleep = 0;      ///< steps asleep, forward
-  double backward = 0;   ///< back through the rest
+  double wake = 0;      ///< steps awake, forward
+  double actor = 0;     ///< the losses; a settled Actor's backward pass too
+  double sleep = 0;     ///< steps asleep, forward
+  double backward = 0;  ///< back through the rest
   double optimiser = 0;
 
   phase_seconds& operator+=(phase_seconds const& o) {
@@ -39,15 +39,15 @@ struct phase_seconds {
 
 /// What an update did.
 struct update_report {
-  std::int64_t update = 0;    ///< updates accepted so far, this one included
-  double loss = 0;            ///< mean over the lessons that counted
-  double cross_entropy = 0;   ///< the Actor's loss, nats per byte for bytes; mean over the lessons that counted
-  double predicted = 0;       ///< the Brain's guess of it
-  double gradient_norm = 0;   ///< before clipping
+  std::int64_t update = 0;   ///< updates accepted so far, this one included
+  double loss = 0;           ///< mean over the lessons that counted
+  double cross_entropy = 0;  ///< the Actor's loss, nats per byte for bytes; mean over the lessons that counted
+  double predicted = 0;      ///< the Brain's guess of it
+  double gradient_norm = 0;  ///< before clipping
   double learning_rate = 0;
-  std::int64_t live = 0;      ///< targets that counted
+  std::int64_t live = 0;  ///< targets that counted
   phase_seconds seconds;
-  bool refused = false;       ///< something was not finite: weights, statistics and state are as before
+  bool refused = false;  ///< something was not finite: weights, statistics and state are as before
 };
 
 template <class System>

@@ -29,9 +29,7 @@ struct gate_case {
     std::int64_t const width = 4 * pick(1, 2 * scale);
     std::int64_t const fold = normalises || i % 3 == 1 ? 1 : pick(1, 4);
     std::int64_t const spread = normalises || i % 3 == 2 ? 1 : pick(1, 4);
-    auto make = [&](ouro::shape const& dims, double size = 1) {
-      return ouro::scale(noise<B>(dims, type), size);
-    };
+    auto make = [&](ouro::shape const& dims, double size = 1) { return ouro::scale(noise<B>(dims, type), size); };
     inputs = {make({lanes, rows, fold * width}),
               make({lanes, 1, width}),
               normalises ? make({width}) : make({lanes, rows, spread * width}),
@@ -45,8 +43,20 @@ struct gate_case {
   }
 
   [[nodiscard]] ouro::hormone_gate_inputs<B> with(std::vector<T> const& v) const {
-    return {v[0], v[1], normalises ? T{} : v[2], normalises ? v[2] : T{}, v[3], v[4], v[5], v[6], v[7], v[8],
-            remains ? v[9] : T{}, gelu, dropout, {11, 7}};
+    return {v[0],
+            v[1],
+            normalises ? T{} : v[2],
+            normalises ? v[2] : T{},
+            v[3],
+            v[4],
+            v[5],
+            v[6],
+            v[7],
+            v[8],
+            remains ? v[9] : T{},
+            gelu,
+            dropout,
+            {11, 7}};
   }
   /// Weights that tell every element apart.
   [[nodiscard]] T weights(ouro::shape const& dims) const {

@@ -38,7 +38,8 @@ double relative_error(ouro::tensor<A> const& a, ouro::tensor<B> const& b, double
 /// A number in [low, high], another one at each call.
 inline std::int64_t pick(std::int64_t low, std::int64_t high) {
   static std::uint64_t draws = 0;
-  return low + static_cast<std::int64_t>(ouro::random_draw{7, 1}.word(draws++) % static_cast<std::uint64_t>(high - low + 1));
+  return low +
+         static_cast<std::int64_t>(ouro::random_draw{7, 1}.word(draws++) % static_cast<std::uint64_t>(high - low + 1));
 }
 
 }  // namespace ouro_test

@@ -89,10 +89,12 @@ TEST_CASE("settle refuses what it was not given") {
   ouro::tape<R> t;
   t.watch(x);
   auto const outer = ouro::square(x);
-  CHECK_THROWS_AS(ouro::settle<R>({ouro::scale(x, 2.0)}, 1, [&](std::int64_t, std::vector<T> const& in) {
-    return ouro::sum(in[0] * outer);
-  }), ouro::error);
-  CHECK(ouro::settle<R>({noise<R>({2})}, 2, [](std::int64_t, std::vector<T> const& in) { return ouro::sum(in[0]); }).size() == 1);
+  CHECK_THROWS_AS(ouro::settle<R>({ouro::scale(x, 2.0)}, 1,
+                                  [&](std::int64_t, std::vector<T> const& in) { return ouro::sum(in[0] * outer); }),
+                  ouro::error);
+  CHECK(ouro::settle<R>({noise<R>({2})}, 2, [](std::int64_t, std::vector<T> const& in) {
+          return ouro::sum(in[0]);
+        }).size() == 1);
 }
 
 TEST_CASE("checkpoint equals the plain computation, also inside settle") {

@@ -140,9 +140,9 @@ TEST_CASE("brains: a hybrid of one kind is that brain") {
 
 TEST_CASE("brains: settings of recurrent mixers reach them, and attention ignores them") {
   for (auto const* brain : {"attention", "rwkv7", "mamba2"})
-    for (auto setting : {&ouro::gridman_config::parallel_write, &ouro::gridman_config::reset_read,
-                         &ouro::gridman_config::reset_input, &ouro::gridman_config::reset_write,
-                         &ouro::gridman_config::two_way_prefix}) {
+    for (auto setting :
+         {&ouro::gridman_config::parallel_write, &ouro::gridman_config::reset_read, &ouro::gridman_config::reset_input,
+          &ouro::gridman_config::reset_write, &ouro::gridman_config::two_way_prefix}) {
       auto state_of = [&](bool on) {
         auto c = small(brain);
         c.*setting = on;

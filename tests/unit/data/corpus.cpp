@@ -81,20 +81,23 @@ TEST_CASE("a seek to any position goes on exactly") {
 
 TEST_CASE("conversations: only answers are targets when tuning") {
   folder f;
-  auto const path = f.write("talk.jsonl", R"({"conversations":[{"role":"user","content":"hi"},{"role":"assistant","content":"yo"}]})");
+  auto const path = f.write(
+      "talk.jsonl", R"({"conversations":[{"role":"user","content":"hi"},{"role":"assistant","content":"yo"}]})");
   ouro::corpus c({path}, {.patch = 4, .chunk = 8, .answers_only = true});
   ouro::text_lesson l;
   REQUIRE(c.next(l));
   CHECK(shown(l.input, l.target) == "\nUser: hi\nGridman: yo$______________");
   std::string live;
   for (std::size_t i = 0; i < l.target.live.size(); ++i)
-    if (l.target.live[i]) live += static_cast<char>(l.target.next.bytes[i] == ouro::eos_byte ? '$' : l.target.next.bytes[i]);
+    if (l.target.live[i])
+      live += static_cast<char>(l.target.next.bytes[i] == ouro::eos_byte ? '$' : l.target.next.bytes[i]);
   CHECK(live == "yo$");
 }
 
 TEST_CASE("bad lines are skipped and counted, or stop a strict run") {
   folder f;
-  auto const path = f.write("bad.jsonl", "{\"text\": \"good\"}\nnot json\n{\"text\": 3}\n{\"other\": 1}\n\n{\"text\": \"fine\"}");
+  auto const path =
+      f.write("bad.jsonl", "{\"text\": \"good\"}\nnot json\n{\"text\": 3}\n{\"other\": 1}\n\n{\"text\": \"fine\"}");
   ouro::corpus c({path}, tiny);
   ouro::text_lesson l;
   REQUIRE(c.next(l));

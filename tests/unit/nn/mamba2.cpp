@@ -49,7 +49,8 @@ void check_golden(ouro::safetensors_reader const& file, dtype type, double forwa
 }  // namespace
 
 TEST_CASE("mamba2: golden values and gradients") {
-  ouro_test::on_every_backend("mixers_mamba2.safetensors", []<class B>(B, auto const&... given) { check_golden<B>(given...); });
+  ouro_test::on_every_backend("mixers_mamba2.safetensors",
+                              []<class B>(B, auto const&... given) { check_golden<B>(given...); });
 }
 
 TEST_CASE("mamba2: sizes, weight decay and memory at the start") {

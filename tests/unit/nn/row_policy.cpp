@@ -44,7 +44,8 @@ template <class Mixer>
 void check_policy(row_policy policy, ouro::segments s, dtype type) {
   using B = typename Mixer::backend;
   INFO("parallel " << policy.parallel_write << ", resets " << policy.reset_read << policy.reset_input
-                   << policy.reset_write << ", two-way " << policy.two_way_prefix << ", rows " << s.mem << " " << s.read << " " << s.input << " " << s.write);
+                   << policy.reset_write << ", two-way " << policy.two_way_prefix << ", rows " << s.mem << " " << s.read
+                   << " " << s.input << " " << s.write);
   double const near = type == dtype::f64 ? 1e-12 : 1e-5;  // the same sums in another order
   auto const m = moved<Mixer>(policy, type);
   auto const x = noise<B>({2, s.total(), 12}, type);
@@ -99,7 +100,8 @@ template <class Mixer>
 void policies(dtype type) {
   for (int bits = 0; bits < 32; ++bits)
     for (ouro::segments s : {ouro::segments{3, 2, 4, 3}, {1, 1, 1, 1}, {0, 3, 0, 2}, {2, 0, 7, 2}, {6, 5, 0, 0}})
-      check_policy<Mixer>({(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0}, s, type);
+      check_policy<Mixer>({(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0}, s,
+                          type);
 }
 
 template <class Mixer>

@@ -74,7 +74,8 @@ void check_golden(ouro::safetensors_reader const& file, dtype type, double forwa
 }  // namespace
 
 TEST_CASE("rwkv7: golden values and gradients") {
-  ouro_test::on_every_backend("mixers_rwkv7.safetensors", []<class B>(B, auto const&... given) { check_golden<B>(given...); });
+  ouro_test::on_every_backend("mixers_rwkv7.safetensors",
+                              []<class B>(B, auto const&... given) { check_golden<B>(given...); });
 }
 
 TEST_CASE("rwkv7: initialisation") {

@@ -48,7 +48,9 @@ T weigh(T const& y) {
 TEST_CASE("elementwise functions") {
   for (int i = 0; i < shapes; ++i) {
     T const x = noise<R>({pick(1, 3), pick(1, 5)});
-    auto check = [&](auto f) { CHECK(ouro::gradient_error<R>({x}, [&](list const& v) { return weigh(f(v[0])); }) < limit); };
+    auto check = [&](auto f) {
+      CHECK(ouro::gradient_error<R>({x}, [&](list const& v) { return weigh(f(v[0])); }) < limit);
+    };
     check([](T const& v) { return ouro::gelu(v); });
     check([](T const& v) { return ouro::tanh(v); });
     check([](T const& v) { return ouro::sigmoid(v); });
@@ -65,7 +67,8 @@ TEST_CASE("arithmetic broadcasts") {
     std::int64_t const n = pick(1, 4);
     std::int64_t const m = pick(1, 3);
     T const a = noise<R>({n, m, 3});
-    for (auto const& dims : {ouro::shape{n, m, 3}, ouro::shape{3}, ouro::shape{1}, ouro::shape{m, 1}, ouro::shape{n, 1, 3}}) {
+    for (auto const& dims :
+         {ouro::shape{n, m, 3}, ouro::shape{3}, ouro::shape{1}, ouro::shape{m, 1}, ouro::shape{n, 1, 3}}) {
       T const b = noise<R>(dims);
       auto check = [&](auto f) {
         CHECK(ouro::gradient_error<R>({a, b}, [&](list const& v) { return weigh(f(v[0], v[1])); }) < limit);
@@ -130,8 +133,10 @@ TEST_CASE("normalisations") {
     T const x = noise<R>({pick(3, 6), width});
     T const w = noise<R>({width});
     T const b = noise<R>({width});
-    CHECK(ouro::gradient_error<R>({x, w, b}, [](list const& v) { return weigh(ouro::normalize_rows(v[0], v[1], v[2])); }, 1e-4) < limit);
-    CHECK(ouro::gradient_error<R>({x, w, b}, [](list const& v) { return weigh(ouro::batch_norm(v[0], v[1], v[2]).y); }, 1e-4) < limit);
+    CHECK(ouro::gradient_error<R>(
+              {x, w, b}, [](list const& v) { return weigh(ouro::normalize_rows(v[0], v[1], v[2])); }, 1e-4) < limit);
+    CHECK(ouro::gradient_error<R>(
+              {x, w, b}, [](list const& v) { return weigh(ouro::batch_norm(v[0], v[1], v[2]).y); }, 1e-4) < limit);
     CHECK(ouro::gradient_error<R>({x}, [](list const& v) { return weigh(ouro::unit(v[0])); }) < limit);
     CHECK(ouro::gradient_error<R>({x}, [](list const& v) { return weigh(ouro::softmax(v[0])); }) < limit);
   }
@@ -145,7 +150,8 @@ TEST_CASE("attention") {
     std::int64_t const width = heads * pick(1, 3);
     std::int64_t const rows = pick(1, 6);
     std::int64_t const lanes = pick(1, 2);
-    ouro::attention_rule rule{.heads = heads, .scale = 0.7, .sees = {}, .dropout = i % 3 == 0 ? 0.3 : 0.0, .draw = {3, 5}};
+    ouro::attention_rule rule{
+        .heads = heads, .scale = 0.7, .sees = {}, .dropout = i % 3 == 0 ? 0.3 : 0.0, .draw = {3, 5}};
     std::int64_t const prefix = pick(1, rows);
     if (i % 2 == 0) rule.sees = {prefix, pick(0, rows - prefix), 0};
     // Operands are strided slices of one packed projection, as in a network.
@@ -154,8 +160,10 @@ TEST_CASE("attention") {
             return weigh(ouro::scaled_dot_product_attention(part(0), part(1), part(2), rule));
           }) < limit);
     rule.sees = {};
-    CHECK(ouro::gradient_error<R>({noise<R>({lanes, 3, width}), noise<R>({lanes, rows, width}), noise<R>({lanes, rows, width})},
-                                  [&](list const& v) { return weigh(ouro::scaled_dot_product_attention(v[0], v[1], v[2], rule)); }) < limit);
+    CHECK(ouro::gradient_error<R>(
+              {noise<R>({lanes, 3, width}), noise<R>({lanes, rows, width}), noise<R>({lanes, rows, width})},
+              [&](list const& v) { return weigh(ouro::scaled_dot_product_attention(v[0], v[1], v[2], rule)); }) <
+          limit);
   }
 }
 
@@ -178,10 +186,14 @@ TEST_CASE("tables, losses and dropout") {
       targets.push_back(static_cast<std::int32_t>(pick(-1, 4)));
     }
     auto const at = T::from(index, {rows, 2});
-    CHECK(ouro::gradient_error<R>({noise<R>({2, 4, 3})}, [&](list const& v) { return weigh(ouro::gather_sum(v[0], at)); }) < limit);
+    CHECK(ouro::gradient_error<R>({noise<R>({2, 4, 3})},
+                                  [&](list const& v) { return weigh(ouro::gather_sum(v[0], at)); }) < limit);
     auto const labels = T::from(targets, {rows});
-    CHECK(ouro::gradient_error<R>({noise<R>({rows, 5})}, [&](list const& v) { return weigh(ouro::cross_entropy(v[0], labels)); }) < limit);
-    CHECK(ouro::gradient_error<R>({noise<R>({rows, 7})}, [&](list const& v) { return weigh(ouro::dropout(v[0], 0.4, {9, 2})); }) < limit);
+    CHECK(ouro::gradient_error<R>({noise<R>({rows, 5})},
+                                  [&](list const& v) { return weigh(ouro::cross_entropy(v[0], labels)); }) < limit);
+    CHECK(ouro::gradient_error<R>({noise<R>({rows, 7})}, [&](list const& v) {
+            return weigh(ouro::dropout(v[0], 0.4, {9, 2}));
+          }) < limit);
   }
   auto const y = ouro::dropout(T::full({100000}, ouro::dtype::f64, 1.0), 0.25, {1, 2}).values<double>();
   auto const dropped = std::count(y.begin(), y.end(), 0.0);

@@ -14,10 +14,13 @@ using R = ouro::reference;
 TEST_CASE("hormone gate: gradient") {
   for (int i = 0; i < 20; ++i) {
     ouro_test::gate_case<R> const c(i, 1);
-    CHECK(ouro::gradient_error<R>(c.inputs, [&](std::vector<ouro::tensor<R>> const& v) {
-            auto const y = ouro::hormone_gate(c.with(v));
-            return ouro::sum(y * c.weights(y.dims()));
-          }, 1e-4) < 2e-6);
+    CHECK(ouro::gradient_error<R>(
+              c.inputs,
+              [&](std::vector<ouro::tensor<R>> const& v) {
+                auto const y = ouro::hormone_gate(c.with(v));
+                return ouro::sum(y * c.weights(y.dims()));
+              },
+              1e-4) < 2e-6);
   }
 }
 

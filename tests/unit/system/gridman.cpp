@@ -137,8 +137,9 @@ TEST_CASE("the gradient through sleep and wake is right") {
     }
     return total;
   };
-  for (auto const* path : {"hippocampus.mem_gate.0.bias", "hypothalamus.network.3.bias", "brain.core.layers.0.norm1.bias",
-                           "actor.pos_embedding", "sensor.compressor.resonator.0.bias", "brain.core.self_encoder.norm.weight"}) {
+  for (auto const* path :
+       {"hippocampus.mem_gate.0.bias", "hypothalamus.network.3.bias", "brain.core.layers.0.norm1.bias",
+        "actor.pos_embedding", "sensor.compressor.resonator.0.bias", "brain.core.self_encoder.norm.weight"}) {
     ouro::tensor<R>* p = nullptr;
     for (auto const& f : ouro::fields(m))
       if (f.path == path) p = f.value;

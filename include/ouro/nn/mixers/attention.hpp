@@ -8,8 +8,8 @@
 
 #include <ouro/concepts/sequence_mixer.hpp>
 #include <ouro/nn/linear.hpp>
-#include <ouro/ops/scaled_dot_product_attention.hpp>
 #include <ouro/ops/movement.hpp>
+#include <ouro/ops/scaled_dot_product_attention.hpp>
 #include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
@@ -106,6 +106,8 @@ attention_carry<B> attention<B>::project(context<B>&, tensor<B> const& x) const 
 }
 
 template <Backend B>
-tensor<B> attention<B>::cross(context<B>& cx, tensor<B> const& x, carry const& c) const { return look(cx, query(cx, x), c, {}); }
+tensor<B> attention<B>::cross(context<B>& cx, tensor<B> const& x, carry const& c) const {
+  return look(cx, query(cx, x), c, {});
+}
 
 }  // namespace ouro

@@ -28,7 +28,8 @@ inline std::vector<std::string> layer_kinds(std::string_view text) {
     auto const star = elementary::min(word.find('*'), word.size());
     std::size_t count = star < word.size() ? 0 : 1;
     for (char digit : word.substr(elementary::min(star + 1, word.size())))
-      count = digit >= '0' && digit <= '9' && count <= most ? 10 * count + static_cast<std::size_t>(digit - '0') : most + 1;
+      count =
+          digit >= '0' && digit <= '9' && count <= most ? 10 * count + static_cast<std::size_t>(digit - '0') : most + 1;
     require(star > 0 && count >= 1 && count <= most && kinds.size() + count <= most, errc::config, "layers",
             "a stack is written as names with an optional *count in 1..1024, as in \"rwkv7*3 attention\", got '",
             std::string(word), "'");

@@ -48,7 +48,8 @@ struct mamba2_config {
     c.state = elementary::min<std::int64_t>(64, elementary::max<std::int64_t>(1, place.width / 4));
     // 3 D E + D (2 G N + H) = 4 D² with E = H P.
     double const room = 4.0 * static_cast<double>(c.width) - 2.0 * static_cast<double>(c.groups * c.state);
-    c.heads = elementary::max<std::int64_t>(1, elementary::llround(room / (3.0 * static_cast<double>(c.head_width) + 1.0)));
+    c.heads =
+        elementary::max<std::int64_t>(1, elementary::llround(room / (3.0 * static_cast<double>(c.head_width) + 1.0)));
     return c;
   }
   [[nodiscard]] std::int64_t inner() const { return heads * head_width; }

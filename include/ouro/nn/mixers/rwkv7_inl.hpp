@@ -46,8 +46,9 @@ rwkv7<B>::rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank
   };
   x_r = mix(0.2), x_w = mix(0.9), x_k = mix(0.7), x_v = mix(0.7), x_a = mix(0.9), x_g = mix(0.2);
 
-  w0 = by_channel(
-      [&](double i) { return -6.0 + 6.0 * elementary::pow(i / last, 1.0 + elementary::pow(depth, 0.3)) + 0.5 + 2.5 * zigzag(i); });
+  w0 = by_channel([&](double i) {
+    return -6.0 + 6.0 * elementary::pow(i / last, 1.0 + elementary::pow(depth, 0.3)) + 0.5 + 2.5 * zigzag(i);
+  });
   w0.learning_rate = 2;
   a0 = by_channel([&](double i) { return -0.19 + 0.3 * zigzag(i) + 0.4 * line(i); });
   v0 = by_channel([&](double i) { return 0.73 - 0.4 * line(i); });

@@ -12,16 +12,16 @@
 #include <ouro/train/trainer.hpp>
 
 /// Everything that is long to compile in a Gridman of one mixer: `prefix` is `extern template` or `template`.
-#define OURO_CPU_GRIDMAN(prefix, mixer)                                                                                \
-  prefix struct gridman<cpu, mixer>;                                                                                   \
-  prefix class trainer<gridman<cpu, mixer>>;                                                                           \
-  prefix class life<cpu, mixer>;                                                                                       \
-  prefix wake_result<cpu> wake(gridman<cpu, mixer> const&, context<cpu>&, state<cpu>, patches const&);                 \
-  prefix wake_result<cpu> wake(gridman<cpu, mixer> const&, state<cpu>, patches const&);                                \
-  prefix state<cpu> sleep(gridman<cpu, mixer> const&, context<cpu>&, state<cpu>);                                      \
-  prefix state<cpu> sleep(gridman<cpu, mixer> const&, state<cpu>);                                                     \
-  prefix step_loss<cpu> loss(gridman<cpu, mixer> const&, context<cpu>&, impression<cpu> const&, patches const&,        \
-                             byte_target const&);                                                                      \
+#define OURO_CPU_GRIDMAN(prefix, mixer)                                                                         \
+  prefix struct gridman<cpu, mixer>;                                                                            \
+  prefix class trainer<gridman<cpu, mixer>>;                                                                    \
+  prefix class life<cpu, mixer>;                                                                                \
+  prefix wake_result<cpu> wake(gridman<cpu, mixer> const&, context<cpu>&, state<cpu>, patches const&);          \
+  prefix wake_result<cpu> wake(gridman<cpu, mixer> const&, state<cpu>, patches const&);                         \
+  prefix state<cpu> sleep(gridman<cpu, mixer> const&, context<cpu>&, state<cpu>);                               \
+  prefix state<cpu> sleep(gridman<cpu, mixer> const&, state<cpu>);                                              \
+  prefix step_loss<cpu> loss(gridman<cpu, mixer> const&, context<cpu>&, impression<cpu> const&, patches const&, \
+                             byte_target const&);                                                               \
   prefix std::string speak(gridman<cpu, mixer> const&, state<cpu>&, std::string_view, speech_options const&, text_sink)
 
 #if defined(OURO_HAS_CPU)

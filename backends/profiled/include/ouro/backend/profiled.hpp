@@ -29,19 +29,30 @@ struct profiled : B {
     return table;
   }
 
-  static void fill(view v, double a) { timed("fill", [&] { B::fill(v, a); }); }
-  static void copy(view v, const_view x, bool add) { timed("copy", [&] { B::copy(v, x, add); }); }
-  static void scale(destination d, const_view x, double a) { timed("scale", [&] { B::scale(d, x, a); }); }
-  static void map(unary f, view y, const_view x) { timed(unary_name(f), [&] { B::map(f, y, x); }); }
+  static void fill(view v, double a) {
+    timed("fill", [&] { B::fill(v, a); });
+  }
+  static void copy(view v, const_view x, bool add) {
+    timed("copy", [&] { B::copy(v, x, add); });
+  }
+  static void scale(destination d, const_view x, double a) {
+    timed("scale", [&] { B::scale(d, x, a); });
+  }
+  static void map(unary f, view y, const_view x) {
+    timed(unary_name(f), [&] { B::map(f, y, x); });
+  }
   static void map_gradient(unary f, destination dx, const_view s, const_view dy) {
     timed(unary_name(f) + " gradient", [&] { B::map_gradient(f, dx, s, dy); });
   }
   static void combine(binary f, destination c, const_view a, const_view b) {
     timed("combine", [&] { B::combine(f, c, a, b); });
   }
-  static void reduce_sum(destination y, const_view x, double a) { timed("reduce_sum", [&] { B::reduce_sum(y, x, a); }); }
+  static void reduce_sum(destination y, const_view x, double a) {
+    timed("reduce_sum", [&] { B::reduce_sum(y, x, a); });
+  }
   static void matmul(destination c, const_view a, const_view b, double alpha) {
-    timed("matmul", [&] { B::matmul(c, a, b, alpha); }, 2.0 * static_cast<double>(c.out.size() * a.dims[-1]));
+    timed(
+        "matmul", [&] { B::matmul(c, a, b, alpha); }, 2.0 * static_cast<double>(c.out.size() * a.dims[-1]));
   }
   static void layer_norm(view y, view mean, view rstd, const_view x, const_view w, const_view b, double eps) {
     timed("layer_norm", [&] { B::layer_norm(y, mean, rstd, x, w, b, eps); });
@@ -51,17 +62,21 @@ struct profiled : B {
     timed("layer_norm gradient", [&] { B::layer_norm_gradient(dx, dw, db, x, mean, rstd, w, dy); });
   }
   static void attention(view y, view lse, const_view q, const_view k, const_view v, attention_rule const& rule) {
-    timed("attention", [&] { B::attention(y, lse, q, k, v, rule); }, 4 * pairs(q, k, rule));
+    timed(
+        "attention", [&] { B::attention(y, lse, q, k, v, rule); }, 4 * pairs(q, k, rule));
   }
   static void attention_gradient(destination dq, destination dk, destination dv, const_view q, const_view k,
-                                 const_view v, const_view y, const_view lse, const_view dy, attention_rule const& rule) {
-    timed("attention gradient", [&] { B::attention_gradient(dq, dk, dv, q, k, v, y, lse, dy, rule); },
-          10 * pairs(q, k, rule));
+                                 const_view v, const_view y, const_view lse, const_view dy,
+                                 attention_rule const& rule) {
+    timed(
+        "attention gradient", [&] { B::attention_gradient(dq, dk, dv, q, k, v, y, lse, dy, rule); },
+        10 * pairs(q, k, rule));
   }
   static void rwkv7_scan(view y, view last, rwkv7_operands const& in) {
     timed("rwkv7_scan", [&] { B::rwkv7_scan(y, last, in); });
   }
-  static void rwkv7_scan_gradient(rwkv7_gradients const& to, rwkv7_operands const& in, const_view dy, const_view dlast) {
+  static void rwkv7_scan_gradient(rwkv7_gradients const& to, rwkv7_operands const& in, const_view dy,
+                                  const_view dlast) {
     timed("rwkv7_scan gradient", [&] { B::rwkv7_scan_gradient(to, in, dy, dlast); });
   }
   static void ssd_scan(view y, view last, ssd_operands const& in) {
@@ -77,23 +92,23 @@ struct profiled : B {
                                          const_view dy) {
     timed("short_convolution gradient", [&] { B::short_convolution_gradient(to, in, dy); });
   }
-  static void unit(view y, view norm, const_view x, double eps) { timed("unit", [&] { B::unit(y, norm, x, eps); }); }
+  static void unit(view y, view norm, const_view x, double eps) {
+    timed("unit", [&] { B::unit(y, norm, x, eps); });
+  }
   static void unit_gradient(destination dx, const_view y, const_view norm, const_view dy, double eps) {
     timed("unit gradient", [&] { B::unit_gradient(dx, y, norm, dy, eps); });
   }
-  static void softmax(view y, const_view x) { timed("softmax", [&] { B::softmax(y, x); }); }
+  static void softmax(view y, const_view x) {
+    timed("softmax", [&] { B::softmax(y, x); });
+  }
   static void softmax_gradient(destination dx, const_view y, const_view dy) {
     timed("softmax gradient", [&] { B::softmax_gradient(dx, y, dy); });
   }
-  static void hormone_gate(view y, view statistics, hormone_gate_operands const& in)
-    requires HormoneGateBackend<B>
-  {
+  static void hormone_gate(view y, view statistics, hormone_gate_operands const& in) requires HormoneGateBackend<B> {
     timed("hormone_gate", [&] { B::hormone_gate(y, statistics, in); });
   }
   static void hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
-                                    const_view statistics, const_view dy)
-    requires HormoneGateBackend<B>
-  {
+                                    const_view statistics, const_view dy) requires HormoneGateBackend<B> {
     timed("hormone_gate gradient", [&] { B::hormone_gate_gradient(to, in, statistics, dy); });
   }
   static void cross_entropy(view nll, const_view logits, const_view targets) {
@@ -118,7 +133,9 @@ struct profiled : B {
   static void dropout(destination y, const_view x, double rate, random_draw draw) {
     timed("dropout", [&] { B::dropout(y, x, rate, draw); });
   }
-  static void normal(view y, random_draw draw) { timed("normal", [&] { B::normal(y, draw); }); }
+  static void normal(view y, random_draw draw) {
+    timed("normal", [&] { B::normal(y, draw); });
+  }
   static void uniform(view y, random_draw draw, double low, double high) {
     timed("uniform", [&] { B::uniform(y, draw, low, high); });
   }

@@ -16,7 +16,9 @@
 
 namespace ouro {
 
-struct reference : reference_kernels::elementwise, reference_kernels::rows, reference_kernels::products,
+struct reference : reference_kernels::elementwise,
+                   reference_kernels::rows,
+                   reference_kernels::products,
                    reference_kernels::scans {
   static constexpr std::string_view name() { return "reference"; }
   /// The pool behind every tensor of this backend; never destroyed, so that tensors may outlive main().

@@ -123,7 +123,8 @@ struct elementwise {
       }
       for_each(kept, y.out.steps, x.steps, x.steps, [&](auto i, auto j, auto) {
         double sum = 0;
-        for_each(summed, x.steps, none, none, [&](auto k, auto, auto) { sum += static_cast<double>(x.as<T>()[j + k]); });
+        for_each(summed, x.steps, none, none,
+                 [&](auto k, auto, auto) { sum += static_cast<double>(x.as<T>()[j + k]); });
         put(y.out.as<T>()[i], static_cast<T>(factor * sum), y.accumulate);
       });
     });

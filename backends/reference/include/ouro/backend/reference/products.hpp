@@ -65,8 +65,7 @@ struct products {
                                     [p = d.out.template as<T>()](auto i, auto, auto) { p[i] = T(0); });
       for_each_query<T>(q, k, rule, [&](head_row const& at, std::vector<double>& score) {
         double dot = 0;  // Σ_j p_j dp_j = y · dy, dropout included
-        for (std::int64_t c = 0; c < at.width; ++c)
-          dot += element<T>(y, at, at.row, c) * element<T>(dy, at, at.row, c);
+        for (std::int64_t c = 0; c < at.width; ++c) dot += element<T>(y, at, at.row, c) * element<T>(dy, at, at.row, c);
         for (std::size_t j = 0; j < score.size(); ++j) {
           double const p = std::exp(score[j] - static_cast<double>(lse.as<T>()[at.flat]));
           double const keep = kept(rule, at, k.dims[1], j);

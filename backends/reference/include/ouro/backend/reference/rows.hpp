@@ -64,8 +64,8 @@ struct rows {
         for (std::int64_t i = 0; i < width; ++i) {
           double const xhat = (static_cast<double>(row[i]) - mu) * s;
           double const g = static_cast<double>(up[i]) * static_cast<double>(w.as<T>()[i]);
-          put(dx.out.as<T>()[r * width + i],
-              static_cast<T>(s * (g - (sum + xhat * dot) / static_cast<double>(width))), dx.accumulate);
+          put(dx.out.as<T>()[r * width + i], static_cast<T>(s * (g - (sum + xhat * dot) / static_cast<double>(width))),
+              dx.accumulate);
         }
       }
     });
@@ -140,8 +140,7 @@ struct rows {
       for (std::int64_t r = 0; r < logits.dims.rows(); ++r) {
         std::int32_t const target = targets.as<std::int32_t>()[r];
         T const* row = logits.as<T>() + r * width;
-        nll.as<T>()[r] =
-            target < 0 ? T(0) : static_cast<T>(log_sum_exp(row, width) - static_cast<double>(row[target]));
+        nll.as<T>()[r] = target < 0 ? T(0) : static_cast<T>(log_sum_exp(row, width) - static_cast<double>(row[target]));
       }
     });
   }
