@@ -47,6 +47,29 @@ std::string machine() {
   return std::is_same_v<B, ouro::cuda> ? ouro::cuda_description() : ouro::cpu_description();
 }
 
+/// Where the time of `count` updates (or patches) went that took so many seconds; empty unless B profiles.
+template <class B>
+std::string table_of(std::string const& unit, double count, double seconds) {
+  std::string text;
+  if constexpr (requires { B::profile(); }) {
+    std::vector<std::pair<std::string, ouro::primitive_profile>> rows(B::profile().begin(), B::profile().end());
+    std::sort(rows.begin(), rows.end(),
+              [](auto const& a, auto const& b) { return a.second.seconds > b.second.seconds; });
+    char line[128];
+    auto print = [&](auto... parts) {
+      text.append(line, static_cast<std::size_t>(std::snprintf(line, sizeof line, parts...)));
+    };
+    print("  %-26s %9s %9s %6s %9s\n", "primitive", "calls", ("ms/" + unit).c_str(), "share", "GFLOP/s");
+    for (auto const& [name, p] : rows) {
+      print("  %-26s %9.0f %9.3f %5.1f%%", name.c_str(), static_cast<double>(p.calls) / count, 1e3 * p.seconds / count,
+            100 * p.seconds / seconds);
+      if (p.operations > 0) print(" %9.1f", p.operations / p.seconds / 1e9);
+      text += "\n";
+    }
+  }
+  return text;
+}
+
 std::string list(std::vector<double> const& values) {
   std::string out;
   for (double v : values) out += (out.empty() ? "" : ",") + ouro::detail::exact(v);
@@ -121,12 +144,17 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
     phases += r.seconds;
   }
   double const peak = peak_memory<B>();
+  auto const n = static_cast<double>(std::max<std::int64_t>(1, o.updates));
+  double all = 0;
+  for (double s : seconds) all += s;
+  std::string profile = table_of<B>("update", n, all);
   double spoken = 0;
   double speaking = 0;
   if (o.speak > 0) {
     ouro::context<B> cx;
     auto first = text.next().input;
     ouro::patches patch{1, 1, config.patch, {first.bytes.begin(), first.bytes.begin() + config.patch}};
+    if constexpr (requires { B::profile(); }) B::profile().clear();
     auto const start = watch::now();
     while (spoken < static_cast<double>(o.speak)) {
       auto r = ouro::wake(model, cx, std::move(life), patch);
@@ -135,12 +163,12 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
       spoken += static_cast<double>(config.patch);
     }
     speaking = since(start);
+    profile += table_of<B>("patch", spoken / static_cast<double>(config.patch), speaking);
   }
 
   double const second = median(seconds);
   double const text_bytes = static_cast<double>(config.bptt * config.chunk * config.patch);
   double const said = speaking > 0 ? spoken / speaking : 0;
-  auto const n = static_cast<double>(std::max<std::int64_t>(1, o.updates));
   if (o.json) {
     std::printf(
         "{\"config\":%s,\"parameters\":%lld,\"machine\":%s,\"seconds\":%s,\"losses\":%s,\"memory_after_construction\":%"
@@ -163,20 +191,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
     std::printf("  memory      %9.1f MB at most, %.1f MB before the first update\n", peak / 1e6, before / 1e6);
     if (o.speak > 0) std::printf("  speech      %9.0f bytes/s\n", said);
   }
-  if constexpr (requires { B::profile(); }) {
-    std::vector<std::pair<std::string, ouro::primitive_profile>> rows(B::profile().begin(), B::profile().end());
-    std::sort(rows.begin(), rows.end(),
-              [](auto const& a, auto const& b) { return a.second.seconds > b.second.seconds; });
-    std::printf("  %-26s %9s %9s %6s %9s\n", "primitive", "calls", "ms/update", "share", "GFLOP/s");
-    double all = 0;
-    for (double s : seconds) all += s;
-    for (auto const& [name, p] : rows) {
-      std::printf("  %-26s %9.0f %9.2f %5.1f%%", name.c_str(), static_cast<double>(p.calls) / n, 1e3 * p.seconds / n,
-                  100 * p.seconds / all);
-      if (p.operations > 0) std::printf(" %9.1f", p.operations / p.seconds / 1e9);
-      std::printf("\n");
-    }
-  }
+  std::fputs(profile.c_str(), stdout);
 }
 
 }  // namespace
@@ -186,7 +201,10 @@ void bench(bench_options const& o) {
   ouro::require(o.updates >= 0 && o.warmup >= 0 && o.speak >= 0, ouro::errc::argument, "bench",
                 "counts must not be negative");
   // The calls of cuda return before their work is done: a clock around them would tell nothing.
-  ouro::require(!o.profile || o.backend == "cpu", ouro::errc::argument, "bench", "--profile is for the backend cpu");
-  if (o.profile) return run<ouro::profiled<ouro::cpu>>(o, config);
-  with_backend(o.backend, [&]<class B>(std::type_identity<B>) { run<B>(o, config); });
+  ouro::require(!o.profile || o.where.backend == "cpu", ouro::errc::argument, "bench",
+                "--profile is for the backend cpu");
+  with_backend(o.where, [&]<class B>(std::type_identity<B>) {
+    if (o.profile) run<ouro::profiled<ouro::cpu>>(o, config);
+    else run<B>(o, config);
+  });
 }

@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <string>
 
+#include "backends.hpp"
+
 struct bench_options {
-  std::string backend = "cpu";
+  computation_options where;
   std::string preset = "nano";
   std::string brain;          ///< as of `gridman new`; absent: the configuration's
   std::string config = "{}";  ///< a JSON object of the fields that differ from the preset

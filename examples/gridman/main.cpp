@@ -262,7 +262,7 @@ int main(int argc, char** argv) {
   std::string preset_name = "nano";
   std::string brain;
   std::string config_text = "{}";
-  std::string backend = "cpu";
+  computation_options where;
   std::uint64_t seed = 42;
   std::int64_t times = 1;
   bool as_json = false;
@@ -270,10 +270,14 @@ int main(int argc, char** argv) {
   ouro::speech_options speech;
   std::vector<std::string> texts;
 
+  auto with_place = [&](CLI::App* c, computation_options& o) {
+    c->add_option("--backend", o.backend, backend_help)->capture_default_str();
+    c->add_option("--products", o.products, products_help)->capture_default_str();
+  };
   auto with_life = [&](char const* name, char const* what) {
     auto* c = app.add_subcommand(name, what);
     c->add_option("life", path, "the life's folder")->required();
-    c->add_option("--backend", backend, backend_help)->capture_default_str();
+    with_place(c, where);
     return c;
   };
   auto with_speech = [&](CLI::App* c) {
@@ -322,7 +326,7 @@ int main(int argc, char** argv) {
 
   bench_options b;
   auto* measure = app.add_subcommand("bench", "how fast a newborn learns and speaks on this machine");
-  measure->add_option("--backend", b.backend, backend_help)->capture_default_str();
+  with_place(measure, b.where);
   measure->add_option("--preset", b.preset, "nano, mini, small, medium or large")->capture_default_str();
   measure->add_option("--brain", b.brain, brain_help);
   measure->add_option("--config", b.config, config_help);
@@ -353,7 +357,7 @@ int main(int argc, char** argv) {
       bench(b);
       return 0;
     }
-    with_backend(backend, [&]<class B>(std::type_identity<B>) {
+    with_backend(where, [&]<class B>(std::type_identity<B>) {
       if (make->parsed()) {
         life<B>::create(path, with_brain(ouro::changed(preset(preset_name), config_text), brain), ouro::seed{seed},
                         ouro::seed{seed + 1});

@@ -67,6 +67,86 @@ TEST_CASE("cpu: vector functions are within 4 ulp over the whole range") {
   check("sigmoid", ouro::cpu_math::sigmoid, [](double v) { return 1.0 / (1.0 + std::exp(-v)); });
 }
 
+namespace {
+struct products_in_bf16 {
+  products_in_bf16() { ouro::set_cpu_products(ouro::product_precision::bf16); }
+  ~products_in_bf16() { ouro::set_cpu_products(ouro::product_precision::f32); }
+};
+bool has_bf16() {
+  try {
+    products_in_bf16 const now;
+    return true;
+  } catch (ouro::error const& e) {
+    CHECK(e.code() == ouro::errc::unavailable);
+    return false;
+  }
+}
+/// To the nearest bf16, ties to even.
+double to_bf16(float x) {
+  std::uint32_t word = 0;
+  std::memcpy(&word, &x, 4);
+  word = (word + 0x7FFFU + ((word >> 16U) & 1U)) & 0xFFFF0000U;
+  std::memcpy(&x, &word, 4);
+  return static_cast<double>(x);
+}
+}  // namespace
+
+TEST_CASE("cpu: products in bf16 round their factors and nothing else") {
+  CHECK_THROWS_AS(ouro::set_cpu_products(ouro::product_precision::tf32), ouro::error);
+  if (!has_bf16()) SKIP("this processor has no AVX-512 BF16");
+  using C = ouro::cpu;
+  int const before = ouro::cpu_threads();
+  for (std::uint64_t trial = 0; trial < 40; ++trial) {
+    ouro::random_draw const draw{7, trial};
+    auto pick = [&](std::uint64_t i, double most) { return 1 + static_cast<std::int64_t>(most * draw.uniform(i)); };
+    bool const batched = draw.uniform(0) < 0.3;
+    bool const ta = draw.uniform(1) < 0.5, tb = draw.uniform(2) < 0.5, adds = draw.uniform(3) < 0.5;
+    std::int64_t const m = pick(4, 150), n = pick(5, 150), k = pick(6, 150), batches = batched ? pick(7, 4) : 1;
+    auto dims = [&](std::int64_t rows, std::int64_t columns, bool turned) {
+      ouro::shape const two = turned ? ouro::shape{columns, rows} : ouro::shape{rows, columns};
+      return batched ? ouro::shape{batches, two[0], two[1]} : two;
+    };
+    auto const a = ouro_test::noise<C>(dims(m, k, ta), ouro::dtype::f32);
+    auto const b = ouro_test::noise<C>(dims(k, n, tb), ouro::dtype::f32);
+    auto const start = ouro_test::noise<C>(dims(m, n, false), ouro::dtype::f32);
+    auto turned = [](ouro::tensor<C> const& x, bool t) {
+      return t ? x.read().transpose(x.rank() - 2, x.rank() - 1) : x.read();
+    };
+    std::vector<std::vector<float>> results;
+    for (int threads : {1, 2, 3}) {
+      products_in_bf16 const now;
+      ouro::set_cpu_threads(threads);
+      auto y = start.copy();
+      C::matmul({y.write(), adds}, turned(a, ta), turned(b, tb), 0.5);
+      results.push_back(y.values<float>());
+    }
+    ouro::set_cpu_threads(before);
+    INFO("m " << m << ", n " << n << ", k " << k << ", " << batches << " batches, transposed " << ta << tb);
+    CHECK(results[0] == results[1]);
+    CHECK(results[0] == results[2]);
+    bool const rounds = m >= 16 && n >= 16 && k >= 16;
+    std::vector<float> const x = a.values<float>(), y = b.values<float>(), z = start.values<float>();
+    auto value = [&](float v) { return rounds ? to_bf16(v) : static_cast<double>(v); };
+    double worst = 0;
+    for (std::int64_t p = 0; p < batches; ++p)
+      for (std::int64_t i = 0; i < m; ++i)
+        for (std::int64_t j = 0; j < n; ++j) {
+          double sum = 0;
+          double size = 1;
+          for (std::int64_t l = 0; l < k; ++l) {
+            double const term = value(x[static_cast<std::size_t>(p * m * k + (ta ? l * m + i : i * k + l))]) *
+                                value(y[static_cast<std::size_t>(p * k * n + (tb ? j * k + l : l * n + j))]);
+            sum += term;
+            size += std::abs(term);
+          }
+          auto const at = static_cast<std::size_t>((p * m + i) * n + j);
+          double const expected = 0.5 * sum + (adds ? static_cast<double>(z[at]) : 0.0);
+          worst = std::max(worst, std::abs(static_cast<double>(results[0][at]) - expected) / size);
+        }
+    CHECK(worst < 1e-6);
+  }
+}
+
 #else
 TEST_CASE("cpu") { SKIP("the cpu backend is not built"); }
 #endif

@@ -48,6 +48,29 @@ TEST_CASE("cuda: every dtype goes to the device, becomes every other there, and 
     }
 }
 
+TEST_CASE("cuda: products round their factors to what was asked for") {
+  need_device();
+  auto const a = ouro_test::noise<R>({70, 90});
+  auto const b = ouro_test::noise<R>({90, 50});
+  ouro::tensor<R> exact({70, 50}, dtype::f64);
+  R::matmul(exact.write(), a.read(), b.read(), 1.0);
+  auto error = [&](ouro::product_precision p, dtype type) {
+    ouro::set_cuda_products(p);
+    auto const x = ouro::tensor<C>::from(a.values<double>(), a.dims(), type);
+    auto const y = ouro::tensor<C>::from(b.values<double>(), b.dims(), type);
+    ouro::tensor<C> c({70, 50}, type);
+    C::matmul(c.write(), x.read(), y.read(), 1.0);
+    ouro::set_cuda_products(ouro::product_precision::f32);
+    return ouro_test::relative_error(c, exact);
+  };
+  using enum ouro::product_precision;
+  CHECK(error(f32, dtype::f32) < 1e-6);
+  CHECK(error(tf32, dtype::f32) < 1e-3);
+  CHECK(error(bf16, dtype::f32) < 8e-3);
+  CHECK(error(bf16, dtype::f32) > 1e-4);  // or nothing was rounded
+  CHECK(error(bf16, dtype::f64) < 1e-12);
+}
+
 TEST_CASE("cuda: strided values go up and come down in their order") {
   need_device();
   auto const x = ouro_test::noise<R>({3, 5, 7});

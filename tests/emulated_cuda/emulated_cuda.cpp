@@ -4,6 +4,7 @@
 // The emulated device: fibers, barriers and memory.
 #include <emulated_cuda.hpp>
 
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
@@ -397,3 +398,57 @@ cublasStatus_t cublasCreate(cublasHandle_t* handle) {
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t) { return CUBLAS_STATUS_SUCCESS; }
+
+namespace {
+
+/// A factor as it is computed with: to the nearest number with `dropped` bits of mantissa less, ties to even.
+template <class T>
+T rounded(T x, unsigned dropped) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (dropped == 0) return x;
+    auto word = std::bit_cast<std::uint32_t>(x);
+    word = (word + (1U << (dropped - 1)) - 1U + ((word >> dropped) & 1U)) >> dropped << dropped;
+    return std::bit_cast<T>(word);
+  }
+  return x;
+}
+
+template <class T>
+void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, T const* a, std::int64_t lda,
+          std::int64_t step_a, T const* b, std::int64_t ldb, std::int64_t step_b, T beta, T* c, std::int64_t ldc,
+          std::int64_t step_c, std::int64_t batches, unsigned dropped) {
+  for (std::int64_t s = 0; s < batches; ++s, a += step_a, b += step_b, c += step_c)
+    for (std::int64_t j = 0; j < n; ++j)
+      for (std::int64_t i = 0; i < m; ++i) {
+        T sum = 0;
+        for (std::int64_t l = 0; l < k; ++l)
+          sum +=
+              rounded(a[ta ? l + i * lda : i + l * lda], dropped) * rounded(b[tb ? j + l * ldb : l + j * ldb], dropped);
+        T& to = c[i + j * ldc];
+        to = beta == T(0) ? alpha * sum : alpha * sum + beta * to;
+      }
+}
+
+}  // namespace
+
+cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb, std::int64_t m,
+                                             std::int64_t n, std::int64_t k, void const* alpha, void const* a,
+                                             cudaDataType type_a, std::int64_t lda, long long step_a, void const* b,
+                                             cudaDataType type_b, std::int64_t ldb, long long step_b, void const* beta,
+                                             void* c, cudaDataType type_c, std::int64_t ldc, long long step_c,
+                                             std::int64_t batches, cublasComputeType_t computed, cublasGemmAlgo_t) {
+  bool const in_f64 = computed == CUBLAS_COMPUTE_64F;
+  auto const expected = in_f64 ? CUDA_R_64F : CUDA_R_32F;
+  if (type_a != expected || type_b != expected || type_c != expected) return CUBLAS_STATUS_NOT_SUPPORTED;
+  unsigned const dropped = computed == CUBLAS_COMPUTE_32F_FAST_16BF   ? 16
+                           : computed == CUBLAS_COMPUTE_32F_FAST_TF32 ? 13
+                                                                      : 0;
+  auto run = [&]<class T>(T) {
+    gemm(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, *static_cast<T const*>(alpha), static_cast<T const*>(a), lda,
+         step_a, static_cast<T const*>(b), ldb, step_b, *static_cast<T const*>(beta), static_cast<T*>(c), ldc, step_c,
+         batches, dropped);
+  };
+  if (in_f64) run(double());
+  else run(float());
+  return CUBLAS_STATUS_SUCCESS;
+}

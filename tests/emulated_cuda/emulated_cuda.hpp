@@ -91,7 +91,7 @@ cudaError_t cudaFree(void* p);
 /// The side that is the device's must lie in one of its live blocks, the other must not.
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 
-enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0 };
+enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_NOT_SUPPORTED = 15 };
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
 using cublasHandle_t = struct emulated_products*;
 
@@ -99,40 +99,20 @@ char const* cublasGetStatusString(cublasStatus_t status);
 cublasStatus_t cublasCreate(cublasHandle_t* handle);
 cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream);
 
-namespace emulated_cuda {
+enum cudaDataType { CUDA_R_32F = 0, CUDA_R_64F = 1 };
+enum cublasComputeType_t {
+  CUBLAS_COMPUTE_32F = 68,
+  CUBLAS_COMPUTE_32F_FAST_16BF = 75,
+  CUBLAS_COMPUTE_32F_FAST_TF32 = 77,
+  CUBLAS_COMPUTE_64F = 70
+};
+enum cublasGemmAlgo_t { CUBLAS_GEMM_DEFAULT = -1 };
 
 /// Column-major products by plain loops.
-template <class T>
-cublasStatus_t gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, T const* a,
-                    std::int64_t lda, std::int64_t step_a, T const* b, std::int64_t ldb, std::int64_t step_b, T beta,
-                    T* c, std::int64_t ldc, std::int64_t step_c, std::int64_t batches) {
-  for (std::int64_t s = 0; s < batches; ++s, a += step_a, b += step_b, c += step_c)
-    for (std::int64_t j = 0; j < n; ++j)
-      for (std::int64_t i = 0; i < m; ++i) {
-        T sum = 0;
-        for (std::int64_t l = 0; l < k; ++l)
-          sum += a[ta ? l + i * lda : i + l * lda] * b[tb ? j + l * ldb : l + j * ldb];
-        T& to = c[i + j * ldc];
-        to = beta == T(0) ? alpha * sum : alpha * sum + beta * to;
-      }
-  return CUBLAS_STATUS_SUCCESS;
-}
-
-}  // namespace emulated_cuda
-
-inline cublasStatus_t cublasSgemmStridedBatched_64(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb,
-                                                   std::int64_t m, std::int64_t n, std::int64_t k, float const* alpha,
-                                                   float const* a, std::int64_t lda, long long step_a, float const* b,
-                                                   std::int64_t ldb, long long step_b, float const* beta, float* c,
-                                                   std::int64_t ldc, long long step_c, std::int64_t batches) {
-  return emulated_cuda::gemm(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, *alpha, a, lda, step_a, b, ldb, step_b,
-                             *beta, c, ldc, step_c, batches);
-}
-inline cublasStatus_t cublasDgemmStridedBatched_64(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb,
-                                                   std::int64_t m, std::int64_t n, std::int64_t k, double const* alpha,
-                                                   double const* a, std::int64_t lda, long long step_a, double const* b,
-                                                   std::int64_t ldb, long long step_b, double const* beta, double* c,
-                                                   std::int64_t ldc, long long step_c, std::int64_t batches) {
-  return emulated_cuda::gemm(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, *alpha, a, lda, step_a, b, ldb, step_b,
-                             *beta, c, ldc, step_c, batches);
-}
+cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb, std::int64_t m,
+                                             std::int64_t n, std::int64_t k, void const* alpha, void const* a,
+                                             cudaDataType type_a, std::int64_t lda, long long step_a, void const* b,
+                                             cudaDataType type_b, std::int64_t ldb, long long step_b, void const* beta,
+                                             void* c, cudaDataType type_c, std::int64_t ldc, long long step_c,
+                                             std::int64_t batches, cublasComputeType_t computed,
+                                             cublasGemmAlgo_t algorithm);

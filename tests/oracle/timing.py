@@ -83,9 +83,11 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="train through torch.compile (speech stays eager)")
     parser.add_argument("--checkpoint", action="store_true", help="recompute layers in the backward pass")
+    parser.add_argument("--products", choices=("f32", "bf16"), default="f32", help="what products may round their factors to")
     parser.add_argument("--generate", type=int, default=0, metavar="BYTES", help="rounded up to whole patches")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision({"f32": "highest", "bf16": "medium"}[options.products])
     torch.manual_seed(options.seed)
     fields = json.loads(options.config)
     fields.pop("ignored_bytes_as_zero", None)  # every byte of the text is a target

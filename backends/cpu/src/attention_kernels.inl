@@ -36,6 +36,12 @@ void transpose(float const* from, index ld, index rows, index columns, float* to
     for (index r = rows; r < pad; ++r) to[c * pad + r] = 0.0F;
 }
 
+/// The rows of one head next to each other: where they lie, every row is on a page of its own.
+void gather_rows(float const* from, index ld, index rows, index columns, float* to) {
+  for (index r = 0; r < rows; ++r)
+    for (index c = 0; c < columns; ++c) to[r * columns + c] = from[r * ld + c];
+}
+
 constexpr index query_block = 64;
 inline index padded(index n) { return (n + 15) / 16 * 16; }
 
@@ -53,32 +59,36 @@ inline void drop_weights(attention_head const& h, float* p, index n, index row) 
 index k_attention_scratch(index keys, index width, bool gradient) {
   if (keys <= few_keys) return few_keys_scratch(keys, width, gradient);
   index const pad = padded(keys);
-  return gradient ? 2 * width * pad + 3 * query_block * pad : width * pad + query_block * pad;
+  return gradient ? 3 * width * pad + 3 * query_block * pad : 2 * width * pad + query_block * pad;
 }
 
 void k_attention(attention_head const& h, float* y, index ldy, float* lse, float* scratch) {
   if (h.keys <= few_keys) return attend_to_few(h, y, ldy, lse, scratch);
   index const pad = padded(h.keys);
   float* keys = scratch;
-  float* p = keys + h.width * pad;
+  float* values = keys + h.width * pad;
+  float* p = values + h.width * pad;
   transpose(h.k, h.ldk, h.keys, h.width, keys, pad);
+  gather_rows(h.v, h.ldv, h.keys, h.width, values);
   for (index i0 = 0; i0 < h.queries; i0 += query_block) {
     index const m = h.queries - i0 < query_block ? h.queries - i0 : query_block;
     index seen = 0;
     for (index i = 0; i < m; ++i) seen = seen_by(h, i0 + i) > seen ? seen_by(h, i0 + i) : seen;
     multiply({h.q + i0 * h.ldq, h.ldq, 1, keys, pad, p, pad, h.width, h.scale, false}, m, padded(seen));
+    float share[query_block];
     for (index i = 0; i < m; ++i) {
       float* row = p + i * pad;
       index const n = seen_by(h, i0 + i);
       float const top = k_maximum(row, n);
       float const sum = k_exp_shifted(row, 1.0F, top, n);
       lse[i0 + i] = top + __builtin_logf(sum);
-      float const share = 1.0F / sum;
-      for (index j = 0; j < n; ++j) row[j] *= share;
+      share[i] = 1.0F / sum;
       for (index j = n; j < seen; ++j) row[j] = 0.0F;
       if (h.drop.threshold > 0) drop_weights(h, row, n, i0 + i);
     }
-    multiply({p, pad, 1, h.v, h.ldv, y + i0 * ldy, ldy, seen, 1.0F, false}, m, h.width);
+    multiply({p, pad, 1, values, h.width, y + i0 * ldy, ldy, seen, 1.0F, false}, m, h.width);
+    for (index i = 0; i < m; ++i)
+      for (index c = 0; c < h.width; ++c) y[(i0 + i) * ldy + c] *= share[i];
   }
 }
 
@@ -89,11 +99,13 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
   index const pad = padded(h.keys);
   float* keys = scratch;
   float* values = keys + h.width * pad;
-  float* p = values + h.width * pad;
+  float* key_rows = values + h.width * pad;
+  float* p = key_rows + h.width * pad;
   float* ds = p + query_block * pad;
   float* kept = h.drop.threshold > 0 ? ds + query_block * pad : p;
   transpose(h.k, h.ldk, h.keys, h.width, keys, pad);
   transpose(h.v, h.ldv, h.keys, h.width, values, pad);
+  gather_rows(h.k, h.ldk, h.keys, h.width, key_rows);
   for (index i0 = 0; i0 < h.queries; i0 += query_block) {
     index const m = h.queries - i0 < query_block ? h.queries - i0 : query_block;
     index seen = 0;
@@ -119,7 +131,7 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
     if (to.v != nullptr)
       multiply({kept, 1, pad, dy + i0 * wide_rows, wide_rows, to.v, wide_rows, m, 1.0F, true}, seen, h.width);
     if (to.q != nullptr)
-      multiply({ds, pad, 1, h.k, h.ldk, to.q + i0 * wide_rows, wide_rows, seen, h.scale, to.q_adds}, m, h.width);
+      multiply({ds, pad, 1, key_rows, h.width, to.q + i0 * wide_rows, wide_rows, seen, h.scale, to.q_adds}, m, h.width);
     if (to.k != nullptr)
       multiply({ds, 1, pad, h.q + i0 * h.ldq, h.ldq, to.k, wide_rows, m, h.scale, true}, seen, h.width);
   }

@@ -34,7 +34,8 @@ void sigmoid(float const* x, float* y, std::int64_t n) {
 }  // namespace cpu_math
 
 std::string cpu_description() {
-  return std::string(cpu_kernels::best().name) + " kernels, products by " +
+  return std::string(cpu_kernels::best().name) + " kernels, products " +
+         (cpu_products() == product_precision::bf16 ? "in bf16, else by " : "by ") +
 #if defined(OURO_WITH_DNNL)
          "oneDNN" +
 #elif defined(OURO_WITH_EIGEN)

@@ -1,14 +1,17 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Matrix products by oneDNN (f32; a few rows by a kernel of our own) and Eigen (f64, and f32 where oneDNN is absent), each
-// thread on rows or columns of its own.
+// Matrix products by oneDNN (f32; a few rows and bf16 by kernels of our own) and Eigen (f64, and f32 where oneDNN is
+// absent), each thread on rows or columns of its own.
 #include <algorithm>
+#include <atomic>
 
 #include <ouro/backend/cpu.hpp>
 #include <ouro/tensor/tensor.hpp>
 
+#include "bf16_products.hpp"
 #include "kernels.hpp"
+#include "scratch.hpp"
 #include "signals.hpp"
 #include "threads.hpp"
 
@@ -33,7 +36,7 @@
 #endif
 
 namespace ouro {
-namespace cpu_products {
+namespace cpu_matrices {
 namespace {
 
 #if defined(OURO_WITH_EIGEN)
@@ -87,6 +90,17 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, floa
 #endif
 }
 
+std::atomic<product_precision> precision{product_precision::f32};
+
+bool has_bf16() {
+#if defined(OURO_X86)
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+  return false;
+#endif
+}
+
 /// A matrix as row-major products take it: untransposed or transposed, with a leading dimension.
 struct operand {
   bool transposed;
@@ -108,10 +122,18 @@ bool fits(shape const& dims, shape const& steps, operand& out) {
 }
 
 template <class T>
-void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, T const* a, std::int64_t lda,
-             T const* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+void product(bool rounds, bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, T const* a,
+             std::int64_t lda, T const* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
   constexpr std::int64_t few = 4;  // a row at a time a product only reads its matrix
   if constexpr (sizeof(T) == sizeof(float)) {
+#if defined(OURO_X86)
+    if (rounds) {
+      scratch room(cpu_kernels::bf16_product_room(m, n, k));
+      return cpu_kernels::bf16_product(c, ldc, ta ? cpu_kernels::matrix{a, 1, lda} : cpu_kernels::matrix{a, lda, 1},
+                                       tb ? cpu_kernels::matrix{b, 1, ldb} : cpu_kernels::matrix{b, ldb, 1}, m, n, k,
+                                       alpha, beta != 0.0F, room.data());
+    }
+#endif
     if (m <= few && !ta && tb)
       return cpu_kernels::best().row_products(c, ldc, a, lda, b, ldb, m, n, k, alpha, beta != 0.0F);
     gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
@@ -122,16 +144,16 @@ void product(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T
 
 }  // namespace
 
-}  // namespace cpu_products
+}  // namespace cpu_matrices
 
 void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
-  using cpu_products::operand;
+  using cpu_matrices::operand;
   operand x{};
   operand y{};
   operand z{};
   if (c.out.size() == 0) return;
-  bool const usable = a.size() > 0 && cpu_products::fits(a.dims, a.steps, x) &&
-                      cpu_products::fits(b.dims, b.steps, y) && cpu_products::fits(c.out.dims, c.out.steps, z);
+  bool const usable = a.size() > 0 && cpu_matrices::fits(a.dims, a.steps, x) &&
+                      cpu_matrices::fits(b.dims, b.steps, y) && cpu_matrices::fits(c.out.dims, c.out.steps, z);
   if (!usable) return reference::matmul(c, a, b, alpha);
   if (z.transposed) {  // cᵀ = bᵀ aᵀ
     auto const swapped = c.out.transpose(-2 + c.out.dims.rank(), -1 + c.out.dims.rank());
@@ -146,6 +168,7 @@ void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
   std::int64_t const k = a.dims[-1];
   with_real(a.type, "matmul", [&]<class T>(std::type_identity<T>) {
     T const beta = c.accumulate ? T(1) : T(0);
+    bool const rounds = std::min({m, n, k}) >= 16 && cpu_products() == product_precision::bf16;
     // Each thread takes whole batches, else rows, else columns; small products stay on one.
     std::int64_t const work = std::max<std::int64_t>(1, n * k);
     bool const by_batch = batches > 1;
@@ -170,11 +193,19 @@ void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
           pc += begin;
           columns = end - begin;
         }
-        cpu_products::product<T>(x.transposed, y.transposed, rows, columns, k, static_cast<T>(alpha), pa, x.leading, pb,
-                                 y.leading, beta, pc, z.leading);
+        cpu_matrices::product<T>(rounds, x.transposed, y.transposed, rows, columns, k, static_cast<T>(alpha), pa,
+                                 x.leading, pb, y.leading, beta, pc, z.leading);
       }
     });
   });
+}
+
+product_precision cpu_products() { return cpu_matrices::precision; }
+void set_cpu_products(product_precision p) {
+  require(p == product_precision::f32 || (p == product_precision::bf16 && cpu_matrices::has_bf16()), errc::unavailable,
+          "set_cpu_products",
+          p == product_precision::bf16 ? "this processor has no AVX-512 BF16" : "the cpu has no tf32");
+  cpu_matrices::precision = p;
 }
 
 }  // namespace ouro

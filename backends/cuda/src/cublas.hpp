@@ -40,16 +40,14 @@ struct cublas_functions {
   decltype(&::cublasCreate_v2) create;
   decltype(&::cublasSetStream_v2) set_stream;
   decltype(&::cublasGetStatusString) status_text;
-  decltype(&::cublasSgemmStridedBatched_64) sgemm;
-  decltype(&::cublasDgemmStridedBatched_64) dgemm;
+  decltype(&::cublasGemmStridedBatchedEx_64) gemm;
 
   cublas_functions() {
     library const cublas("libcublas.so." OURO_TEXT(CUBLAS_VER_MAJOR), OURO_CUBLAS);
     cublas.find(create, "cublasCreate_v2");
     cublas.find(set_stream, "cublasSetStream_v2");
     cublas.find(status_text, "cublasGetStatusString");
-    cublas.find(sgemm, "cublasSgemmStridedBatched_64");
-    cublas.find(dgemm, "cublasDgemmStridedBatched_64");
+    cublas.find(gemm, "cublasGemmStridedBatchedEx_64");
   }
 };
 
@@ -62,8 +60,7 @@ struct cublas_functions {
   decltype(&::cublasCreate) create = &::cublasCreate;
   decltype(&::cublasSetStream) set_stream = &::cublasSetStream;
   decltype(&::cublasGetStatusString) status_text = &::cublasGetStatusString;
-  decltype(&::cublasSgemmStridedBatched_64) sgemm = &::cublasSgemmStridedBatched_64;
-  decltype(&::cublasDgemmStridedBatched_64) dgemm = &::cublasDgemmStridedBatched_64;
+  decltype(&::cublasGemmStridedBatchedEx_64) gemm = &::cublasGemmStridedBatchedEx_64;
 };
 
 #endif

@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Matrix products by cuBLAS, in full f32 and f64 (its default mode rounds nothing to TF32). Rows are contiguous here and
+// Matrix products by cuBLAS, in full f32 and f64 unless cuda_products() says otherwise. Rows are contiguous here and
 // columns there, so c = a b is asked for as cᵀ = bᵀ aᵀ. What cuBLAS cannot express is packed first.
+#include <atomic>
 #include <mutex>
 #include <optional>
 
@@ -29,8 +30,16 @@ products& cublas() {
   return *p;
 }
 
-auto gemm(products const& p, float) { return p.sgemm; }
-auto gemm(products const& p, double) { return p.dgemm; }
+std::atomic<product_precision> precision{product_precision::f32};
+
+cublasComputeType_t computed_in(dtype type) {
+  if (type == dtype::f64) return CUBLAS_COMPUTE_64F;
+  switch (precision.load()) {
+    case product_precision::tf32: return CUBLAS_COMPUTE_32F_FAST_TF32;
+    case product_precision::bf16: return CUBLAS_COMPUTE_32F_FAST_16BF;
+    default: return CUBLAS_COMPUTE_32F;
+  }
+}
 
 /// A matrix as row-major products take it: with contiguous rows, or transposed.
 struct operand {
@@ -98,12 +107,16 @@ void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
     T const beta = c.accumulate ? T(1) : T(0);
     auto& products = cublas();
     std::lock_guard const lock(products.mutex);
-    auto const run = gemm(products, T());
-    products.check(run(products.handle, y.how, x.how, b.dims[-1], a.dims[-2], a.dims[-1], &factor, (*right).as<T>(),
-                       y.leading, step(*right), (*left).as<T>(), x.leading, step(*left), &beta, c.out.as<T>(),
-                       z->leading, step(c.out), batched ? a.dims[0] : 1),
-                   "matmul");
+    auto const stored = a.type == dtype::f64 ? CUDA_R_64F : CUDA_R_32F;
+    products.check(
+        products.gemm(products.handle, y.how, x.how, b.dims[-1], a.dims[-2], a.dims[-1], &factor, (*right).data, stored,
+                      y.leading, step(*right), (*left).data, stored, x.leading, step(*left), &beta, c.out.data, stored,
+                      z->leading, step(c.out), batched ? a.dims[0] : 1, computed_in(a.type), CUBLAS_GEMM_DEFAULT),
+        "matmul");
   });
 }
+
+product_precision cuda_products() { return cuda_kernels::precision; }
+void set_cuda_products(product_precision p) { cuda_kernels::precision = p; }
 
 }  // namespace ouro

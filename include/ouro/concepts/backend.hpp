@@ -60,6 +60,14 @@ struct visibility {
   }
 };
 
+/// What a backend rounds the factors of an f32 product to; sums stay f32, and so does everything else. A setting of a
+/// backend, not of a life: f32 unless a program sets another.
+enum class product_precision : std::uint8_t {
+  f32,
+  tf32,  ///< 10 bits of mantissa, the range of f32
+  bf16,  ///< 7 bits of mantissa, the range of f32
+};
+
 /// How an attention is computed: softmax(scale · q kᵀ) over the visible keys, dropout on the weights, times v.
 struct attention_rule {
   std::int64_t heads = 1;

@@ -75,6 +75,11 @@ static_assert(Backend<cpu> && HormoneGateBackend<cpu>);
 int cpu_threads();
 /// Sets it for the calls that follow. Results do not depend on timing at any number. Errors: n < 1.
 void set_cpu_threads(int n);
+/// What f32 products of at least 16 rows, columns and terms round their factors to.
+product_precision cpu_products();
+/// Sets it for the calls that follow. Errors (unavailable): what this processor has no instruction for; it has f32 always,
+/// bf16 with AVX-512 BF16, and no tf32.
+void set_cpu_products(product_precision p);
 /// Instruction set, product library and threads, in a line.
 std::string cpu_description();
 

@@ -95,6 +95,10 @@ inline constexpr bool has_cuda = true;
 bool cuda_available() noexcept;
 /// The device, in a line.
 std::string cuda_description();
+/// What f32 products round their factors to: f32, or tf32 or bf16 for the tensor cores.
+product_precision cuda_products();
+/// Sets it for the calls that follow.
+void set_cuda_products(product_precision p);
 /// The most device memory that was ever in use at once, in bytes.
 std::size_t cuda_peak_memory();
 
