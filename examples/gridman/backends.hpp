@@ -14,19 +14,22 @@
 inline char const* const backend_help = "cpu, or cuda where this program was built with it";
 
 inline char const* const products_help =
-    "what the factors of matrix products are rounded to: f32, bf16 (faster where the processor can), tf32 (cuda)";
+    "what the factors of matrix products are rounded to: f32, bf16 (faster, where the processor can), tf32 (cuda), or "
+    "auto: "
+    "bf16 where it can, else f32";
 
 struct computation_options {
   std::string backend = "cpu";
   std::string products = "f32";
 };
 
-inline ouro::product_precision precision_of(std::string const& name) {
+inline ouro::product_precision precision_of(computation_options const& o) {
   using enum ouro::product_precision;
-  if (name == "f32") return f32;
-  if (name == "tf32") return tf32;
-  ouro::require(name == "bf16", ouro::errc::argument, "products", "unknown precision '", name,
-                "'; there are f32, tf32, bf16");
+  if (o.products == "auto") return o.backend == "cuda" || ouro::cpu_has_products(bf16) ? bf16 : f32;
+  if (o.products == "f32") return f32;
+  if (o.products == "tf32") return tf32;
+  ouro::require(o.products == "bf16", ouro::errc::argument, "products", "unknown precision '", o.products,
+                "'; there are f32, tf32, bf16 and auto");
   return bf16;
 }
 
@@ -34,7 +37,7 @@ inline ouro::product_precision precision_of(std::string const& name) {
 /// what this program or machine does not have (unavailable).
 template <class F>
 void with_backend(computation_options const& o, F&& f) {
-  auto const precision = precision_of(o.products);
+  auto const precision = precision_of(o);
   if (o.backend == "cpu") {
     ouro::set_cpu_products(precision);
     return f(std::type_identity<ouro::cpu>{});

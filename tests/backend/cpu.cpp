@@ -72,15 +72,7 @@ struct products_in_bf16 {
   products_in_bf16() { ouro::set_cpu_products(ouro::product_precision::bf16); }
   ~products_in_bf16() { ouro::set_cpu_products(ouro::product_precision::f32); }
 };
-bool has_bf16() {
-  try {
-    products_in_bf16 const now;
-    return true;
-  } catch (ouro::error const& e) {
-    CHECK(e.code() == ouro::errc::unavailable);
-    return false;
-  }
-}
+bool has_bf16() { return ouro::cpu_has_products(ouro::product_precision::bf16); }
 /// To the nearest bf16, ties to even.
 double to_bf16(float x) {
   std::uint32_t word = 0;
@@ -93,6 +85,7 @@ double to_bf16(float x) {
 
 TEST_CASE("cpu: products in bf16 round their factors and nothing else") {
   CHECK_THROWS_AS(ouro::set_cpu_products(ouro::product_precision::tf32), ouro::error);
+  if (!has_bf16()) CHECK_THROWS_AS(ouro::set_cpu_products(ouro::product_precision::bf16), ouro::error);
   if (!has_bf16()) SKIP("this processor has no AVX-512 BF16");
   using C = ouro::cpu;
   int const before = ouro::cpu_threads();
@@ -144,6 +137,35 @@ TEST_CASE("cpu: products in bf16 round their factors and nothing else") {
           worst = std::max(worst, std::abs(static_cast<double>(results[0][at]) - expected) / size);
         }
     CHECK(worst < 1e-6);
+  }
+}
+
+TEST_CASE("cpu: attention in bf16 is attention") {
+  if (!has_bf16()) SKIP("this processor has no AVX-512 BF16");
+  using C = ouro::cpu;
+  using T = ouro::tensor<C>;
+  std::int64_t const lanes = 2, queries = 75, keys = 133, width = 48;
+  auto noise = [&](std::int64_t rows) { return ouro_test::noise<C>({lanes, rows, width}, ouro::dtype::f32); };
+  auto const q = noise(queries), k = noise(keys), v = noise(keys), dy = noise(queries);
+  for (double dropout : {0.0, 0.2}) {
+    ouro::attention_rule const rule{
+        .heads = 3, .scale = 0.25, .sees = {60, 40, 58}, .dropout = dropout, .draw = {5, 1}};
+    auto run = [&] {
+      std::vector<T> r{T(q.dims()), T({lanes, 3, queries}), T(q.dims()), T(k.dims()), T(v.dims())};
+      C::attention(r[0].write(), r[1].write(), q.read(), k.read(), v.read(), rule);
+      C::attention_gradient(r[2].write(), r[3].write(), r[4].write(), q.read(), k.read(), v.read(), r[0].read(),
+                            r[1].read(), dy.read(), rule);
+      return r;
+    };
+    auto const exact = run();
+    products_in_bf16 const now;
+    auto const rounded = run();
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      INFO("dropout " << dropout << ", result " << i);
+      double const error = ouro_test::relative_error(rounded[i], exact[i]);
+      CHECK(error < 2e-2);
+      CHECK(error > 1e-5);
+    }
   }
 }
 

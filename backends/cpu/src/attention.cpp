@@ -18,7 +18,7 @@ cpu_kernels::table const& kernels() { return cpu_kernels::best(); }
 
 /// One lane and head: pointers to its columns, and row strides.
 cpu_kernels::attention_head head_of(const_view const& q, const_view const& k, const_view const& v,
-                                    attention_rule const& rule, std::int64_t job) {
+                                    attention_rule const& rule, std::int64_t job, bool rounds) {
   std::int64_t const lane = job / rule.heads;
   std::int64_t const width = q.dims[2] / rule.heads;
   std::int64_t const column = job % rule.heads * width;
@@ -37,7 +37,8 @@ cpu_kernels::attention_head head_of(const_view const& q, const_view const& k, co
           rule.sees.first,
           static_cast<float>(rule.scale),
           cpu_kernels::dropper(rule.dropout, rule.draw),
-          job * q.dims[1]};
+          job * q.dims[1],
+          rounds};
 }
 
 std::int64_t grain(const_view const& q, const_view const& k) {
@@ -49,10 +50,11 @@ std::int64_t grain(const_view const& q, const_view const& k) {
 void cpu::attention(view y, view lse, const_view q, const_view k, const_view v, attention_rule const& rule) {
   if (q.type != dtype::f32 || q.size() == 0) return reference::attention(y, lse, q, k, v, rule);
   std::int64_t const jobs = q.dims[0] * rule.heads;
+  bool const rounds = cpu_products() == product_precision::bf16;
   cpu_threading::parallel(jobs, grain(q, k), [&](std::int64_t first, std::int64_t last) {
-    scratch room(kernels().attention_scratch(k.dims[1], q.dims[2] / rule.heads, false));
+    scratch room(kernels().attention_scratch(k.dims[1], q.dims[2] / rule.heads, false, rounds));
     for (std::int64_t job = first; job < last; ++job) {
-      auto const h = head_of(q, k, v, rule, job);
+      auto const h = head_of(q, k, v, rule, job, rounds);
       float* out = y.as<float>() + job / rule.heads * y.steps[0] + job % rule.heads * h.width;
       kernels().attention(h, out, y.steps[1], lse.as<float>() + h.flat, room.data());
     }
@@ -69,10 +71,11 @@ void cpu::attention_gradient(destination dq, destination dk, destination dv, con
     if (d.wanted() && !d.accumulate) fill(d.out, 0.0);
   std::int64_t const jobs = q.dims[0] * rule.heads;
   std::int64_t const wide = q.dims[2];
+  bool const rounds = cpu_products() == product_precision::bf16;
   cpu_threading::parallel(jobs, grain(q, k), [&](std::int64_t first, std::int64_t last) {
-    scratch room(kernels().attention_scratch(k.dims[1], wide / rule.heads, true));
+    scratch room(kernels().attention_scratch(k.dims[1], wide / rule.heads, true, rounds));
     for (std::int64_t job = first; job < last; ++job) {
-      auto const h = head_of(q, k, v, rule, job);
+      auto const h = head_of(q, k, v, rule, job, rounds);
       std::int64_t const lane = job / rule.heads;
       std::int64_t const column = job % rule.heads * h.width;
       std::int64_t const query_start = lane * h.queries * wide + column;

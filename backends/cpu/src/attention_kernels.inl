@@ -56,10 +56,28 @@ inline void drop_weights(attention_head const& h, float* p, index n, index row) 
 
 #include "few_keys_kernels.inl"
 
-index k_attention_scratch(index keys, index width, bool gradient) {
+/// A product of an attention, in bf16 if its head rounds.
+inline void multiply(attention_head const& h, small_product const& p, index m, index n, float* room) {
+#if defined(OURO_X86)
+  if (h.rounds) return bf16_product(p.c, p.ldc, {p.a, p.ra, p.ca}, {p.b, p.ldb, 1}, m, n, p.k, p.factor, p.add, room);
+#endif
+  static_cast<void>(room);
+  multiply(p, m, n);
+}
+
+index k_attention_scratch(index keys, index width, bool gradient, bool rounds) {
   if (keys <= few_keys) return few_keys_scratch(keys, width, gradient);
   index const pad = padded(keys);
-  return gradient ? 3 * width * pad + 3 * query_block * pad : 2 * width * pad + query_block * pad;
+  index room = 0;
+#if defined(OURO_X86)
+  if (rounds) {  // for its products: (block, keys) over the width, (block, width) over the keys, (keys, width) over the block
+    index const some[] = {bf16_product_room(query_block, pad, width), bf16_product_room(query_block, width, pad),
+                          bf16_product_room(pad, width, query_block)};
+    for (index n : some) room = n > room ? n : room;
+  }
+#endif
+  static_cast<void>(rounds);
+  return (gradient ? 3 * width * pad + 3 * query_block * pad : 2 * width * pad + query_block * pad) + room;
 }
 
 void k_attention(attention_head const& h, float* y, index ldy, float* lse, float* scratch) {
@@ -68,13 +86,14 @@ void k_attention(attention_head const& h, float* y, index ldy, float* lse, float
   float* keys = scratch;
   float* values = keys + h.width * pad;
   float* p = values + h.width * pad;
+  float* room = p + query_block * pad;
   transpose(h.k, h.ldk, h.keys, h.width, keys, pad);
   gather_rows(h.v, h.ldv, h.keys, h.width, values);
   for (index i0 = 0; i0 < h.queries; i0 += query_block) {
     index const m = h.queries - i0 < query_block ? h.queries - i0 : query_block;
     index seen = 0;
     for (index i = 0; i < m; ++i) seen = seen_by(h, i0 + i) > seen ? seen_by(h, i0 + i) : seen;
-    multiply({h.q + i0 * h.ldq, h.ldq, 1, keys, pad, p, pad, h.width, h.scale, false}, m, padded(seen));
+    multiply(h, {h.q + i0 * h.ldq, h.ldq, 1, keys, pad, p, pad, h.width, h.scale, false}, m, padded(seen), room);
     float share[query_block];
     for (index i = 0; i < m; ++i) {
       float* row = p + i * pad;
@@ -86,7 +105,7 @@ void k_attention(attention_head const& h, float* y, index ldy, float* lse, float
       for (index j = n; j < seen; ++j) row[j] = 0.0F;
       if (h.drop.threshold > 0) drop_weights(h, row, n, i0 + i);
     }
-    multiply({p, pad, 1, values, h.width, y + i0 * ldy, ldy, seen, 1.0F, false}, m, h.width);
+    multiply(h, {p, pad, 1, values, h.width, y + i0 * ldy, ldy, seen, 1.0F, false}, m, h.width, room);
     for (index i = 0; i < m; ++i)
       for (index c = 0; c < h.width; ++c) y[(i0 + i) * ldy + c] *= share[i];
   }
@@ -103,6 +122,7 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
   float* p = key_rows + h.width * pad;
   float* ds = p + query_block * pad;
   float* kept = h.drop.threshold > 0 ? ds + query_block * pad : p;
+  float* room = ds + 2 * query_block * pad;
   transpose(h.k, h.ldk, h.keys, h.width, keys, pad);
   transpose(h.v, h.ldv, h.keys, h.width, values, pad);
   gather_rows(h.k, h.ldk, h.keys, h.width, key_rows);
@@ -110,8 +130,8 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
     index const m = h.queries - i0 < query_block ? h.queries - i0 : query_block;
     index seen = 0;
     for (index i = 0; i < m; ++i) seen = seen_by(h, i0 + i) > seen ? seen_by(h, i0 + i) : seen;
-    multiply({h.q + i0 * h.ldq, h.ldq, 1, keys, pad, p, pad, h.width, h.scale, false}, m, padded(seen));
-    multiply({dy + i0 * wide_rows, wide_rows, 1, values, pad, ds, pad, h.width, 1.0F, false}, m, padded(seen));
+    multiply(h, {h.q + i0 * h.ldq, h.ldq, 1, keys, pad, p, pad, h.width, h.scale, false}, m, padded(seen), room);
+    multiply(h, {dy + i0 * wide_rows, wide_rows, 1, values, pad, ds, pad, h.width, 1.0F, false}, m, padded(seen), room);
     for (index i = 0; i < m; ++i) {
       float* row = p + i * pad;
       float* slope = ds + i * pad;
@@ -129,10 +149,10 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
       for (index j = n; j < seen; ++j) slope[j] = 0.0F;
     }
     if (to.v != nullptr)
-      multiply({kept, 1, pad, dy + i0 * wide_rows, wide_rows, to.v, wide_rows, m, 1.0F, true}, seen, h.width);
+      multiply(h, {kept, 1, pad, dy + i0 * wide_rows, wide_rows, to.v, wide_rows, m, 1.0F, true}, seen, h.width, room);
     if (to.q != nullptr)
-      multiply({ds, pad, 1, key_rows, h.width, to.q + i0 * wide_rows, wide_rows, seen, h.scale, to.q_adds}, m, h.width);
+      multiply(h, {ds, pad, 1, key_rows, h.width, to.q + i0 * wide_rows, wide_rows, seen, h.scale, to.q_adds}, m, h.width, room);
     if (to.k != nullptr)
-      multiply({ds, 1, pad, h.q + i0 * h.ldq, h.ldq, to.k, wide_rows, m, h.scale, true}, seen, h.width);
+      multiply(h, {ds, 1, pad, h.q + i0 * h.ldq, h.ldq, to.k, wide_rows, m, h.scale, true}, seen, h.width, room);
   }
 }

@@ -46,7 +46,8 @@ struct attention_head {
   index prefix, causal, first;  // who sees whom: ouro::visibility
   float scale;
   drop_rule drop;
-  index flat;  // the number of its first row among all rows
+  index flat;   // the number of its first row among all rows
+  bool rounds;  // products in bf16
 };
 struct attention_slopes {
   float* q;
@@ -76,8 +77,8 @@ struct table {
   void (*dropout)(float* y, float const* x, drop_rule const& rule, std::uint64_t first, index n,
                   bool add);  // of elements first, first + 1, …; first is a multiple of 8
   void (*row_products)(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n,
-                       index k, float factor, bool add);               // c (m,n) (+)= factor · a wᵀ
-  index (*attention_scratch)(index keys, index width, bool gradient);  // floats
+                       index k, float factor, bool add);                            // c (m,n) (+)= factor · a wᵀ
+  index (*attention_scratch)(index keys, index width, bool gradient, bool rounds);  // floats
   void (*attention)(attention_head const& h, float* y, index ldy, float* lse, float* scratch);
   void (*attention_gradient)(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,
                              float const* dy, index wide,

@@ -6,6 +6,7 @@
 //
 // The polynomials are minimax fits by mpmath's chebyfit at 40 digits: exp(r) = 1 + r + r²·q(r) on ±ln2/2 (error 8e-9),
 // erf(x)/x = p(x²), x ≤ 1 (3e-11), erfc(x)·exp(x²) = p(1/x), x ≥ 1 (3e-8).
+#include "bf16_products.hpp"
 #include "kernels.hpp"
 
 #if defined(__AVX2__)

@@ -92,15 +92,6 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, floa
 
 std::atomic<product_precision> precision{product_precision::f32};
 
-bool has_bf16() {
-#if defined(OURO_X86)
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#else
-  return false;
-#endif
-}
-
 /// A matrix as row-major products take it: untransposed or transposed, with a leading dimension.
 struct operand {
   bool transposed;
@@ -201,9 +192,16 @@ void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
 }
 
 product_precision cpu_products() { return cpu_matrices::precision; }
+bool cpu_has_products(product_precision p) {
+#if defined(OURO_X86)
+  if (p == product_precision::bf16)
+    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+  return p == product_precision::f32;
+}
 void set_cpu_products(product_precision p) {
-  require(p == product_precision::f32 || (p == product_precision::bf16 && cpu_matrices::has_bf16()), errc::unavailable,
-          "set_cpu_products",
+  require(cpu_has_products(p), errc::unavailable, "set_cpu_products",
           p == product_precision::bf16 ? "this processor has no AVX-512 BF16" : "the cpu has no tf32");
   cpu_matrices::precision = p;
 }

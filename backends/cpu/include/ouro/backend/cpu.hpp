@@ -75,10 +75,12 @@ static_assert(Backend<cpu> && HormoneGateBackend<cpu>);
 int cpu_threads();
 /// Sets it for the calls that follow. Results do not depend on timing at any number. Errors: n < 1.
 void set_cpu_threads(int n);
-/// What f32 products of at least 16 rows, columns and terms round their factors to.
+/// What f32 products of at least 16 rows, columns and terms round their factors to, and those of attention to more than 64
+/// keys.
 product_precision cpu_products();
-/// Sets it for the calls that follow. Errors (unavailable): what this processor has no instruction for; it has f32 always,
-/// bf16 with AVX-512 BF16, and no tf32.
+/// Whether this processor can: f32 always, bf16 with AVX-512 BF16, tf32 never.
+bool cpu_has_products(product_precision p);
+/// Sets it for the calls that follow. Errors (unavailable): this processor cannot.
 void set_cpu_products(product_precision p);
 /// Instruction set, product library and threads, in a line.
 std::string cpu_description();
