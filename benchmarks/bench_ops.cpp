@@ -319,8 +319,9 @@ void elementwise(sizes const& s) {
   measure(s.name("reduce_sum/all"), {.bytes = bytes(1, dims)}, [=] {
     return [x = noise(dims), y = zeros({1, 1})]() mutable { B::reduce_sum(y.write(), x.read(), 1.0); };
   });
-  measure(s.name("sum_of_squares"), {.bytes = bytes(1, dims)},
-          [=] { return [x = noise(dims)] { benchmark::DoNotOptimize(B::sum_of_squares(x.read())); }; });
+  measure(s.name("sum_of_squares"), {.bytes = bytes(1, dims)}, [=] {
+    return [x = noise(dims), y = tensor({1}, ouro::dtype::f64)]() mutable { B::sum_of_squares(y.write(), x.read()); };
+  });
   shape const rows{s.rows, s.width};
   measure(s.name("normal"), {.bytes = bytes(1, rows)}, [=] {
     return [y = zeros(rows)]() mutable { B::normal(y.write(), {6, 1}); };

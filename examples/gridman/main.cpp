@@ -200,7 +200,7 @@ template <class B>
 void inspect(std::string const& path, bool as_json) {
   auto const l = life<B>::open(path);
   auto norm = [](ouro::tensor<B> const& t) {
-    return std::sqrt(B::sum_of_squares(t.copy().read()) / static_cast<double>(std::max<std::int64_t>(1, t.size())));
+    return ouro::norm_of<B>({t}) / std::sqrt(static_cast<double>(std::max<std::int64_t>(1, t.size())));
   };
   auto const parameters = static_cast<long long>(ouro::parameter_count(l.model));
   auto const brain = l.model.config().mixers.str();

@@ -155,8 +155,8 @@ void cpu::reduce_sum(destination y, const_view x, double factor) {
   }
 }
 
-double cpu::sum_of_squares(const_view x) {
-  if (!all_f32(x) || !x.contiguous()) return reference::sum_of_squares(x);
+void cpu::sum_of_squares(view y, const_view x) {
+  if (!all_f32(x) || !x.contiguous()) return reference::sum_of_squares(y, x);
   // Fixed blocks: the order of the sum does not depend on the number of threads.
   constexpr std::int64_t block = 65536;
   std::int64_t const blocks = (x.size() + block - 1) / block;
@@ -168,7 +168,7 @@ double cpu::sum_of_squares(const_view x) {
   });
   double sum = 0;
   for (double p : part) sum += p;
-  return sum;
+  *y.as<double>() = sum;
 }
 
 void cpu::dropout(destination y, const_view x, double rate, random_draw draw) {

@@ -123,18 +123,15 @@ void cuda::reduce_sum(destination y, const_view x, double factor) {
   });
 }
 
-double cuda::sum_of_squares(const_view x) {
+void cuda::sum_of_squares(view y, const_view x) {
   layout<1> const l(x.dims, {&x.steps});
-  if (l.size == 0) return 0;
+  if (l.size == 0) return fill(y, 0.0);
   index const blocks = grid_of(l.size, 8 * each_threads, busy_blocks());
-  device_array<double> const part(blocks + 1);
+  device_array<double> const part(blocks);
   with_real(x.type, "sum_of_squares", [&]<class T>(std::type_identity<T>) {
     launch("sum_of_squares", sum_squares<T>, blocks, each_threads, 0, l, x.as<T>(), part.data());
   });
-  launch("sum_of_squares", sum_parts, 1, each_threads, 0, blocks, part.data(), part.data() + blocks);
-  double sum = 0;
-  download(view(&sum, dtype::f64, {1}), const_view(part.data() + blocks, dtype::f64, {1}));
-  return sum;
+  launch("sum_of_squares", sum_parts, 1, each_threads, 0, blocks, part.data(), y.as<double>());
 }
 
 }  // namespace ouro

@@ -132,7 +132,7 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::normal(v, r);                         // standard normal, element i = standard_normal(r, i)
   B::uniform(v, r, a, a);                  // uniform in (low, high)
   B::adamw(v, v, v, x, step);              // (parameter, first moment, second moment, gradient)
-  { B::sum_of_squares(x) } -> std::same_as<double>;  // in f64; finite exactly when all elements are
+  B::sum_of_squares(v, x);                 // (Σ x² (1) in f64, x); finite exactly when all elements are
 };
 // clang-format on
 

@@ -7,9 +7,13 @@
 #include <cstdint>
 #include <vector>
 
+#include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/matmul.hpp>
+#include <ouro/ops/noise.hpp>
+#include <ouro/ops/reduce.hpp>
+#include <ouro/ops/square.hpp>
+#include <ouro/ops/square_root.hpp>
 #include <ouro/tensor/elementary.hpp>
-#include <ouro/tensor/normal.hpp>
-#include <ouro/tensor/tensor.hpp>
 
 namespace ouro {
 
@@ -21,24 +25,17 @@ struct rhythm {
 
   [[nodiscard]] constexpr bool asleep(std::int64_t clock) const { return clock % (wake + sleep) >= wake; }
 
-  /// (x, y) ← unit((x, y)·[[cos ω, −sin ω], [sin ω, cos ω]] + noise), ω = 2π / cycle: (B,2). Computed in f64.
+  /// (x, y) ← v / (‖v‖ + 1e-6), v = (x, y)·[[cos ω, −sin ω], [sin ω, cos ω]] + noise, ω = 2π / cycle: (B,2). Computed in
+  /// f64, where the oscillator is: a device is not waited for.
   template <class B>
   tensor<B> advance(tensor<B> const& oscillator, random_stream& random) const {
     double const omega = 6.283185307179586476925 / static_cast<double>(wake + sleep);
-    auto v = oscillator.template values<double>();
-    random_draw const draw = noise > 0 ? random.next() : random_draw{};
-    for (std::size_t i = 0; i < v.size(); i += 2) {
-      double x = v[i] * elementary::cos(omega) + v[i + 1] * elementary::sin(omega);
-      double y = -v[i] * elementary::sin(omega) + v[i + 1] * elementary::cos(omega);
-      if (noise > 0) {
-        x += noise * standard_normal(draw, i);
-        y += noise * standard_normal(draw, i + 1);
-      }
-      double const length = elementary::sqrt(x * x + y * y) + 1e-6;
-      v[i] = x / length;
-      v[i + 1] = y / length;
-    }
-    return tensor<B>::from(v, oscillator.dims(), oscillator.type());
+    double const c = elementary::cos(omega);
+    double const s = elementary::sin(omega);
+    auto v = matmul(oscillator.copy(dtype::f64), tensor<B>::from(std::vector<double>{c, -s, s, c}, {2, 2}));
+    if (noise > 0) v = v + noise * normal<B>(v.dims(), dtype::f64, random.next());
+    auto const length = square_root(sum(square(v), 1)) + tensor<B>::full({1}, dtype::f64, 1e-6);
+    return divide(v, length).copy(oscillator.type());
   }
 };
 

@@ -57,16 +57,24 @@ void watch(tape<B>& t, std::vector<field<tensor<B>>> const& list) {
     if (f.kind == field_kind::parameter) t.watch(*f.value);
 }
 
+/// √Σ x² over all elements of the tensors, absent ones left out, in f64; finite exactly when every element is. A device
+/// is waited for once.
+template <class B>
+double norm_of(std::vector<tensor<B>> const& list) {
+  auto squares = tensor<B>::zeros({static_cast<std::int64_t>(list.size())}, dtype::f64);
+  for (std::size_t i = 0; i < list.size(); ++i)
+    if (list[i]) B::sum_of_squares(squares.write().slice(0, static_cast<std::int64_t>(i), 1), list[i].read());
+  double sum = 0;
+  for (double s : squares.template values<double>()) sum += s;
+  return elementary::sqrt(sum);
+}
+
 template <class B>
 gradient_list<B> gradients_of(tape<B> const& t, std::vector<field<tensor<B>>> const& list) {
   gradient_list<B> g;
-  double squares = 0;
-  for (auto const& f : list) {
-    if (f.kind != field_kind::parameter) continue;
-    g.values.push_back(t.gradient(*f.value));
-    if (g.values.back()) squares += B::sum_of_squares(g.values.back().read());
-  }
-  g.norm = elementary::sqrt(squares);
+  for (auto const& f : list)
+    if (f.kind == field_kind::parameter) g.values.push_back(t.gradient(*f.value));
+  g.norm = norm_of(g.values);
   return g;
 }
 

@@ -79,11 +79,8 @@ class trainer {
   }
 
   static bool finite(state<backend> const& s) {
-    double sum = 0;
-    for (auto const* t : {&s.mem, &s.working, &s.oscillator, &s.hormone, &s.self})
-      sum += backend::sum_of_squares(t->read());
-    if (s.thought) sum += backend::sum_of_squares(s.thought->read());
-    return elementary::isfinite(sum);
+    return elementary::isfinite(norm_of<backend>(
+        {s.mem, s.working, s.oscillator, s.hormone, s.self, s.thought ? *s.thought : tensor<backend>()}));
   }
 
   System& model_;
@@ -115,7 +112,7 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
     tape<backend> t;
     watch(t, list);
     tensor<backend> total;
-    std::int64_t counted = 0;
+    std::vector<step_loss<backend>> counted;  // read when all is on its way: a device is not waited for before
     for (auto const& l : lessons) {
       while (model_.rhythm.asleep(s.clock)) s = sleep(model_, cx, std::move(s));
       lap(report.seconds.sleep);
@@ -125,21 +122,20 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
       auto const step = loss(model_, cx, seen, l.input, l.target);
       lap(report.seconds.actor);
       if (step.live == 0) continue;
-      ++counted;
       report.live += step.live;
-      report.loss += step.total.item();
-      report.cross_entropy += step.task.item();
-      if (step.predicted) report.predicted += step.predicted.item();
+      counted.push_back(step);
       auto const part = scale(step.total, 1.0 / static_cast<double>(lessons.size()));
       total = total.empty() ? part : total + part;
     }
-    if (counted > 0) {
-      auto const n = static_cast<double>(counted);
-      report.loss /= n;
-      report.cross_entropy /= n;
-      report.predicted /= n;
+    if (!counted.empty()) {
       if (total.origin().first != nullptr) t.backward(total);
       g = gradients_of(t, list);
+    }
+    auto const n = static_cast<double>(counted.size());
+    for (auto const& step : counted) {
+      report.loss += step.total.item() / n;
+      report.cross_entropy += step.task.item() / n;
+      if (step.predicted) report.predicted += step.predicted.item() / n;
     }
     s = s.detach();
     lap(report.seconds.backward);

@@ -60,8 +60,11 @@ std::vector<primitive> primitives() {
     add("fill", false, {}, {dims}, [](to y, from) { X::fill(y[0].out, 0.3); });
     add("scale", true, {random(dims)}, {dims}, [](to y, from x) { X::scale(y[0], x[0], 0.3); });
     add("copy", true, {random(dims)}, {dims}, [](to y, from x) { X::copy(y[0].out, x[0], y[0].accumulate); });
-    add("sum_of_squares", false, {random(dims)}, {{1}},
-        [](to y, from x) { X::fill(y[0].out, X::sum_of_squares(x[0])); });
+    add("sum_of_squares", false, {random(dims)}, {{1}}, [](to y, from x) {
+      ouro::tensor<X> sum({1}, ouro::dtype::f64);
+      X::sum_of_squares(sum.write(), x[0]);
+      X::copy(y[0].out, sum.read(), false);
+    });
     for (int i = 0; i <= static_cast<int>(ouro::unary::square_root); ++i) {
       auto const f = static_cast<ouro::unary>(i);
       add("map " + std::to_string(i), false, {positive(dims)}, {dims},

@@ -66,7 +66,7 @@ struct cpu : reference {
                                   const_view variance, const_view w, const_view dy, double eps);
   static void dropout(destination y, const_view x, double rate, random_draw draw);
   static void adamw(view p, view m, view v, const_view g, adamw_step const& step);
-  static double sum_of_squares(const_view x);
+  static void sum_of_squares(view y, const_view x);
 };
 
 static_assert(Backend<cpu> && HormoneGateBackend<cpu>);

@@ -84,7 +84,7 @@ struct cuda {
   static void normal(view y, random_draw draw);
   static void uniform(view y, random_draw draw, double low, double high);
   static void adamw(view p, view m, view v, const_view g, adamw_step const& step);
-  static double sum_of_squares(const_view x);
+  static void sum_of_squares(view y, const_view x);
 };
 
 static_assert(Backend<cuda> && HormoneGateBackend<cuda>);
