@@ -123,8 +123,8 @@ struct gridman_config {
 
  private:
   struct stack_kinds {
-    std::vector<std::string> sensor;
-    std::vector<std::string> brain;
+    std::vector<std::string_view> sensor;
+    std::vector<std::string_view> brain;
   };
   [[nodiscard]] stack_kinds split(std::string_view text) const {
     auto const bar = text.find('|');
@@ -134,7 +134,7 @@ struct gridman_config {
     if (list.empty()) return {};
     auto const n = static_cast<std::int64_t>(list.size());
     auto part = [&](std::int64_t from, std::int64_t count) {
-      std::vector<std::string> kinds;
+      std::vector<std::string_view> kinds;
       for (std::int64_t i = 0; i < count; ++i) kinds.push_back(list[static_cast<std::size_t>((from + i) % n)]);
       return kinds;
     };
@@ -144,7 +144,7 @@ struct gridman_config {
             sensor_layers + brain_layers, ", or as many as divide both, or write Sensor | Brain");
     return {part(0, sensor_layers), part(fits ? 0 : sensor_layers, brain_layers)};
   }
-  static std::vector<std::string> stack(char const* name, std::string_view text, std::int64_t layers) {
+  static std::vector<std::string_view> stack(char const* name, std::string_view text, std::int64_t layers) {
     auto kinds = layer_kinds(text);
     require(static_cast<std::int64_t>(kinds.size()) == layers, errc::config, "layers", "'", std::string(text),
             "' names ", kinds.size(), " layers, the ", name, " has ", layers);
@@ -154,11 +154,11 @@ struct gridman_config {
   [[nodiscard]] std::string normal(std::string_view text) const {
     auto const [sensor, brain] = split(text);
     auto all = sensor;
-    all.insert(all.end(), brain.begin(), brain.end());
+    for (auto kind : brain) all.push_back(kind);
     for (std::size_t i = 1; i <= all.size(); ++i)
-      if (i == all.size()) return all[0];
+      if (i == all.size()) return std::string(all[0]);
       else if (all[i] != all[0]) break;
-    auto const list = text.find('|') == std::string_view::npos ? layer_kinds(text) : std::vector<std::string>{};
+    auto const list = text.find('|') == std::string_view::npos ? layer_kinds(text) : std::vector<std::string_view>{};
     if (!list.empty() && list.size() < all.size()) return layers_text(list);
     return all.empty() ? "" : layers_text(sensor) + " | " + layers_text(brain);
   }

@@ -124,7 +124,7 @@ TEST_CASE("hybrid: kinds and carries") {
 }
 
 TEST_CASE("hybrid: lists of layers") {
-  using list = std::vector<std::string>;
+  using list = std::vector<std::string_view>;
   CHECK(ouro::layer_kinds("") == list{});
   CHECK(ouro::layer_kinds("a") == list{"a"});
   CHECK(ouro::layer_kinds("  a*2  b c*1 ") == list{"a", "a", "b", "c"});
