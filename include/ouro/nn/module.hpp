@@ -99,7 +99,7 @@ void field_walk<B>::visit(Member& member) {
     if constexpr (Member::kind == field_kind::parameter) add(member, Member::kind, member.decay, member.learning_rate);
     else add(member, Member::kind, 1, 1);
   } else if constexpr (meta::Reflected<Member>) {
-    meta::for_each_member(member, [this](char const* name, auto& inner) { visit(name, inner); });
+    meta::for_each_member(member, [this](char const* name, auto& inner) { this->visit(name, inner); });
   } else if constexpr (is_list<Member>) {
     if constexpr (requires { member.has_value(); }) {
       if (member) visit(*member);
@@ -107,7 +107,7 @@ void field_walk<B>::visit(Member& member) {
       for (std::size_t i = 0; i < member.size(); ++i) visit(std::to_string(i).c_str(), member[i]);
     }
   } else if constexpr (is_choice<Member>) {
-    std::visit([this](auto& chosen) { visit(chosen); }, member);
+    std::visit([this](auto& chosen) { this->visit(chosen); }, member);
   } else {
     static_assert(std::is_trivially_copyable_v<Member>,
                   "a member of a module must be a parameter, statistic or constant, a module, a vector, optional or "
