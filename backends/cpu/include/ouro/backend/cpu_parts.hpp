@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // What the library ouro::cpu holds ready of the parts that systems are made of: a program that uses them on the cpu
-// backend does not compile them again. (A Gridman around a mixer of one's own compiles in half of the time.)
+// backend does not compile them again. (A Gridman around a mixer of one's own compiles in a third of the time.)
 #pragma once
 
 #include <ouro/backend/cpu.hpp>
