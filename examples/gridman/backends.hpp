@@ -15,8 +15,7 @@ inline char const* const backend_help = "cpu, or cuda where this program was bui
 
 inline char const* const products_help =
     "what the factors of matrix products are rounded to: f32, bf16 (faster, where the processor can), tf32 (cuda), or "
-    "auto: "
-    "bf16 where it can, else f32";
+    "auto: bf16 where it can, else f32";
 
 struct computation_options {
   std::string backend = "cpu";

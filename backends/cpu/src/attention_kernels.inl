@@ -4,32 +4,19 @@
 // Attention of one lane and head, in scratch of the caller's: blocks of query rows against the keys they see. Its
 // products are too small and too many for a library call, so they run in register tiles here.
 
-/// to (columns, pad) = fromᵀ for from (rows, columns): four rounds of a perfect shuffle transpose 16 × 16 values.
+#include "transpose16.inl"
+
+/// to (columns, pad) = fromᵀ for from (rows, columns), 16 × 16 values at a time.
 void transpose(float const* from, index ld, index rows, index columns, float* to, index pad) {
-  constexpr i16 low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-  constexpr i16 high = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   index const whole_rows = rows / 16 * 16;
   index const whole_columns = columns / 16 * 16;
   for (index r = 0; r < whole_rows; r += 16)
     for (index c = 0; c < whole_columns; c += 16) {
       v16 x[16];
-      v16 y[16];
       for (int i = 0; i < 16; ++i) x[i] = load(from + (r + i) * ld + c);
-      for (int round = 0; round < 4; ++round) {
-        for (int i = 0; i < 8; ++i) {
-#if defined(__clang__)
-          y[2 * i] = __builtin_shufflevector(x[i], x[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-          y[2 * i + 1] = __builtin_shufflevector(x[i], x[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-#else
-          y[2 * i] = __builtin_shuffle(x[i], x[i + 8], low);
-          y[2 * i + 1] = __builtin_shuffle(x[i], x[i + 8], high);
-#endif
-        }
-        for (int i = 0; i < 16; ++i) x[i] = y[i];
-      }
+      transpose16(x);
       for (int i = 0; i < 16; ++i) store(to + (c + i) * pad + r, x[i]);
     }
-  static_cast<void>(low), static_cast<void>(high);
   for (index r = 0; r < rows; ++r)
     for (index c = r < whole_rows ? whole_columns : 0; c < columns; ++c) to[c * pad + r] = from[r * ld + c];
   for (index c = 0; c < columns; ++c)

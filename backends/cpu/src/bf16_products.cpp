@@ -31,47 +31,26 @@ __m512i words(__m512 even, __m512 odd) {
   return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
-/// The transpose of sixteen rows of sixteen words.
-void transpose(__m512i (&r)[16]) {
-  __m512i t[16];
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4)
-    for (int j = 0; j < 2; ++j) {
-      r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
-      r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
-    }
-  for (int j = 0; j < 4; ++j)
-    for (int i = 0; i < 16; i += 8) {
-      t[i + j] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0x88);
-      t[i + j + 4] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0xDD);
-    }
-  for (int j = 0; j < 8; ++j) {
-    r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
-    r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xDD);
-  }
-}
+#include "transpose16.inl"
 
 /// One chunk of `n` ≤ 16 lanes from x: lane i at step l is x[i · lane_step + l · step].
 void pack_chunk(std::uint32_t* to, float const* x, index lane_step, index step, index n, index k) {
   if (step == 1) {  // a lane lies in a row: sixteen words of each lane, then transposed
     for (index l = 0; l < k; l += 32) {
-      __m512i row[16];
+      __m512 row[16];  // as numbers that are only moved
       auto const low = first(k - l);
       auto const high = k - l > lanes ? first(k - l - lanes) : __mmask16(0);
       for (index i = 0; i < 16; ++i) {
         if (i >= n) {
-          row[i] = _mm512_setzero_si512();
+          row[i] = _mm512_setzero_ps();
           continue;
         }
         float const* const at = x + i * lane_step + l;
-        row[i] = reinterpret_cast<__m512i>(
+        row[i] = reinterpret_cast<__m512>(
             _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, at + lanes), _mm512_maskz_loadu_ps(low, at)));
       }
-      transpose(row);
-      for (index p = l / 2; p < pairs(k) && p < l / 2 + 16; ++p) _mm512_store_si512(to + p * lanes, row[p - l / 2]);
+      transpose16(row);
+      for (index p = l / 2; p < pairs(k) && p < l / 2 + 16; ++p) _mm512_store_ps(to + p * lanes, row[p - l / 2]);
     }
     return;
   }

@@ -10,12 +10,18 @@
 namespace ouro {
 
 namespace cpu_kernels {
+bool has_avx512() {
+#if defined(OURO_X86)
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+  return false;
+#endif
+}
 table const& best() {
   static table const& chosen = []() -> table const& {
 #if defined(OURO_X86)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-      return avx512();
+    if (has_avx512()) return avx512();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2();
 #endif
     return generic();

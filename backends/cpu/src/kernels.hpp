@@ -9,6 +9,9 @@
 
 namespace ouro::cpu_kernels {
 
+/// Whether this processor runs the kernels for AVX-512.
+bool has_avx512();
+
 using index = std::int64_t;
 
 /// A dropout (ouro::dropout_mask) of the numbers of one draw; threshold 0 keeps everything.

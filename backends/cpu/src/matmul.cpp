@@ -194,9 +194,7 @@ void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
 product_precision cpu_products() { return cpu_matrices::precision; }
 bool cpu_has_products(product_precision p) {
 #if defined(OURO_X86)
-  if (p == product_precision::bf16)
-    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (p == product_precision::bf16) return cpu_kernels::has_avx512() && __builtin_cpu_supports("avx512bf16");
 #endif
   return p == product_precision::f32;
 }

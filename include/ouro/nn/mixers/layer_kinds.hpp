@@ -14,9 +14,9 @@
 
 namespace ouro {
 
-/// One name for each layer, seen in the text, which must outlive it. A text is names with an optional count, separated by spaces. Which names there are is known
-/// to the mixer, not here. Errors (config): a count that is no number in 1..1024, more than 1024 layers, a count
-/// without a name.
+/// One name for each layer, seen in the text, which must outlive it. A text is names with an optional count, separated by
+/// spaces. Which names there are is known to the mixer, not here. Errors (config): a count that is no number in 1..1024,
+/// more than 1024 layers, a count without a name.
 inline std::vector<std::string_view> layer_kinds(std::string_view text) {
   constexpr std::size_t most = 1024;
   std::vector<std::string_view> kinds;
