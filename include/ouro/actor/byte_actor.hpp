@@ -94,7 +94,7 @@ struct byte_actor {
       require(seen.now.dim(1) == 1, errc::shape, "voice", "needs the thought of one patch, got ", seen.now.dims());
       auto const around = actor.decompressor(cx, seen.now, seen.before);  // (B,2K,D)
       cx.see("anchors", around);
-      for (auto const& l : actor.decoder_layer) carry_.push_back({{}, l.cross_attn->project(cx, around)});
+      for (auto const& l : actor.decoder_layer) carry_.push_back({{}, l.cross_attn->absorb(cx, around)});
     }
     /// The logits of the next byte: (B,V). Errors: the patch is full, or the byte before was not told.
     tensor<B> next() {

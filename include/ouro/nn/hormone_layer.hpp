@@ -20,7 +20,7 @@ namespace ouro {
 template <Backend B, class Mixer>
 struct layer_carry {
   typename Mixer::carry mixer;
-  attention_carry<B> context;  ///< keys and values of what cross-attention looks at; projected once
+  absorbed_rows<B> context;  ///< what cross-attention looks at; projected once
 };
 
 /// What a step's hormone says to the three receptors of a layer: (B,1,D) each.
@@ -93,7 +93,7 @@ tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segme
   auto const mixed = mix(attn, cx, norm1(cx, x), s, c, pass);
   if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
   x = x + cx.drop(mixed);
-  if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), cross_attn->project(cx, across)));
+  if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), cross_attn->absorb(cx, across)));
   return feed_forward(cx, x, now);
 }
 

@@ -8,22 +8,29 @@
 
 namespace ouro {
 
-/// c = a b: (M,K)(K,N) → (M,N), or for every batch (N,M,K)(N,K,P) → (N,M,P). Transposed operands are views.
+/// c = a b, or addend + a b: (M,K)(K,N) → (M,N), or for every batch (N,M,K)(N,K,P) → (N,M,P). Transposed operands are
+/// views; the addend may be absent, and is repeated along axes where it has extent 1.
 template <Backend B>
-tensor<B> matmul(tensor<B> const& a, tensor<B> const& b) {
+tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend = {}) {
   require((a.rank() == 2 || a.rank() == 3) && a.rank() == b.rank(), errc::shape, "matmul",
           "operands must both be matrices or batches of them, got ", a.dims(), " and ", b.dims());
   require(a.dim(-1) == b.dim(-2), errc::shape, "matmul", "inner dimensions must agree, got ", a.dims(), " and ",
           b.dims());
   require(a.rank() == 2 || a.dim(0) == b.dim(0), errc::shape, "matmul", "batches must agree, got ", a.dims(), " and ",
           b.dims());
-  require(a.type() == b.type() && is_floating(a.type()), errc::shape, "matmul", "dtypes must agree and be f32 or f64");
-  tensor<B> c(a.dims().with(-1, b.dim(-1)), a.type());
-  B::matmul(c.write(), a.read(), b.read(), 1.0);
-  return recorded<B>("matmul", std::move(c), {&a, &b},
+  shape const out = a.dims().with(-1, b.dim(-1));
+  require(addend.empty() || (addend.rank() == out.rank() && broadcast(addend.dims(), out, "matmul") == out),
+          errc::shape, "matmul", "the addend must fit the result ", out, ", got ", addend.dims());
+  require(a.type() == b.type() && (addend.empty() || addend.type() == a.type()) && is_floating(a.type()), errc::shape,
+          "matmul", "dtypes must agree and be f32 or f64");
+  tensor<B> c(out, a.type());
+  if (addend) B::copy(c.write(), addend.read().expand(out), false);
+  B::matmul({c.write(), !addend.empty()}, a.read(), b.read(), 1.0);
+  return recorded<B>("matmul", std::move(c), {&a, &b, &addend},
                      [a = a.detach(), b = b.detach()](tensor<B> const& dc, gradients<B>& dx) {
                        if (dx.wants(0)) B::matmul(dx.into(0), dc.read(), b.read().transpose(-2, -1), 1.0);
                        if (dx.wants(1)) B::matmul(dx.into(1), a.read().transpose(-2, -1), dc.read(), 1.0);
+                       if (dx.wants(2)) B::reduce_sum(dx.into(2), dc.read(), 1.0);
                      });
 }
 

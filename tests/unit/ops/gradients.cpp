@@ -115,6 +115,8 @@ TEST_CASE("products") {
           }) < limit);
     CHECK(ouro::gradient_error<R>({noise<R>({2, m, k}), noise<R>({2, k, n})},
                                   [](list const& v) { return weigh(ouro::matmul(v[0], v[1])); }) < limit);
+    CHECK(ouro::gradient_error<R>({noise<R>({2, m, k}), noise<R>({2, k, n}), noise<R>({i % 2 + 1, 1, n})},
+                                  [](list const& v) { return weigh(ouro::matmul(v[0], v[1], v[2])); }) < limit);
     CHECK(ouro::gradient_error<R>({noise<R>({2, m, k}), noise<R>({n, k}), noise<R>({n})},
                                   [](list const& v) { return weigh(ouro::linear_map(v[0], v[1], v[2])); }) < limit);
   }
@@ -125,6 +127,8 @@ TEST_CASE("products") {
     CHECK(std::string(e.what()) == "[matmul] inner dimensions must agree, got (8,64) and (32,128)");
     CHECK(e.code() == ouro::errc::shape);
   }
+  CHECK_THROWS_AS(ouro::matmul(noise<R>({2, 3}), noise<R>({3, 4}), noise<R>({3, 4})), ouro::error);
+  CHECK_THROWS_AS(ouro::matmul(noise<R>({2, 3}), noise<R>({3, 4}), noise<R>({4})), ouro::error);
 }
 
 TEST_CASE("normalisations") {

@@ -8,8 +8,10 @@
 
 #include <ouro/concepts/sequence_mixer.hpp>
 #include <ouro/nn/linear.hpp>
+#include <ouro/ops/arithmetic.hpp>
 #include <ouro/ops/movement.hpp>
 #include <ouro/ops/scaled_dot_product_attention.hpp>
+#include <ouro/ops/softmax.hpp>
 #include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
@@ -19,6 +21,16 @@ template <Backend B>
 struct attention_carry {
   tensor<B> keys;
   tensor<B> values;
+};
+
+/// K rows for others to look at that have absorbed the projections of queries and results: a key and a value of the whole
+/// width for each head and row (key = s·W_qᵀ k, offset = s·k·b_q, value = W_o v, with the head's parts of W and the scale
+/// s = 1/√(D/H)).
+template <Backend B>
+struct absorbed_rows {
+  tensor<B> keys;     // (B,H·K,D)
+  tensor<B> offsets;  // (B,1,H·K)
+  tensor<B> values;   // (B,H·K,D)
 };
 
 /// Attention with one packed projection (rows q, k, v), biases and scale 1/√(D/H). The in-projection starts Xavier
@@ -49,14 +61,22 @@ struct attention {
   /// Rows of x (B,T,D) look at all the keys of c.
   tensor<B> cross(context<B>& cx, tensor<B> const& x, carry const& c) const;
 
+  /// The same where few rows are looked at by many: x (B,K,D). Takes 2·K·D² multiplications for these, and 2·H·K·D for
+  /// each row that looks, where project() and cross() take 2·D² for either.
+  absorbed_rows<B> absorb(context<B>& cx, tensor<B> const& x) const;
+  tensor<B> cross(context<B>& cx, tensor<B> const& x, absorbed_rows<B> const& rows) const;
+
  private:
+  [[nodiscard]] static double scale_of(std::int64_t head_width) {
+    return 1.0 / elementary::sqrt(static_cast<double>(head_width));
+  }
   tensor<B> query(context<B>&, tensor<B> const& x) const {
     std::int64_t const width = x.dim(-1);
     return linear_map(x, slice(in_proj_weight.value(), 0, 0, width), slice(in_proj_bias.value(), 0, 0, width));
   }
   tensor<B> look(context<B>& cx, tensor<B> const& q, carry const& c, visibility sees) const {
     attention_rule rule{.heads = heads,
-                        .scale = 1.0 / elementary::sqrt(static_cast<double>(q.dim(2) / heads)),
+                        .scale = scale_of(q.dim(2) / heads),
                         .sees = sees,
                         .dropout = drops ? cx.rate() : 0.0,
                         .draw = {}};
@@ -108,6 +128,37 @@ attention_carry<B> attention<B>::project(context<B>&, tensor<B> const& x) const 
 template <Backend B>
 tensor<B> attention<B>::cross(context<B>& cx, tensor<B> const& x, carry const& c) const {
   return look(cx, query(cx, x), c, {});
+}
+
+template <Backend B>
+absorbed_rows<B> attention<B>::absorb(context<B>& cx, tensor<B> const& x) const {
+  std::int64_t const lanes = x.dim(0);
+  std::int64_t const rows = x.dim(1);
+  std::int64_t const width = x.dim(2);
+  std::int64_t const part = width / heads;
+  // (B,K,D) → (H,B·K,D/H), times a matrix for each head, → (B,H·K,·)
+  auto by_head = [&](tensor<B> const& t) { return transpose(reshape(t, {lanes * rows, heads, part}), 0, 1); };
+  auto product = [&](tensor<B> const& t, tensor<B> const& w) {
+    auto const y = reshape(matmul(t, w), {heads, lanes, rows, w.dim(2)});
+    return reshape(transpose(y, 0, 1), {lanes, heads * rows, w.dim(2)});
+  };
+  auto const seen = project(cx, x);
+  auto const keys = by_head(scale(seen.keys, scale_of(part)));
+  auto const query_weight = reshape(slice(in_proj_weight.value(), 0, 0, width), {heads, part, width});
+  auto const query_bias = reshape(slice(in_proj_bias.value(), 0, 0, width), {heads, part, 1});
+  auto const result_weight = transpose(transpose(reshape(out_proj.weight.value(), {width, heads, part}), 0, 1), 1, 2);
+  return {product(keys, query_weight), reshape(product(keys, query_bias), {lanes, 1, heads * rows}),
+          product(by_head(seen.values), result_weight)};
+}
+
+template <Backend B>
+tensor<B> attention<B>::cross(context<B>& cx, tensor<B> const& x, absorbed_rows<B> const& rows) const {
+  std::int64_t const lanes = x.dim(0);
+  std::int64_t const keys = rows.keys.dim(1);
+  auto const scores = matmul(x, transpose(rows.keys, 1, 2), rows.offsets);
+  auto const weights = softmax(reshape(scores, {lanes, x.dim(1), heads, keys / heads}));
+  return matmul(reshape(drops ? cx.drop(weights) : weights, {lanes, x.dim(1), keys}), rows.values,
+                reshape(out_proj.bias.value(), {1, 1, x.dim(2)}));
 }
 
 }  // namespace ouro

@@ -37,7 +37,7 @@
   prefix tensor<cpu> gelu(tensor<cpu> const&);                                                                        \
   prefix tensor<cpu> hormone_gate(hormone_gate_inputs<cpu> const&);                                                   \
   prefix tensor<cpu> map(char const*, unary, tensor<cpu> const&);                                                     \
-  prefix tensor<cpu> matmul(tensor<cpu> const&, tensor<cpu> const&);                                                  \
+  prefix tensor<cpu> matmul(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&);                              \
   prefix tensor<cpu> linear_map(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&);                          \
   prefix tensor<cpu> reshape(tensor<cpu> const&, shape const&);                                                       \
   prefix tensor<cpu> slice(tensor<cpu> const&, int, std::int64_t, std::int64_t);                                      \

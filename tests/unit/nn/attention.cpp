@@ -1,0 +1,66 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Cross-attention in both its forms: keys that are projected, and keys that have absorbed the projections of others.
+#include <catch2/catch_test_macros.hpp>
+
+#include <array>
+
+#include <ouro/autodiff/tape.hpp>
+#include <ouro/backend/reference.hpp>
+#include <ouro/nn/mixers/attention.hpp>
+#include <ouro/ops/reduce.hpp>
+#include <ouro/ops/square.hpp>
+#include <ouro/train/adamw.hpp>
+#include <ouro_test/random.hpp>
+
+using ouro_test::noise;
+using R = ouro::reference;
+using T = ouro::tensor<R>;
+
+TEST_CASE("attention: rows that absorbed the projections answer as the others do, with the same gradients") {
+  for (auto const& [heads, lanes, rows, keys] :
+       {std::array<std::int64_t, 4>{1, 1, 1, 1}, {2, 3, 5, 2}, {4, 2, 3, 1}, {3, 1, 7, 4}}) {
+    std::int64_t const width = 12;
+    ouro::genesis<R> g(ouro::seed{3}, ouro::dtype::f64);
+    ouro::attention<R> a(g, width, heads);
+    for (auto const& f : ouro::fields(a)) *f.value = *f.value + ouro::scale(noise<R>(f.value->dims()), 0.2);
+    auto const x = noise<R>({lanes, rows, width});
+    auto const seen = noise<R>({lanes, keys, width});
+
+    auto answer = [&](bool absorbs, std::vector<T>& slopes) {
+      ouro::context<R> cx;
+      ouro::tape<R> tape;
+      auto const list = ouro::fields(a);
+      ouro::watch(tape, list);
+      T const from = x.copy();
+      T const to = seen.copy();
+      tape.watch(from);
+      tape.watch(to);
+      auto const y = absorbs ? a.cross(cx, from, a.absorb(cx, to)) : a.cross(cx, from, a.project(cx, to));
+      tape.backward(ouro::sum(ouro::square(y)));
+      slopes = {tape.gradient(from), tape.gradient(to)};
+      for (auto const& f : list) slopes.push_back(tape.gradient(*f.value));
+      return y.detach();
+    };
+    std::vector<T> expected;
+    std::vector<T> found;
+    auto const y = answer(false, expected);
+    CHECK(ouro_test::relative_error(answer(true, found), y) < 1e-13);
+    REQUIRE(found.size() == 6);
+    for (std::size_t i = 0; i < found.size(); ++i)
+      CHECK(ouro_test::relative_error(found[i], expected[i], 1.0) < 1e-12);  // with one key some vanish
+  }
+}
+
+TEST_CASE("attention: absorbed rows drop weights while training, and only then") {
+  ouro::genesis<R> g(ouro::seed{3}, ouro::dtype::f64);
+  ouro::attention<R> const a(g, 8, 2);
+  auto const x = noise<R>({1, 4, 8});
+  auto y = [&](bool training, double rate) {
+    ouro::context<R> cx{.training = training, .dropout = rate};
+    return a.cross(cx, x, a.absorb(cx, x)).values<double>();
+  };
+  CHECK(y(true, 0.5) != y(false, 0.5));
+  CHECK(y(true, 0.0) == y(false, 0.5));
+}
