@@ -320,7 +320,10 @@ void elementwise(sizes const& s) {
     return [x = noise(dims), y = zeros({1, 1})]() mutable { B::reduce_sum(y.write(), x.read(), 1.0); };
   });
   measure(s.name("sum_of_squares"), {.bytes = bytes(1, dims)}, [=] {
-    return [x = noise(dims), y = tensor({1}, ouro::dtype::f64)]() mutable { B::sum_of_squares(y.write(), x.read()); };
+    return [x = noise(dims), y = tensor({1}, ouro::dtype::f64)]() mutable {
+      auto const all = x.read();
+      B::sum_of_squares(y.write(), &all, 1);
+    };
   });
   shape const rows{s.rows, s.width};
   measure(s.name("normal"), {.bytes = bytes(1, rows)}, [=] {
@@ -332,8 +335,13 @@ void elementwise(sizes const& s) {
   shape const weight{4 * s.width, s.width};
   measure(s.name("adamw"), {.bytes = bytes(7, weight)}, [=] {
     return [p = noise(weight), m = zeros(weight), v = zeros(weight), g = noise(weight)]() mutable {
-      B::adamw(p.write(), m.write(), v.write(), g.read(),
-               {.learning_rate = 1e-4, .weight_decay = 0.01, .correction1 = 0.1, .correction2 = 0.001});
+      ouro::adamw_update const update{
+          p.write(),
+          m.write(),
+          v.write(),
+          g.read(),
+          {.learning_rate = 1e-4, .weight_decay = 0.01, .correction1 = 0.1, .correction2 = 0.001}};
+      B::adamw(&update, 1);
     };
   });
 }

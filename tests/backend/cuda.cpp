@@ -90,27 +90,79 @@ TEST_CASE("cuda: strided values go up and come down in their order") {
   }());
 }
 
+namespace {
+/// Attention and its gradients in f64 on cuda and on the reference: the largest error.
+double attention_error(shape const& queries, std::int64_t keys, ouro::attention_rule const& rule) {
+  auto run = [&]<class B>(std::type_identity<B>) {
+    ouro::random_stream numbers(ouro::seed{static_cast<std::uint64_t>(queries.size() + keys)});
+    shape const seen = queries.with(1, keys);
+    auto random = [&](shape const& dims) { return ouro::normal<B>(dims, dtype::f64, numbers.next()); };
+    auto const q = random(queries), k = random(seen), v = random(seen), dy = random(queries);
+    std::vector<ouro::tensor<B>> out;
+    for (auto const& dims : {queries, shape{queries[0], rule.heads, queries[1]}, queries, seen, seen})
+      out.emplace_back(dims, dtype::f64);
+    B::attention(out[0].write(), out[1].write(), q.read(), k.read(), v.read(), rule);
+    B::attention_gradient(out[2].write(), out[3].write(), out[4].write(), q.read(), k.read(), v.read(), out[0].read(),
+                          out[1].read(), dy.read(), rule);
+    return out;
+  };
+  auto const c = run(std::type_identity<C>{});
+  auto const r = run(std::type_identity<R>{});
+  double error = 0;
+  for (std::size_t i = 0; i < c.size(); ++i) error = std::max(error, ouro_test::relative_error(c[i], r[i]));
+  return error;
+}
+}  // namespace
+
 // Heads wider than a tile are computed in slices.
 TEST_CASE("cuda: attention with wide heads") {
   need_device();
-  for (std::int64_t width : {64, 65, 130, 200}) {
-    shape const dims{2, 70, 2 * width};
-    ouro::attention_rule const rule{.heads = 2, .scale = 0.1, .sees = {20, 30, 0}, .dropout = 0.1, .draw = {3, 5}};
-    auto run = [&]<class B>(std::type_identity<B>) {
-      ouro::random_stream numbers(ouro::seed{static_cast<std::uint64_t>(width)});
-      auto random = [&] { return ouro::normal<B>(dims, dtype::f64, numbers.next()); };
-      auto const q = random(), k = random(), v = random(), dy = random();
-      std::vector<ouro::tensor<B>> out(5, ouro::tensor<B>(dims, dtype::f64));
-      out[1] = ouro::tensor<B>({2, 2, 70}, dtype::f64);
-      B::attention(out[0].write(), out[1].write(), q.read(), k.read(), v.read(), rule);
-      B::attention_gradient(out[2].write(), out[3].write(), out[4].write(), q.read(), k.read(), v.read(), out[0].read(),
-                            out[1].read(), dy.read(), rule);
-      return out;
-    };
-    auto const c = run(std::type_identity<C>{});
-    auto const r = run(std::type_identity<R>{});
-    for (std::size_t i = 0; i < c.size(); ++i) CHECK(ouro_test::relative_error(c[i], r[i]) < 1e-12);
-  }
+  for (std::int64_t width : {64, 65, 130, 200})
+    CHECK(attention_error({2, 50, 2 * width}, 50,
+                          {.heads = 2, .scale = 0.1, .sees = {20, 30, 0}, .dropout = 0.1, .draw = {3, 5}}) < 1e-12);
+}
+
+TEST_CASE("cuda: attention of long sequences, whoever sees whom") {
+  need_device();
+  for (ouro::visibility const sees : {ouro::visibility{},
+                                      {0, 600, 0},
+                                      {300, 200, 0},
+                                      {300, 200, 40},
+                                      {300, 200, 300},
+                                      {300, 200, 450},
+                                      {600, 0, 0},
+                                      {100, 700, 90}})
+    CHECK(attention_error({2, 600 - sees.first, 6}, 600,
+                          {.heads = 2, .scale = 0.3, .sees = sees, .dropout = 0.1, .draw = {3, 5}}) < 1e-11);
+  CHECK(attention_error({1, 300, 8}, 257, {.heads = 1, .scale = 0.3, .sees = {}, .draw = {}}) < 1e-11);
+}
+
+TEST_CASE("cuda: a large product in bf16 is that of rounded factors") {
+  need_device();
+#if defined(OURO_EMULATED_CUDA)
+  constexpr std::int64_t scale = 1;
+#else
+  constexpr std::int64_t scale = 32;
+#endif
+  std::int64_t const m = 37 * scale, k = 21 * scale, n = 45 * scale;
+  for (auto const& [batches, repeats] : {std::pair<std::int64_t, bool>{1, false}, {3, false}, {3, true}})
+    for (bool ta : {false, true})
+      for (bool tb : {false, true}) {
+        auto const a = ouro_test::noise<C>(ta ? shape{batches, k, m} : shape{batches, m, k}, dtype::f32);
+        auto const b = ouro_test::noise<C>(tb ? shape{batches, n, k} : shape{batches, k, n}, dtype::f32);
+        auto product = [&, ta = ta, tb = tb, repeats = repeats, batches = batches](auto const& x, auto const& y) {
+          auto left = x.read();
+          if (repeats) left = left.slice(0, 0, 1).expand(x.dims());
+          auto c = ouro::tensor<C>::full({batches, m, n}, x.type(), 0.25);
+          C::matmul({c.write(), true}, ta ? left.transpose(1, 2) : left, tb ? y.read().transpose(1, 2) : y.read(), 0.5);
+          return c;
+        };
+        auto rounded = [](auto const& x) { return x.copy(dtype::bf16).copy(dtype::f64); };
+        ouro::set_cuda_products(ouro::product_precision::bf16);
+        auto const found = product(a, b);
+        ouro::set_cuda_products(ouro::product_precision::f32);
+        CHECK(ouro_test::relative_error(found, product(rounded(a), rounded(b))) < 1e-5);
+      }
 }
 
 TEST_CASE("cuda: products of operands that cuBLAS has no words for") {

@@ -256,8 +256,10 @@ TEMPLATE_LIST_TEST_CASE("backends: tables, losses, updates", "", ouro_test::acce
     for (int step = 0; step < 3; ++step) {
       ouro::adamw_step const s{
           .learning_rate = 0.01, .weight_decay = 0.1, .correction1 = 0.2, .correction2 = 0.1, .gradient_scale = 0.7};
-      C::adamw(p.c.write(), m.c.write(), v.c.write(), dn.c.read(), s);
-      R::adamw(p.r.write(), m.r.write(), v.r.write(), dn.r.read(), s);
+      ouro::adamw_update const uc{p.c.write(), m.c.write(), v.c.write(), dn.c.read(), s};
+      ouro::adamw_update const ur{p.r.write(), m.r.write(), v.r.write(), dn.r.read(), s};
+      C::adamw(&uc, 1);
+      R::adamw(&ur, 1);
     }
     CHECK(p.error() < limit);
   }

@@ -380,6 +380,10 @@ cudaError_t cudaFree(void* p) {
   ::operator delete(p, alignment);
   return cudaSuccess;
 }
+cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
+  *p = ::operator new(bytes, std::nothrow);
+  return *p != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
   auto& m = heap();
   {
@@ -413,17 +417,23 @@ T rounded(T x, unsigned dropped) {
   return x;
 }
 
-template <class T>
-void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, T const* a, std::int64_t lda,
-          std::int64_t step_a, T const* b, std::int64_t ldb, std::int64_t step_b, T beta, T* c, std::int64_t ldc,
+/// A factor that is stored in 16 bits.
+struct bf16_bits {
+  std::uint16_t bits;
+  operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }  // NOLINT
+};
+
+template <class S, class T>
+void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, S const* a, std::int64_t lda,
+          std::int64_t step_a, S const* b, std::int64_t ldb, std::int64_t step_b, T beta, T* c, std::int64_t ldc,
           std::int64_t step_c, std::int64_t batches, unsigned dropped) {
   for (std::int64_t s = 0; s < batches; ++s, a += step_a, b += step_b, c += step_c)
     for (std::int64_t j = 0; j < n; ++j)
       for (std::int64_t i = 0; i < m; ++i) {
         T sum = 0;
         for (std::int64_t l = 0; l < k; ++l)
-          sum +=
-              rounded(a[ta ? l + i * lda : i + l * lda], dropped) * rounded(b[tb ? j + l * ldb : l + j * ldb], dropped);
+          sum += rounded(static_cast<T>(a[ta ? l + i * lda : i + l * lda]), dropped) *
+                 rounded(static_cast<T>(b[tb ? j + l * ldb : l + j * ldb]), dropped);
         T& to = c[i + j * ldc];
         to = beta == T(0) ? alpha * sum : alpha * sum + beta * to;
       }
@@ -438,17 +448,19 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t, cublasOperation_t t
                                              void* c, cudaDataType type_c, std::int64_t ldc, long long step_c,
                                              std::int64_t batches, cublasComputeType_t computed, cublasGemmAlgo_t) {
   bool const in_f64 = computed == CUBLAS_COMPUTE_64F;
+  bool const narrow = type_a == CUDA_R_16BF && computed == CUBLAS_COMPUTE_32F;
   auto const expected = in_f64 ? CUDA_R_64F : CUDA_R_32F;
-  if (type_a != expected || type_b != expected || type_c != expected) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (type_a != type_b || (!narrow && type_a != expected) || type_c != expected) return CUBLAS_STATUS_NOT_SUPPORTED;
   unsigned const dropped = computed == CUBLAS_COMPUTE_32F_FAST_16BF   ? 16
                            : computed == CUBLAS_COMPUTE_32F_FAST_TF32 ? 13
                                                                       : 0;
-  auto run = [&]<class T>(T) {
-    gemm(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, *static_cast<T const*>(alpha), static_cast<T const*>(a), lda,
-         step_a, static_cast<T const*>(b), ldb, step_b, *static_cast<T const*>(beta), static_cast<T*>(c), ldc, step_c,
+  auto run = [&]<class S, class T>(S, T) {
+    gemm(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, *static_cast<T const*>(alpha), static_cast<S const*>(a), lda,
+         step_a, static_cast<S const*>(b), ldb, step_b, *static_cast<T const*>(beta), static_cast<T*>(c), ldc, step_c,
          batches, dropped);
   };
-  if (in_f64) run(double());
-  else run(float());
+  if (in_f64) run(double(), double());
+  else if (narrow) run(bf16_bits(), float());
+  else run(float(), float());
   return CUBLAS_STATUS_SUCCESS;
 }

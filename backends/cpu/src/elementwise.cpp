@@ -155,19 +155,25 @@ void cpu::reduce_sum(destination y, const_view x, double factor) {
   }
 }
 
-void cpu::sum_of_squares(view y, const_view x) {
-  if (!all_f32(x) || !x.contiguous()) return reference::sum_of_squares(y, x);
+void cpu::sum_of_squares(view y, const_view const* list, std::size_t count) {
+  if (!std::all_of(list, list + count, [](const_view const& x) { return all_f32(x); }))
+    return reference::sum_of_squares(y, list, count);
   // Fixed blocks: the order of the sum does not depend on the number of threads.
   constexpr std::int64_t block = 65536;
-  std::int64_t const blocks = (x.size() + block - 1) / block;
-  std::vector<double> part(static_cast<std::size_t>(blocks), 0.0);
-  cpu_threading::parallel(blocks, 1, [&](std::int64_t from, std::int64_t to) {
-    for (std::int64_t i = from; i < to; ++i)
-      part[static_cast<std::size_t>(i)] =
-          kernels().sum_of_squares(x.as<float>() + i * block, std::min(block, x.size() - i * block));
+  struct part {
+    float const* from;
+    std::int64_t n;
+    double sum;
+  };
+  std::vector<part> parts;
+  for (std::size_t k = 0; k < count; ++k)
+    for (std::int64_t i = 0; i < list[k].size(); i += block)
+      parts.push_back({list[k].as<float>() + i, std::min(block, list[k].size() - i), 0});
+  cpu_threading::parallel(static_cast<std::int64_t>(parts.size()), 1, [&](std::int64_t from, std::int64_t to) {
+    for (auto p = parts.begin() + from; p != parts.begin() + to; ++p) p->sum = kernels().sum_of_squares(p->from, p->n);
   });
   double sum = 0;
-  for (double p : part) sum += p;
+  for (auto const& p : parts) sum += p.sum;
   *y.as<double>() = sum;
 }
 
@@ -182,17 +188,24 @@ void cpu::dropout(destination y, const_view x, double rate, random_draw draw) {
   });
 }
 
-void cpu::adamw(view p, view m, view v, const_view g, adamw_step const& s) {
-  if (!all_f32(p, m, v, g)) return reference::adamw(p, m, v, g, s);
-  auto f = [](double value) { return static_cast<float>(value); };
-  cpu_kernels::adamw_numbers const numbers{f(s.beta1),        f(1 - s.beta1),      f(s.beta2),
-                                           f(1 - s.beta2),    f(s.gradient_scale), f(s.correction1),
-                                           f(s.correction2),  f(s.epsilon),        f(s.learning_rate * s.weight_decay),
-                                           f(s.learning_rate)};
-  cpu_threading::parallel(p.size(), 16384, [&](std::int64_t from, std::int64_t to) {
-    kernels().adamw(p.as<float>() + from, m.as<float>() + from, v.as<float>() + from, g.as<float>() + from, numbers,
-                    to - from);
-  });
+void cpu::adamw(adamw_update const* updates, std::size_t count) {
+  for (auto const* u = updates; u != updates + count; ++u) {
+    if (!all_f32(u->parameter, u->first, u->second, u->gradient)) {
+      reference::adamw(u, 1);
+      continue;
+    }
+    auto const& s = u->step;
+    auto f = [](double value) { return static_cast<float>(value); };
+    cpu_kernels::adamw_numbers const numbers{
+        f(s.beta1),        f(1 - s.beta1),      f(s.beta2),
+        f(1 - s.beta2),    f(s.gradient_scale), f(s.correction1),
+        f(s.correction2),  f(s.epsilon),        f(s.learning_rate * s.weight_decay),
+        f(s.learning_rate)};
+    cpu_threading::parallel(u->parameter.size(), 16384, [&](std::int64_t from, std::int64_t to) {
+      kernels().adamw(u->parameter.as<float>() + from, u->first.as<float>() + from, u->second.as<float>() + from,
+                      u->gradient.as<float>() + from, numbers, to - from);
+    });
+  }
 }
 
 }  // namespace ouro

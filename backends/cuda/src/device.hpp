@@ -32,6 +32,8 @@ void check(cudaError_t status, char const* what);
 
 /// The one stream of this backend. Errors: no device.
 cudaStream_t stream();
+/// Bytes on their way from the host to the device when it returns; the host's memory may then be used again.
+void send(void* to, void const* host, std::size_t bytes);
 /// Blocks that keep the device busy when each can take any share of the work.
 index busy_blocks();
 

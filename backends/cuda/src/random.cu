@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Random numbers, dropout, and the optimiser's update.
+// Random numbers and dropout.
 #include <ouro/tensor/normal.hpp>
 
 #include "layout.hpp"
@@ -51,24 +51,6 @@ struct uniform_values {
   }
 };
 
-template <class T>
-struct adamw_values {
-  T* p;
-  T* m;
-  T* v;
-  T const* g;
-  T gradient_scale, beta1, rest1, beta2, rest2, correction1, correction2, epsilon, rate, decay;
-  __device__ void operator()(index i) const {
-    T const d = g[i] * gradient_scale;
-    T const first = beta1 * m[i] + rest1 * d;
-    T const second = beta2 * v[i] + rest2 * d * d;
-    m[i] = first;
-    v[i] = second;
-    T const value = p[i] - decay * p[i];
-    p[i] = value - rate * (first / correction1) / (std::sqrt(second / correction2) + epsilon);
-  }
-};
-
 }  // namespace
 }  // namespace cuda_kernels
 
@@ -92,16 +74,6 @@ void cuda::normal(view y, random_draw draw) {
 void cuda::uniform(view y, random_draw draw, double low, double high) {
   with_real(y.type, "uniform", [&]<class T>(std::type_identity<T>) {
     for_count("uniform", y.size(), uniform_values<T>{y.as<T>(), draw, low, high - low});
-  });
-}
-
-void cuda::adamw(view p, view m, view v, const_view g, adamw_step const& s) {
-  with_real(p.type, "adamw", [&]<class T>(std::type_identity<T>) {
-    auto t = [](double x) { return static_cast<T>(x); };
-    for_count("adamw", p.size(),
-              adamw_values<T>{p.as<T>(), m.as<T>(), v.as<T>(), g.as<T>(), t(s.gradient_scale), t(s.beta1),
-                              t(1 - s.beta1), t(s.beta2), t(1 - s.beta2), t(s.correction1), t(s.correction2),
-                              t(s.epsilon), t(s.learning_rate), t(s.learning_rate * s.weight_decay)});
   });
 }
 

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Sums over axes and over everything, in f64: parts first, by threads that take elements in a fixed order, then the
+// Sums over axes, in f64: parts first, by threads that take elements in a fixed order, then the
 // parts, so that the bits are the same from run to run.
 #include "layout.hpp"
 #include "sums.hpp"
@@ -73,27 +73,6 @@ struct finish_sum {
   }
 };
 
-template <class T>
-__global__ void sum_squares(layout<1> l, T const* x, double* part) {
-  __shared__ double sums[warp_size];
-  double sum = 0;
-  for (index i = thread_number(); i < l.size; i += thread_count()) {
-    index at[1];
-    l.locate(i, at);
-    auto const v = static_cast<double>(x[at[0]]);
-    sum += v * v;
-  }
-  sum = block_sum(sum, sums);
-  if (threadIdx.x == 0) part[blockIdx.x] = sum;
-}
-__global__ void sum_parts(index n, double const* part, double* to) {
-  __shared__ double sums[warp_size];
-  double sum = 0;
-  for (index i = threadIdx.x; i < n; i += blockDim.x) sum += part[i];
-  sum = block_sum(sum, sums);
-  if (threadIdx.x == 0) *to = sum;
-}
-
 }  // namespace
 }  // namespace cuda_kernels
 
@@ -121,17 +100,6 @@ void cuda::reduce_sum(destination y, const_view x, double factor) {
     for_count("reduce_sum", r.kept.size,
               finish_sum<T>{r.kept, part.data(), r.parts, y.out.as<T>(), factor, y.accumulate});
   });
-}
-
-void cuda::sum_of_squares(view y, const_view x) {
-  layout<1> const l(x.dims, {&x.steps});
-  if (l.size == 0) return fill(y, 0.0);
-  index const blocks = grid_of(l.size, 8 * each_threads, busy_blocks());
-  device_array<double> const part(blocks);
-  with_real(x.type, "sum_of_squares", [&]<class T>(std::type_identity<T>) {
-    launch("sum_of_squares", sum_squares<T>, blocks, each_threads, 0, l, x.as<T>(), part.data());
-  });
-  launch("sum_of_squares", sum_parts, 1, each_threads, 0, blocks, part.data(), y.as<double>());
 }
 
 }  // namespace ouro

@@ -5,6 +5,8 @@
 #include <ouro/backend/reference/elementwise.hpp>
 #include <ouro/tensor/memory_pool.hpp>
 
+#include <cstring>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -39,8 +41,18 @@ struct device_blocks {
   static void give_back(void* p) noexcept { cudaFree(p); }
 };
 
+/// Pinned memory that small uploads pass through, so that nobody waits for them: what is in it may be overwritten once the
+/// stream has been waited for.
+struct staging {
+  static constexpr std::size_t size = 16U << 20U;
+  std::mutex mutex;
+  char* room = nullptr;
+  std::size_t used = 0;
+};
+
 struct runtime {
   cudaStream_t stream = nullptr;
+  staging outbox;
   index busy_blocks = 1;
   std::string description;
   memory_pool<device_blocks> pool;
@@ -50,6 +62,7 @@ struct runtime {
     cudaDeviceProp p{};
     check(cudaGetDeviceProperties(&p, 0), "cudaGetDeviceProperties");
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    check(cudaMallocHost(reinterpret_cast<void**>(&outbox.room), staging::size), "cudaMallocHost");
     busy_blocks = 16 * static_cast<index>(p.multiProcessorCount);
     description = std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." +
                   std::to_string(p.minor) + ", " + std::to_string(p.totalGlobalMem >> 20U) + " MiB";
@@ -65,6 +78,29 @@ runtime& now() {
 
 cudaStream_t stream() { return now().stream; }
 index busy_blocks() { return now().busy_blocks; }
+
+namespace {
+void wait() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
+}  // namespace
+
+void send(void* to, void const* host, std::size_t bytes) {
+  auto copy = [&](void const* from) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()), "upload");
+  };
+  if (bytes > staging::size) {
+    copy(host);
+    return wait();
+  }
+  auto& out = now().outbox;
+  std::lock_guard const lock(out.mutex);
+  if (out.used + bytes > staging::size) {
+    wait();
+    out.used = 0;
+  }
+  std::memcpy(out.room + out.used, host, bytes);
+  copy(out.room + out.used);
+  out.used += (bytes + 255) / 256 * 256;
+}
 
 }  // namespace cuda_kernels
 
@@ -88,8 +124,6 @@ void cuda::deallocate(void* p, std::size_t bytes) noexcept { cuda_kernels::now()
 
 namespace {
 
-void wait() { check(cudaStreamSynchronize(cuda_kernels::stream()), "cudaStreamSynchronize"); }
-
 /// Room for a contiguous view on the host.
 struct host_copy {
   std::vector<char> bytes;
@@ -108,14 +142,10 @@ void cuda::upload(view to, const_view host) {
     return upload(to, same.values);
   }
   auto const bytes = static_cast<std::size_t>(to.size() * size_of(to.type));
-  if (to.contiguous()) {
-    check(cudaMemcpyAsync(to.data, host.data, bytes, cudaMemcpyHostToDevice, cuda_kernels::stream()), "upload");
-  } else {
-    cuda_kernels::device_array<char> const dense(static_cast<std::int64_t>(bytes));
-    check(cudaMemcpyAsync(dense.data(), host.data, bytes, cudaMemcpyHostToDevice, cuda_kernels::stream()), "upload");
-    copy(to, const_view(dense.data(), to.type, to.dims), false);
-  }
-  wait();
+  if (to.contiguous()) return cuda_kernels::send(to.data, host.data, bytes);
+  cuda_kernels::device_array<char> const dense(static_cast<std::int64_t>(bytes));
+  cuda_kernels::send(dense.data(), host.data, bytes);
+  copy(to, const_view(dense.data(), to.type, to.dims), false);
 }
 
 void cuda::download(view host, const_view from) {
@@ -128,13 +158,13 @@ void cuda::download(view host, const_view from) {
   auto const bytes = static_cast<std::size_t>(host.size() * size_of(host.type));
   if (from.contiguous()) {
     check(cudaMemcpyAsync(host.data, from.data, bytes, cudaMemcpyDeviceToHost, cuda_kernels::stream()), "download");
-    return wait();
+    return cuda_kernels::wait();
   }
   cuda_kernels::device_array<char> const dense(static_cast<std::int64_t>(bytes));
   view const packed(dense.data(), from.type, host.dims);
   copy(packed, from, false);
   check(cudaMemcpyAsync(host.data, packed.data, bytes, cudaMemcpyDeviceToHost, cuda_kernels::stream()), "download");
-  wait();
+  cuda_kernels::wait();
 }
 
 }  // namespace ouro

@@ -62,7 +62,7 @@ struct byte_actor {
   hormone_receptor<B, layer_norm<B>> final_norm;
   linear<B> head;
   bool ignored_as_zero = false;
-  std::int64_t tokens_at_once = 2048;  ///< bytes of a settled part: a working set that stays in cache
+  std::int64_t tokens_at_once = settled_rows();  ///< bytes of a settled part
   OURO_MODULE(byte_actor, byte_embedding, pos_embedding, global_sos, hormone_proj, decompressor, decoder_layer,
               final_norm, head, ignored_as_zero, tokens_at_once);
 
@@ -129,6 +129,12 @@ struct byte_actor {
   patches act(context<B>& cx, impression<B> const& seen, patches const& x) const;
 
  private:
+  /// What the backend likes to have at once, or a working set that stays in cache.
+  static constexpr std::int64_t settled_rows() {
+    if constexpr (requires { B::settled_rows; }) return B::settled_rows;
+    else return 2048;
+  }
+
   tensor<B> embed(std::vector<std::int32_t> const& bytes, shape const& dims) const {
     auto const table = reshape(byte_embedding.weight.value(), {1, byte_vocabulary, byte_embedding.weight.dim(1)});
     auto const at = tensor<B>::from(bytes, {static_cast<std::int64_t>(bytes.size()), 1});

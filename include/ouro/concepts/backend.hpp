@@ -88,11 +88,18 @@ struct adamw_step {
   double correction2 = 1;     ///< 1 − β₂ᵗ
   double gradient_scale = 1;  ///< clipping factor
 };
+struct adamw_update {
+  view parameter;
+  view first;   ///< moment
+  view second;  ///< moment
+  const_view gradient;
+  adamw_step step;
+};
 
 // clang-format off
 template <class B>
 concept Backend = requires(view v, const_view x, destination d, double a, std::size_t n, void* p, random_draw r,
-                           attention_rule rule, adamw_step step, rwkv7_operands rwkv7, rwkv7_gradients drwkv7,
+                           attention_rule rule, adamw_update const* updates, const_view const* list, rwkv7_operands rwkv7, rwkv7_gradients drwkv7,
                            ssd_operands ssd, ssd_gradients dssd, short_convolution_operands convolution,
                            short_convolution_gradients dconvolution) {
   { B::name() } -> std::convertible_to<std::string_view>;
@@ -131,8 +138,8 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::dropout(d, x, a, r);                  // element i as dropout_mask keeps it
   B::normal(v, r);                         // standard normal, element i = standard_normal(r, i)
   B::uniform(v, r, a, a);                  // uniform in (low, high)
-  B::adamw(v, v, v, x, step);              // (parameter, first moment, second moment, gradient)
-  B::sum_of_squares(v, x);                 // (Σ x² (1) in f64, x); finite exactly when all elements are
+  B::adamw(updates, n);                    // n tensors, all contiguous
+  B::sum_of_squares(v, list, n);           // (Σ x² (1) in f64, n contiguous tensors); finite exactly when all elements are
 };
 // clang-format on
 

@@ -61,12 +61,16 @@ void watch(tape<B>& t, std::vector<field<tensor<B>>> const& list) {
 /// is waited for once.
 template <class B>
 double norm_of(std::vector<tensor<B>> const& list) {
-  auto squares = tensor<B>::zeros({static_cast<std::int64_t>(list.size())}, dtype::f64);
-  for (std::size_t i = 0; i < list.size(); ++i)
-    if (list[i]) B::sum_of_squares(squares.write().slice(0, static_cast<std::int64_t>(i), 1), list[i].read());
-  double sum = 0;
-  for (double s : squares.template values<double>()) sum += s;
-  return elementary::sqrt(sum);
+  std::vector<tensor<B>> dense;
+  std::vector<const_view> views;
+  for (auto const& x : list) {
+    if (x.empty()) continue;
+    dense.push_back(packed(x));
+    views.push_back(dense.back().read());
+  }
+  tensor<B> sum({1}, dtype::f64);
+  B::sum_of_squares(sum.write(), views.data(), views.size());
+  return elementary::sqrt(sum.item());
 }
 
 template <class B>
@@ -86,6 +90,8 @@ void update_parameters(std::vector<field<tensor<B>>> const& list, std::vector<mo
   if (g.values.empty()) return;  // nothing was learned from
   double const factor = rule.clip > 0 && g.norm > rule.clip ? rule.clip / (g.norm + 1e-6) : 1.0;
   m.resize(g.values.size());
+  std::vector<tensor<B>> dense;
+  std::vector<adamw_update> updates;
   std::size_t i = 0;
   for (auto const& f : list) {
     if (f.kind != field_kind::parameter) continue;
@@ -98,17 +104,21 @@ void update_parameters(std::vector<field<tensor<B>>> const& list, std::vector<mo
     }
     ++own.steps;
     auto const t = static_cast<double>(own.steps);
-    auto const dense = packed(gradient);
-    B::adamw(f.value->write(), own.first.write(), own.second.write(), dense.read(),
-             {.learning_rate = rate * f.learning_rate,
-              .beta1 = rule.beta1,
-              .beta2 = rule.beta2,
-              .epsilon = rule.epsilon,
-              .weight_decay = rule.weight_decay * f.decay,
-              .correction1 = 1 - elementary::pow(rule.beta1, t),
-              .correction2 = 1 - elementary::pow(rule.beta2, t),
-              .gradient_scale = factor});
+    dense.push_back(packed(gradient));
+    updates.push_back({f.value->write(),
+                       own.first.write(),
+                       own.second.write(),
+                       dense.back().read(),
+                       {.learning_rate = rate * f.learning_rate,
+                        .beta1 = rule.beta1,
+                        .beta2 = rule.beta2,
+                        .epsilon = rule.epsilon,
+                        .weight_decay = rule.weight_decay * f.decay,
+                        .correction1 = 1 - elementary::pow(rule.beta1, t),
+                        .correction2 = 1 - elementary::pow(rule.beta2, t),
+                        .gradient_scale = factor}});
   }
+  B::adamw(updates.data(), updates.size());
 }
 
 }  // namespace ouro

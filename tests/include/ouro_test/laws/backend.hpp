@@ -60,10 +60,12 @@ std::vector<primitive> primitives() {
     add("fill", false, {}, {dims}, [](to y, from) { X::fill(y[0].out, 0.3); });
     add("scale", true, {random(dims)}, {dims}, [](to y, from x) { X::scale(y[0], x[0], 0.3); });
     add("copy", true, {random(dims)}, {dims}, [](to y, from x) { X::copy(y[0].out, x[0], y[0].accumulate); });
-    add("sum_of_squares", false, {random(dims)}, {{1}}, [](to y, from x) {
+    add("sum_of_squares", false, {random(dims), random({5, 3}), random({1})}, {{4}}, [](to y, from x) {
       ouro::tensor<X> sum({1}, ouro::dtype::f64);
-      X::sum_of_squares(sum.write(), x[0]);
-      X::copy(y[0].out, sum.read(), false);
+      for (std::size_t n = 0; n <= 3; ++n) {
+        X::sum_of_squares(sum.write(), x.data(), n);
+        X::copy(y[0].out.slice(0, static_cast<std::int64_t>(n), 1), sum.read(), false);
+      }
     });
     for (int i = 0; i <= static_cast<int>(ouro::unary::square_root); ++i) {
       auto const f = static_cast<ouro::unary>(i);
@@ -82,15 +84,20 @@ std::vector<primitive> primitives() {
       add("reduce_sum to " + kept.str(), true, {random(dims)}, {kept},
           [](to y, from x) { X::reduce_sum(y[0], x[0], 0.1); });
     add("dropout", true, {random(dims)}, {dims}, [](to y, from x) { X::dropout(y[0], x[0], 0.3, {4, 5}); });
-    add("adamw", false, {random(dims), random(dims), positive(dims), random(dims)}, {dims, dims, dims},
-        [](to y, from x) {
-          for (std::size_t i = 0; i < 3; ++i) X::copy(y[i].out, x[i], false);
-          X::adamw(y[0].out, y[1].out, y[2].out, x[3],
-                   {.learning_rate = 0.01,
-                    .weight_decay = 0.1,
-                    .correction1 = 0.2,
-                    .correction2 = 0.1,
-                    .gradient_scale = 0.7});
+    add("adamw", false,
+        {random(dims), random(dims), positive(dims), random({3, 7}), random({3, 7}), positive({3, 7}), random(dims),
+         random({3, 7})},
+        {dims, dims, dims, {3, 7}, {3, 7}, {3, 7}}, [](to y, from x) {
+          for (std::size_t i = 0; i < 6; ++i) X::copy(y[i].out, x[i], false);
+          ouro::adamw_step step{.learning_rate = 0.01,
+                                .weight_decay = 0.1,
+                                .correction1 = 0.2,
+                                .correction2 = 0.1,
+                                .gradient_scale = 0.7};
+          ouro::adamw_update updates[2] = {{y[0].out, y[1].out, y[2].out, x[6], step},
+                                           {y[3].out, y[4].out, y[5].out, x[7], step}};
+          updates[1].step.correction1 = 0.5;
+          X::adamw(updates, 2);
         });
   }
   add("copy transposed", true, {random({4, 9, 70})}, {{70, 9, 4}},

@@ -65,8 +65,8 @@ struct cpu : reference {
   static void batch_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
                                   const_view variance, const_view w, const_view dy, double eps);
   static void dropout(destination y, const_view x, double rate, random_draw draw);
-  static void adamw(view p, view m, view v, const_view g, adamw_step const& step);
-  static void sum_of_squares(view y, const_view x);
+  static void adamw(adamw_update const* updates, std::size_t count);
+  static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
 static_assert(Backend<cpu> && HormoneGateBackend<cpu>);

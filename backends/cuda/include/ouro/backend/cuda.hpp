@@ -38,6 +38,7 @@ inline std::size_t cuda_peak_memory() { return 0; }
 
 struct cuda {
   static constexpr std::string_view name() { return "cuda"; }
+  static constexpr std::int64_t settled_rows = 16384;  ///< of an Actor's part: enough to keep a device busy
   /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
   static void* allocate(std::size_t bytes);
   static void deallocate(void* p, std::size_t bytes) noexcept;
@@ -83,8 +84,8 @@ struct cuda {
   static void dropout(destination y, const_view x, double rate, random_draw draw);
   static void normal(view y, random_draw draw);
   static void uniform(view y, random_draw draw, double low, double high);
-  static void adamw(view p, view m, view v, const_view g, adamw_step const& step);
-  static void sum_of_squares(view y, const_view x);
+  static void adamw(adamw_update const* updates, std::size_t count);
+  static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
 static_assert(Backend<cuda> && HormoneGateBackend<cuda>);
@@ -95,7 +96,7 @@ inline constexpr bool has_cuda = true;
 bool cuda_available() noexcept;
 /// The device, in a line.
 std::string cuda_description();
-/// What f32 products round their factors to: f32, or tf32 or bf16 for the tensor cores.
+/// What f32 products round their factors to: f32, or tf32 or bf16 for the tensor cores. In bf16 small products are tf32.
 product_precision cuda_products();
 /// Sets it for the calls that follow.
 void set_cuda_products(product_precision p);

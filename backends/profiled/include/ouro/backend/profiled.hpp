@@ -139,11 +139,11 @@ struct profiled : B {
   static void uniform(view y, random_draw draw, double low, double high) {
     timed("uniform", [&] { B::uniform(y, draw, low, high); });
   }
-  static void sum_of_squares(view y, const_view x) {
-    timed("sum_of_squares", [&] { B::sum_of_squares(y, x); });
+  static void sum_of_squares(view y, const_view const* list, std::size_t count) {
+    timed("sum_of_squares", [&] { B::sum_of_squares(y, list, count); });
   }
-  static void adamw(view p, view m, view v, const_view g, adamw_step const& step) {
-    timed("adamw", [&] { B::adamw(p, m, v, g, step); });
+  static void adamw(adamw_update const* updates, std::size_t count) {
+    timed("adamw", [&] { B::adamw(updates, count); });
   }
 
  private:

@@ -130,14 +130,15 @@ struct elementwise {
     });
   }
 
-  static void sum_of_squares(view y, const_view x) {
+  static void sum_of_squares(view y, const_view const* list, std::size_t count) {
     double sum = 0;
-    with_real(x.type, "sum_of_squares", [&]<class T>(std::type_identity<T>) {
-      for_each(x.dims, x.steps, x.steps, x.steps, [&](auto i, auto, auto) {
-        auto const v = static_cast<double>(x.as<T>()[i]);
-        sum += v * v;
+    for (std::size_t k = 0; k < count; ++k)
+      with_real(list[k].type, "sum_of_squares", [&]<class T>(std::type_identity<T>) {
+        for (std::int64_t i = 0; i < list[k].size(); ++i) {
+          auto const v = static_cast<double>(list[k].as<T>()[i]);
+          sum += v * v;
+        }
       });
-    });
     *y.as<double>() = sum;
   }
 
@@ -166,20 +167,22 @@ struct elementwise {
     });
   }
 
-  static void adamw(view p, view m, view v, const_view g, adamw_step const& s) {
-    with_real(p.type, "adamw", [&]<class T>(std::type_identity<T>) {
-      for (std::int64_t i = 0; i < p.size(); ++i) {
-        T const d = g.as<T>()[i] * static_cast<T>(s.gradient_scale);
-        T& first = m.as<T>()[i];
-        T& second = v.as<T>()[i];
-        first = static_cast<T>(s.beta1) * first + static_cast<T>(1 - s.beta1) * d;
-        second = static_cast<T>(s.beta2) * second + static_cast<T>(1 - s.beta2) * d * d;
-        T const denominator = std::sqrt(second / static_cast<T>(s.correction2)) + static_cast<T>(s.epsilon);
-        T& value = p.as<T>()[i];
-        value -= static_cast<T>(s.learning_rate * s.weight_decay) * value;
-        value -= static_cast<T>(s.learning_rate) * (first / static_cast<T>(s.correction1)) / denominator;
-      }
-    });
+  static void adamw(adamw_update const* updates, std::size_t count) {
+    for (auto const* u = updates; u != updates + count; ++u)
+      with_real(u->parameter.type, "adamw", [&]<class T>(std::type_identity<T>) {
+        auto const& s = u->step;
+        for (std::int64_t i = 0; i < u->parameter.size(); ++i) {
+          T const d = u->gradient.as<T>()[i] * static_cast<T>(s.gradient_scale);
+          T& first = u->first.as<T>()[i];
+          T& second = u->second.as<T>()[i];
+          first = static_cast<T>(s.beta1) * first + static_cast<T>(1 - s.beta1) * d;
+          second = static_cast<T>(s.beta2) * second + static_cast<T>(1 - s.beta2) * d * d;
+          T const denominator = std::sqrt(second / static_cast<T>(s.correction2)) + static_cast<T>(s.epsilon);
+          T& value = u->parameter.as<T>()[i];
+          value -= static_cast<T>(s.learning_rate * s.weight_decay) * value;
+          value -= static_cast<T>(s.learning_rate) * (first / static_cast<T>(s.correction1)) / denominator;
+        }
+      });
   }
 };
 

@@ -1,0 +1,171 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// What is done to a whole list of tensors in one launch: the optimiser's update, and the sum of squares. A block takes
+// the elements of one tensor that lie in a chunk; a table on the device says which.
+#include <vector>
+
+#include "sums.hpp"
+
+namespace ouro {
+namespace cuda_kernels {
+namespace {
+
+constexpr index chunk = 16384;  // elements
+constexpr int list_threads = 256;
+
+/// A table of `items` with a member `size`, and how many chunks there are before each.
+template <class Item>
+class list {
+ public:
+  explicit list(std::vector<Item>& items) : count_(static_cast<index>(items.size())), table_(count_) {
+    for (auto& item : items) {
+      item.before = blocks_;
+      blocks_ += divide_up(item.size, chunk);
+    }
+    if (count_ > 0) send(table_.data(), items.data(), items.size() * sizeof(Item));
+  }
+  [[nodiscard]] index blocks() const { return blocks_; }
+  [[nodiscard]] index count() const { return count_; }
+  [[nodiscard]] Item const* table() const { return table_.data(); }
+
+ private:
+  index count_;
+  device_array<Item> table_;
+  index blocks_ = 0;
+};
+
+/// The item that a block works on, and its elements there: the last one with no more chunks before it than the block's number.
+template <class Item>
+struct list_place {
+  Item const& item;
+  index from;
+  index to;
+
+  __device__ list_place(Item const* table, index count) : list_place(find(table, count)) {}
+
+ private:
+  __device__ explicit list_place(Item const& found)
+      : item(found),
+        from((static_cast<index>(blockIdx.x) - found.before) * chunk),
+        to(from + chunk < found.size ? from + chunk : found.size) {}
+  __device__ static Item const& find(Item const* table, index count) {
+    index low = 0;
+    for (index high = count; high - low > 1;) {
+      index const middle = (low + high) / 2;
+      if (table[middle].before <= static_cast<index>(blockIdx.x)) low = middle;
+      else high = middle;
+    }
+    return table[low];
+  }
+};
+
+template <class T>
+struct adamw_item {
+  T* p;
+  T* m;
+  T* v;
+  T const* g;
+  T gradient_scale, beta1, rest1, beta2, rest2, correction1, correction2, epsilon, rate, decay;
+  index size;
+  index before;
+
+  explicit adamw_item(adamw_update const& u)
+      : p(u.parameter.as<T>()),
+        m(u.first.as<T>()),
+        v(u.second.as<T>()),
+        g(u.gradient.as<T>()),
+        gradient_scale(static_cast<T>(u.step.gradient_scale)),
+        beta1(static_cast<T>(u.step.beta1)),
+        rest1(static_cast<T>(1 - u.step.beta1)),
+        beta2(static_cast<T>(u.step.beta2)),
+        rest2(static_cast<T>(1 - u.step.beta2)),
+        correction1(static_cast<T>(u.step.correction1)),
+        correction2(static_cast<T>(u.step.correction2)),
+        epsilon(static_cast<T>(u.step.epsilon)),
+        rate(static_cast<T>(u.step.learning_rate)),
+        decay(static_cast<T>(u.step.learning_rate * u.step.weight_decay)),
+        size(u.parameter.size()),
+        before(0) {}
+};
+
+template <class T>
+__global__ void adamw_kernel(adamw_item<T> const* table, index count) {
+  list_place<adamw_item<T>> const at(table, count);
+  adamw_item<T> const u = at.item;
+  for (index i = at.from + threadIdx.x; i < at.to; i += blockDim.x) {
+    T const d = u.g[i] * u.gradient_scale;
+    T const first = u.beta1 * u.m[i] + u.rest1 * d;
+    T const second = u.beta2 * u.v[i] + u.rest2 * d * d;
+    u.m[i] = first;
+    u.v[i] = second;
+    T const value = u.p[i] - u.decay * u.p[i];
+    u.p[i] = value - u.rate * (first / u.correction1) / (std::sqrt(second / u.correction2) + u.epsilon);
+  }
+}
+
+template <class T>
+struct square_item {
+  T const* x;
+  index size;
+  index before;
+};
+
+template <class T>
+__global__ void sum_squares(square_item<T> const* table, index count, double* part) {
+  __shared__ double sums[warp_size];
+  list_place<square_item<T>> const at(table, count);
+  T const* const x = at.item.x;
+  double sum = 0;
+  for (index i = at.from + threadIdx.x; i < at.to; i += blockDim.x) {
+    auto const v = static_cast<double>(x[i]);
+    sum += v * v;
+  }
+  sum = block_sum(sum, sums);
+  if (threadIdx.x == 0) part[blockIdx.x] = sum;
+}
+/// to (+)= the sum of n parts.
+__global__ void sum_parts(index n, double const* part, double* to, bool accumulate) {
+  __shared__ double sums[warp_size];
+  double sum = 0;
+  for (index i = threadIdx.x; i < n; i += blockDim.x) sum += part[i];
+  sum = block_sum(sum, sums);
+  if (threadIdx.x == 0) put(*to, sum, accumulate);
+}
+
+template <class F>
+void for_each_real(F&& f) {
+  f(std::type_identity<float>{});
+  f(std::type_identity<double>{});
+}
+
+}  // namespace
+}  // namespace cuda_kernels
+
+using namespace cuda_kernels;
+
+void cuda::adamw(adamw_update const* updates, std::size_t count) {
+  for_each_real([&]<class T>(std::type_identity<T>) {
+    std::vector<adamw_item<T>> items;
+    for (std::size_t i = 0; i < count; ++i)
+      if (updates[i].parameter.type == dtype_of<T> && updates[i].parameter.size() > 0) items.emplace_back(updates[i]);
+    list<adamw_item<T>> const all(items);
+    launch("adamw", adamw_kernel<T>, all.blocks(), list_threads, 0, all.table(), all.count());
+  });
+}
+
+void cuda::sum_of_squares(view y, const_view const* views, std::size_t count) {
+  fill(y, 0.0);
+  for_each_real([&]<class T>(std::type_identity<T>) {
+    std::vector<square_item<T>> items;
+    for (std::size_t i = 0; i < count; ++i)
+      if (views[i].type == dtype_of<T> && views[i].size() > 0) items.push_back({views[i].as<T>(), views[i].size(), 0});
+    if (items.empty()) return;
+    list<square_item<T>> const all(items);
+    device_array<double> const part(all.blocks());
+    launch("sum_of_squares", sum_squares<T>, all.blocks(), list_threads, 0, all.table(), all.count(), part.data());
+    launch("sum_of_squares", sum_parts, 1, list_threads, 0, all.blocks(), part.data(), y.as<double>(), true);
+  });
+}
+
+}  // namespace ouro
