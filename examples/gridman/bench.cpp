@@ -36,7 +36,7 @@ double median(std::vector<double> values) {
 /// The most memory ever held, in bytes: by this process, or on the device.
 template <class B>
 double peak_memory() {
-  if (std::is_same_v<B, ouro::cuda>) return static_cast<double>(ouro::cuda_peak_memory());
+  if (std::is_base_of_v<ouro::cuda, B>) return static_cast<double>(ouro::cuda_peak_memory());
   ::rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) * 1024;
@@ -44,28 +44,62 @@ double peak_memory() {
 
 template <class B>
 std::string machine() {
-  return std::is_same_v<B, ouro::cuda> ? ouro::cuda_description() : ouro::cpu_description();
+  return std::is_base_of_v<ouro::cuda, B> ? ouro::cuda_description() : ouro::cpu_description();
 }
 
-/// Where the time of `count` updates (or patches) went that took so many seconds; empty unless B profiles.
+/// What this machine can do: the rate of a large product, and that of a copy between memory and memory, both ways.
+struct peak_rates {
+  double operations;
+  double bytes;
+};
 template <class B>
-std::string table_of(std::string const& unit, double count, double seconds) {
+peak_rates measure_peaks() {
+  std::int64_t const n = std::is_base_of_v<ouro::cuda, B> ? 8192 : 1536;
+  auto const a = ouro::tensor<B>::full({n, n}, ouro::dtype::f32, 0.5);
+  auto c = ouro::tensor<B>::full({n, n}, ouro::dtype::f32, 0.0);
+  auto const from = ouro::tensor<B>::full({128 << 20}, ouro::dtype::f32, 0.5);
+  auto to = ouro::tensor<B>::full({128 << 20}, ouro::dtype::f32, 0.0);
+  for (bool warm : {false, true}) {
+    if (warm) B::profile().clear();
+    for (int i = 0; i < 3; ++i) {
+      B::matmul(c.write(), a.read(), a.read(), 1.0);
+      B::copy(to.write(), from.read(), false);
+    }
+  }
+  auto const product = B::profile()["matmul"];
+  auto const copy = B::profile()["copy"];
+  B::profile().clear();
+  return {product.operations / product.seconds, copy.bytes / copy.seconds};
+}
+
+/// Where the time of `count` updates (or patches) went that took so many seconds, and what the machine's peaks leave to
+/// gain; empty unless B profiles.
+template <class B>
+std::string table_of(std::string const& unit, double count, double seconds, peak_rates const& peak) {
   std::string text;
   if constexpr (requires { B::profile(); }) {
     std::vector<std::pair<std::string, ouro::primitive_profile>> rows(B::profile().begin(), B::profile().end());
+    auto least = [&](ouro::primitive_profile const& p) {
+      return std::min(p.seconds, std::max(p.operations / peak.operations, p.bytes / peak.bytes));
+    };
     std::sort(rows.begin(), rows.end(),
-              [](auto const& a, auto const& b) { return a.second.seconds > b.second.seconds; });
-    char line[128];
+              [](auto const& x, auto const& y) { return x.second.seconds > y.second.seconds; });
+    char line[160];
     auto print = [&](auto... parts) {
       text.append(line, static_cast<std::size_t>(std::snprintf(line, sizeof line, parts...)));
     };
-    print("  %-26s %9s %9s %6s %9s\n", "primitive", "calls", ("ms/" + unit).c_str(), "share", "GFLOP/s");
+    print("  %-26s %9s %9s %6s %9s %8s %11s\n", "primitive", "calls", ("ms/" + unit).c_str(), "share", "GFLOP/s",
+          "GB/s", "ms to gain");
+    double busy = 0;
     for (auto const& [name, p] : rows) {
-      print("  %-26s %9.0f %9.3f %5.1f%%", name.c_str(), static_cast<double>(p.calls) / count, 1e3 * p.seconds / count,
-            100 * p.seconds / seconds);
-      if (p.operations > 0) print(" %9.1f", p.operations / p.seconds / 1e9);
-      text += "\n";
+      auto rate = [&](double amount) { return amount > 0 ? amount / p.seconds / 1e9 : 0.0; };
+      print("  %-26s %9.0f %9.3f %5.1f%% %9.1f %8.1f %11.3f\n", name.c_str(), static_cast<double>(p.calls) / count,
+            1e3 * p.seconds / count, 100 * p.seconds / seconds, rate(p.operations), rate(p.bytes),
+            1e3 * (p.seconds - least(p)) / count);
+      busy += p.seconds;
     }
+    print("  %-26s %9s %9.3f %5.1f%%\n", "between the primitives", "", 1e3 * (seconds - busy) / count,
+          100 * (seconds - busy) / seconds);
   }
   return text;
 }
@@ -124,6 +158,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
   ouro::trainer<network> trainer(model, {.learning_rate = o.rate, .warmup = 0}, config.dropout, room_bytes(o.room));
   blocks text(o.text, config);
   double const before = peak_memory<B>();
+  peak_rates rates{};
 
   std::vector<double> seconds;
   std::vector<double> losses;
@@ -147,7 +182,16 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
   auto const n = static_cast<double>(std::max<std::int64_t>(1, o.updates));
   double all = 0;
   for (double s : seconds) all += s;
-  std::string profile = table_of<B>("update", n, all);
+  std::string profile;
+  if constexpr (requires { B::profile(); }) {
+    auto const update = B::profile();
+    rates = measure_peaks<B>();
+    B::profile() = update;
+    profile = "  a large product runs at " + std::to_string(std::llround(rates.operations / 1e9)) +
+              " GFLOP/s here, a copy at " + std::to_string(std::llround(rates.bytes / 1e9)) +
+              " GB/s; to gain: what a primitive takes beyond either\n";
+  }
+  profile += table_of<B>("update", n, all, rates);
   double spoken = 0;
   double speaking = 0;
   if (o.speak > 0) {
@@ -163,7 +207,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
       spoken += static_cast<double>(config.patch);
     }
     speaking = since(start);
-    profile += table_of<B>("patch", spoken / static_cast<double>(config.patch), speaking);
+    profile += table_of<B>("patch", spoken / static_cast<double>(config.patch), speaking, rates);
   }
 
   double const second = median(seconds);
@@ -200,11 +244,8 @@ void bench(bench_options const& o) {
   auto const config = with_brain(ouro::changed(preset(o.preset), o.config), o.brain);
   ouro::require(o.updates >= 0 && o.warmup >= 0 && o.speak >= 0, ouro::errc::argument, "bench",
                 "counts must not be negative");
-  // The calls of cuda return before their work is done: a clock around them would tell nothing.
-  ouro::require(!o.profile || o.where.backend == "cpu", ouro::errc::argument, "bench",
-                "--profile is for the backend cpu");
   with_backend(o.where, [&]<class B>(std::type_identity<B>) {
-    if (o.profile) run<ouro::profiled<ouro::cpu>>(o, config);
+    if (o.profile) run<ouro::profiled<B>>(o, config);
     else run<B>(o, config);
   });
 }

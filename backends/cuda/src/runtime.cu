@@ -119,6 +119,27 @@ std::string cuda_description() { return cuda_available() ? cuda_kernels::now().d
 
 std::size_t cuda_peak_memory() { return cuda_available() ? cuda_kernels::now().pool.peak() : 0; }
 
+cuda_mark::cuda_mark() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreate(&event), "cudaEventCreate");
+  event_ = event;
+  check(cudaEventRecord(event, cuda_kernels::stream()), "cudaEventRecord");
+}
+cuda_mark& cuda_mark::operator=(cuda_mark&& other) noexcept {
+  std::swap(event_, other.event_);
+  return *this;
+}
+cuda_mark::~cuda_mark() {
+  if (event_ != nullptr) cudaEventDestroy(static_cast<cudaEvent_t>(event_));
+}
+double cuda_mark::seconds_since(cuda_mark const& earlier) const {
+  check(cudaEventSynchronize(static_cast<cudaEvent_t>(event_)), "cudaEventSynchronize");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier.event_), static_cast<cudaEvent_t>(event_)),
+        "cudaEventElapsedTime");
+  return 1e-3 * static_cast<double>(milliseconds);
+}
+
 void* cuda::allocate(std::size_t bytes) { return cuda_kernels::now().pool.allocate(bytes); }
 void cuda::deallocate(void* p, std::size_t bytes) noexcept { cuda_kernels::now().pool.deallocate(p, bytes); }
 

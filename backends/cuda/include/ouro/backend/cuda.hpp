@@ -36,7 +36,22 @@ inline std::size_t cuda_peak_memory() { return 0; }
 
 #else
 
+/// A point in the device's work, for timing: made after the calls before it, passed when their work is done.
+class cuda_mark {
+ public:
+  cuda_mark();
+  cuda_mark(cuda_mark&& other) noexcept : event_(other.event_) { other.event_ = nullptr; }
+  cuda_mark& operator=(cuda_mark&& other) noexcept;
+  ~cuda_mark();
+  /// Of the device's time; waits until this point is passed.
+  [[nodiscard]] double seconds_since(cuda_mark const& earlier) const;
+
+ private:
+  void* event_ = nullptr;
+};
+
 struct cuda {
+  using mark = cuda_mark;
   static constexpr std::string_view name() { return "cuda"; }
   static constexpr std::int64_t settled_rows = 16384;  ///< of an Actor's part: enough to keep a device busy
   /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
