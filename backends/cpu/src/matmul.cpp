@@ -112,10 +112,11 @@ bool fits(shape const& dims, shape const& steps, operand& out) {
   return false;
 }
 
+constexpr std::int64_t few = 4;  // rows of a product that only reads its other matrix
+
 template <class T>
 void product(bool rounds, bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, T const* a,
              std::int64_t lda, T const* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
-  constexpr std::int64_t few = 4;  // a row at a time a product only reads its matrix
   if constexpr (sizeof(T) == sizeof(float)) {
 #if defined(OURO_X86)
     if (rounds) {
@@ -164,10 +165,12 @@ void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
     std::int64_t const work = std::max<std::int64_t>(1, n * k);
     bool const by_batch = batches > 1;
     bool const by_row = m >= n;
+    bool const reads = m <= cpu_matrices::few;
+    std::int64_t const enough = reads ? 32768 : 200000;  // multiplications that are worth a thread
     std::int64_t const parts = by_batch ? batches : by_row ? m : n;
-    std::int64_t const grain = by_batch ? std::max<std::int64_t>(1, 200000 / (work * std::max<std::int64_t>(m, 1)))
-                               : by_row ? std::max<std::int64_t>(8, 200000 / work)
-                                        : std::max<std::int64_t>(8, 200000 / std::max<std::int64_t>(1, m * k));
+    std::int64_t const grain = by_batch ? std::max<std::int64_t>(1, enough / (work * std::max<std::int64_t>(m, 1)))
+                               : by_row ? std::max<std::int64_t>(8, enough / work)
+                                        : std::max<std::int64_t>(16, enough / std::max<std::int64_t>(1, m * k));
     cpu_threading::parallel(parts, grain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = by_batch ? begin : 0; i < (by_batch ? end : 1); ++i) {
         T const* pa = a.as<T>() + (batched ? i * a.steps[0] : 0);

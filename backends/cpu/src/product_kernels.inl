@@ -95,25 +95,50 @@ inline float total(v16 v) {
   return part[0];
 }
 
+/// The sums of each of sixteen vectors' values, added up in the order of total(): halves of two vectors are interleaved.
+template <int N>
+inline void add_halves(v16 (&x)[16]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) {
+    v16 const low = __builtin_shufflevector(x[i], x[i + N], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    v16 const high =
+        __builtin_shufflevector(x[i], x[i + N], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    x[i] = low + high;
+  }
+}
+inline v16 totals(v16 (&x)[16]) {
+  add_halves<8>(x);
+  add_halves<4>(x);
+  add_halves<2>(x);
+  add_halves<1>(x);
+  return x[0];
+}
+
 /// c (m,n) (+)= factor · a wᵀ for few rows of a: every row of w is read once.
 void k_row_products(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n, index k,
                     float factor, bool add) {
   index const whole = k / 16 * 16;
-  for (index j = 0; j < n; j += 4) {
-    index const some = n - j < 4 ? n - j : 4;
-    float const* row[4];
-    for (index o = 0; o < 4; ++o) row[o] = w + (j + (o < some ? o : 0)) * ldw;
+  for (index j = 0; j < n; j += 16) {
+    index const some = n - j < 16 ? n - j : 16;
     for (index i = 0; i < m; ++i) {
-      v16 sum[4] = {};
-      for (index l = 0; l < whole; l += 16) {
-        v16 const x = load(a + i * lda + l);
-        for (int o = 0; o < 4; ++o) sum[o] += x * load(row[o] + l);
+      float const* const x = a + i * lda;
+      v16 sum[16] = {};
+      for (index o = 0; o < some; o += 4) {
+        float const* row[4];
+        for (index r = 0; r < 4; ++r) row[r] = w + (j + (o + r < some ? o + r : o)) * ldw;
+        v16 four[4] = {};
+        for (index l = 0; l < whole; l += 16) {
+          v16 const part = load(x + l);
+          for (int r = 0; r < 4; ++r) four[r] += part * load(row[r] + l);
+        }
+        for (int r = 0; r < 4; ++r) sum[o + r] = four[r];
       }
+      float value[16];
+      store(value, totals(sum));
       for (index o = 0; o < some; ++o) {
-        float value = total(sum[o]);
-        for (index l = whole; l < k; ++l) value += a[i * lda + l] * row[o][l];
+        for (index l = whole; l < k; ++l) value[o] += x[l] * w[(j + o) * ldw + l];
         float& to = c[i * ldc + j + o];
-        to = add ? to + factor * value : factor * value;
+        to = add ? to + factor * value[o] : factor * value[o];
       }
     }
   }

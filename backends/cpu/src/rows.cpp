@@ -61,6 +61,29 @@ void cpu::layer_norm_gradient(destination dx, destination dw, destination db, co
   gather(db, width);
 }
 
+// Rows may be as short as the keys of a head: what is exponentiated is a run over all of them.
+void cpu::softmax(view y, const_view x) {
+  if (x.type != dtype::f32 || x.size() == 0) return reference::softmax(y, x);
+  std::int64_t const width = x.dims.back();
+  cpu_threading::parallel(x.dims.rows(), row_grain(width), [&](std::int64_t from, std::int64_t to) {
+    float* const out = y.as<float>() + from * width;
+    float const* const in = x.as<float>() + from * width;
+    std::int64_t const size = (to - from) * width;
+    for (std::int64_t r = 0; r < size; r += width) {
+      float top = in[r];
+      for (std::int64_t i = 1; i < width; ++i) top = std::max(top, in[r + i]);
+      for (std::int64_t i = 0; i < width; ++i) out[r + i] = in[r + i] - top;
+    }
+    kernels().exp(out, out, size);
+    for (std::int64_t r = 0; r < size; r += width) {
+      float sum = 0;
+      for (std::int64_t i = 0; i < width; ++i) sum += out[r + i];
+      float const share = 1.0F / sum;
+      for (std::int64_t i = 0; i < width; ++i) out[r + i] *= share;
+    }
+  });
+}
+
 void cpu::cross_entropy(view nll, const_view logits, const_view targets) {
   if (logits.type != dtype::f32 || logits.size() == 0) return reference::cross_entropy(nll, logits, targets);
   std::int64_t const width = logits.dims.back();

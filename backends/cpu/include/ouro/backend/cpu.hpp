@@ -43,6 +43,7 @@ struct cpu : reference {
   static void layer_norm(view y, view mean, view rstd, const_view x, const_view w, const_view b, double eps);
   static void layer_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
                                   const_view rstd, const_view w, const_view dy);
+  static void softmax(view y, const_view x);
   static void attention(view y, view lse, const_view q, const_view k, const_view v, attention_rule const& rule);
   static void attention_gradient(destination dq, destination dk, destination dv, const_view q, const_view k,
                                  const_view v, const_view y, const_view lse, const_view dy, attention_rule const& rule);
