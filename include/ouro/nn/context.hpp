@@ -35,6 +35,7 @@ template <class B>
 struct context_table {
   std::array<std::int64_t, 6> key;
   shared<recorder<B>> owner;  ///< the tape that watched its source
+  std::int64_t version;
   tensor<B> value;
 };
 
@@ -48,6 +49,8 @@ struct context {
   observer<B>* watcher = nullptr;
   std::int64_t room = std::numeric_limits<std::int64_t>::max();  ///< bytes of inner values that may still be kept
   std::vector<context_table<B>> tables = {};                     ///< what once() has made
+  tensor<B> numbered = {};                                       ///< what version_of() was asked about
+  std::int64_t number = 0;                                       ///< its version
 
   [[nodiscard]] double rate() const { return training ? dropout : 0.0; }
   /// Dropout when training, else x.
@@ -76,16 +79,27 @@ struct context {
     });
   }
   /// make() the first time it is asked for under this key, the same tensor from then on, for what depends on `source`
-  /// (a parameter, or absent) and on sizes only. Made anew under another tape.
+  /// (a parameter, or absent), on sizes and on what `version` numbers. Made anew under another tape and in another version.
   template <class F>
-  tensor<B> once(std::array<std::int64_t, 6> const& key, tensor<B> const& source, F&& make) {
+  tensor<B> once(std::array<std::int64_t, 6> const& key, tensor<B> const& source, F&& make, std::int64_t version = 0) {
     auto const owner = source.origin().first;
     auto const at = table(key);
-    if (tables[at].value.empty() || tables[at].owner != owner) {
+    if (tables[at].value.empty() || tables[at].owner != owner || tables[at].version != version) {
       auto made = make();  // which may ask for others
-      tables[at] = {key, owner, std::move(made)};
+      tables[at] = {key, owner, version, std::move(made)};
     }
     return tables[at].value;
+  }
+  /// A version, above 0, that stays the same as long as these are the very elements that were asked about before.
+  std::int64_t version_of(tensor<B> const& x) {
+    auto const a = x.read();
+    auto const b = numbered.read();
+    bool const same = a.data == b.data && a.dims == b.dims && a.steps == b.steps && x.origin() == numbered.origin();
+    if (!same) {
+      numbered = x;  // and so nobody else gets its memory
+      ++number;
+    }
+    return number;
   }
   void see(char const* name, tensor<B> const& value) const {
     if (watcher != nullptr) watcher->see(name, value);
@@ -96,7 +110,7 @@ struct context {
   std::size_t table(std::array<std::int64_t, 6> const& key) {
     std::size_t at = 0;
     while (at < tables.size() && tables[at].key != key) ++at;
-    if (at == tables.size()) tables.push_back({key, {}, {}});
+    if (at == tables.size()) tables.push_back({key, {}, 0, {}});
     return at;
   }
 };

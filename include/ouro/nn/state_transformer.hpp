@@ -137,6 +137,7 @@ struct state_transformer {
                             return layer(inner, in[0], now, {}, {in[1], in[2], in[3]}, alone);
                           });
       } else {
+        if (i == 0) now.mem_version = cx.version_of(mem);  // later layers have mixed something else into Mem
         h = layers[i](cx, h, now, {}, heard, pass);
       }
     }

@@ -56,6 +56,27 @@ bool same(network const& a, network const& b) {
 
 }  // namespace
 
+TEST_CASE("what a context keeps of Mem is what another would compute, and Mem after sleep is another") {
+  auto c = small();
+  c.brain_layers = 2;
+  network const model(c, ouro::seed{5}, ouro::dtype::f64);
+  auto kept = model.newborn(ouro::seed{6}, 2);
+  auto fresh = kept;
+  ouro::context<R> one;
+  for (std::uint64_t step = 0; step < 7; ++step) {
+    auto go = [&](ouro::state<R>& s, auto context) {
+      while (model.rhythm.asleep(s.clock)) s = ouro::sleep(model, context(), std::move(s));
+      s = ouro::wake(model, context(), std::move(s), bytes(2, step)).state;
+    };
+    go(kept, [&]() -> ouro::context<R>& { return one; });
+    ouro::context<R> other;
+    go(fresh, [&]() -> ouro::context<R>& { return other = ouro::context<R>{}; });
+    CHECK(relative_error(kept.working, fresh.working) < 1e-13);
+    CHECK(relative_error(*kept.thought, *fresh.thought) < 1e-13);
+  }
+  CHECK(one.number == 4);  // newborn, and after three sleeps
+}
+
 TEST_CASE("a configuration is refused by its first broken rule") {
   auto broken = [](auto change) {
     auto c = small();

@@ -74,6 +74,19 @@ struct attention {
     std::int64_t const width = x.dim(-1);
     return linear_map(x, slice(in_proj_weight.value(), 0, 0, width), slice(in_proj_bias.value(), 0, 0, width));
   }
+  /// Rows `from` and on of the in-projection of x (B,T,D); what they make of Mem is kept while that stays the same.
+  tensor<B> project_rows_of(context<B>& cx, tensor<B> const& x, segments const& s, std::int64_t from) const {
+    std::int64_t const rows = in_proj_weight.dim(0) - from;
+    auto part = [&](std::int64_t first, std::int64_t count) {
+      return linear_map(slice(x, 1, first, count), slice(in_proj_weight.value(), 0, from, rows),
+                        slice(in_proj_bias.value(), 0, from, rows));
+    };
+    if (s.mem_version == 0 || s.mem == 0) return part(0, x.dim(1));
+    auto const mem = cx.once(
+        {reinterpret_cast<std::intptr_t>(this), from}, in_proj_weight.value(), [&] { return part(0, s.mem); },
+        s.mem_version);
+    return concat<B>({mem, part(s.mem, x.dim(1) - s.mem)}, 1);
+  }
   tensor<B> look(context<B>& cx, tensor<B> const& q, carry const& c, visibility sees) const {
     attention_rule rule{.heads = heads,
                         .scale = scale_of(q.dim(2) / heads),
@@ -98,15 +111,11 @@ attention<B>::attention(genesis<B>& g, std::int64_t width, std::int64_t head_cou
 template <Backend B>
 tensor<B> attention<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
   std::int64_t const width = x.dim(2);
-  tensor<B> q;
-  if (s.skip == 0) {
-    auto const packed_rows = linear_map(x, in_proj_weight.value(), in_proj_bias.value());  // (B,T,3D)
-    q = slice(packed_rows, 2, 0, width);
-    c = {slice(packed_rows, 2, width, width), slice(packed_rows, 2, 2 * width, width)};
-  } else {
-    q = query(cx, slice(x, 1, s.skip, x.dim(1) - s.skip));
-    c = project(cx, x);
-  }
+  bool const all_ask = s.skip == 0;
+  auto const rows = project_rows_of(cx, x, s, all_ask ? 0 : width);  // (B,T,3D), or keys and values only
+  std::int64_t const keys = all_ask ? width : 0;
+  c = {slice(rows, 2, keys, width), slice(rows, 2, keys + width, width)};
+  auto const q = all_ask ? slice(rows, 2, 0, width) : query(cx, slice(x, 1, s.skip, x.dim(1) - s.skip));
   return look(cx, q, c, s.sees());
 }
 
