@@ -317,10 +317,10 @@ class Hippocampus(nn.Module):
     def consolidate(self, mem, state):
         m, s = self.mem_input_norm(mem), self.state_input_norm(state)
         change = self.mem_attn(m, s)
-        m = self.mem_update_norm(torch.lerp(m, change, self.mem_gate(torch.cat([m, change], -1))))
+        m = self.mem_update_norm(m + (change - m) * self.mem_gate(torch.cat([m, change], -1)))
         change = self.state_attn(s, m)
         gate = self.state_gate(torch.cat([s, change], -1))
-        s = self.state_update_norm(torch.lerp(s, self.noisy(change), gate))
+        s = self.state_update_norm(s + (self.noisy(change) - s) * gate)
         return unit(m), unit(s)
 
 
@@ -387,10 +387,11 @@ class Gridman(nn.Module):
         told = target.clamp(min=0)[..., :-1]
         return self.actor(seen.features, seen.before, seen.hormone, data[..., -1], told)
 
-    def loss(self, seen, data, target, live=None):
-        """Targets count where `live` (default: where they are not -100, which has no byte and is told as byte 0)."""
+    def loss(self, seen, data, target, live=None, some_live=False):
+        """Targets count where `live` (default: where they are not -100, which has no byte and is told as byte 0). Who
+        knows that some are live may say so: to look waits for a device."""
         live = target >= 0 if live is None else live
-        if not live.any():
+        if not some_live and not live.any():
             zero = seen.features.new_zeros(())
             return Loss(zero, zero, zero)
         told = target.masked_fill(~live, 0) if self.config.ignored_as_zero else target

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: MIT
 #
 # Trains and runs the model of model.py on a text and prints one JSON line: seconds and loss of every update, peak
-# memory and bytes generated per second. The PyTorch side of benchmarks/compare.
+# memory and bytes generated per second. The PyTorch side of benchmarks/compare. On a GPU, `--products bf16` is what users of
+# PyTorch mean by training in bf16: autocast, with f32 weights, moments and state.
 import argparse
+import contextlib
 import json
 import resource
 import time
@@ -14,7 +16,10 @@ from safetensors.torch import load_file
 from model import Compressor, Config, Gridman, Layer
 
 
-def peak_memory():
+def peak_memory(device):
+    """Of the process, or of what PyTorch has handed out on the device."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -38,17 +43,24 @@ def compile_layers(model):
             module.compile()
 
 
-def update(model, rule, s, data):
+def autocast(device, products):
+    if device == "cuda" and products == "bf16":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def update(model, rule, s, data, cast):
     """One update: the wake steps of a span and the sleep steps that fall due before them. Returns the state and the
     means of loss and cross entropy."""
     total, task, span = 0, 0, model.config.bptt
-    for _ in range(span):
-        while model.sleeps_next(s):
-            s, _ = model.sleep_step(s)
-        inputs, targets = next(data)
-        s, seen = model.wake_step(s, inputs)
-        loss = model.loss(seen, inputs, targets)
-        total, task = total + loss.total / span, task + loss.task.detach() / span
+    with cast():
+        for _ in range(span):
+            while model.sleeps_next(s):
+                s, _ = model.sleep_step(s)
+            inputs, targets = next(data)
+            s, seen = model.wake_step(s, inputs)
+            loss = model.loss(seen, inputs, targets, some_live=True)
+            total, task = total + loss.total / span, task + loss.task.detach() / span
     rule.zero_grad(set_to_none=True)
     total.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -57,16 +69,18 @@ def update(model, rule, s, data):
 
 
 @torch.no_grad()
-def generate(model, s, patch, count):
+def generate(model, s, patch, count, cast):
     """Bytes per second of greedy speech: one wake step for each patch, then its bytes."""
     model.eval()
     torch.compiler.set_stance("force_eager")  # every byte has another shape
     said = 0
     start = time.perf_counter()
-    while said < count:
-        s, seen = model.wake_step(s, patch)
-        patch = model.generate(seen, patch[:, -1, -1])[0].unsqueeze(1)
-        said += patch.numel()
+    with cast():
+        while said < count:
+            s, seen = model.wake_step(s, patch)
+            patch = model.generate(seen, patch[:, -1, -1])[0].unsqueeze(1)
+            said += patch.numel()
+    patch.tolist()  # a device is waited for
     return said / (time.perf_counter() - start)
 
 
@@ -83,34 +97,44 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="train through torch.compile (speech stays eager)")
     parser.add_argument("--checkpoint", action="store_true", help="recompute layers in the backward pass")
-    parser.add_argument("--products", choices=("f32", "bf16"), default="f32", help="what products may round their factors to")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--products", choices=("f32", "tf32", "bf16"), default="f32",
+                        help="what products may round their factors to; bf16 on cuda: autocast")
     parser.add_argument("--generate", type=int, default=0, metavar="BYTES", help="rounded up to whole patches")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.set_float32_matmul_precision({"f32": "highest", "bf16": "medium"}[options.products])
+    torch.set_float32_matmul_precision({"f32": "highest", "tf32": "high", "bf16": "medium"}[options.products])
+    torch.set_default_device(options.device)
     torch.manual_seed(options.seed)
+
+    def cast():
+        return autocast(options.device, options.products)
+
     fields = json.loads(options.config)
     fields.pop("ignored_bytes_as_zero", None)  # every byte of the text is a target
     model = Gridman(Config(**fields, checkpoint_layers=options.checkpoint)).train()
     if options.weights:
-        model.load(load_file(options.weights))
+        model.load(load_file(options.weights, device=options.device))
     if options.compile:
         compile_layers(model)
-    rule = torch.optim.AdamW(model.parameters(), lr=options.rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    rule = torch.optim.AdamW(model.parameters(), lr=options.rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01,
+                             fused=options.device == "cuda")
     s = model.newborn(angle=options.angle)
-    report = {"parameters": sum(p.numel() for p in model.parameters()), "memory_after_construction": peak_memory()}
+    report = {"parameters": sum(p.numel() for p in model.parameters()), "memory_after_construction": peak_memory(options.device)}
     data = blocks(options.text, model.config)
     seconds, losses, tasks = [], [], []
     for _ in range(options.warmup + options.updates):
         start = time.perf_counter()
-        s, loss, task = update(model, rule, s, data)
+        s, loss, task = update(model, rule, s, data, cast)
         seconds.append(time.perf_counter() - start)
         losses.append(loss)
         tasks.append(task)
     report.update(warmup_seconds=seconds[:options.warmup], seconds=seconds[options.warmup:], losses=losses,
-                  cross_entropies=tasks, peak_memory=peak_memory())
+                  cross_entropies=tasks, peak_memory=peak_memory(options.device))
+    if options.device == "cuda":
+        report["reserved_memory"] = torch.cuda.max_memory_reserved()
     if options.generate:
-        report["generated_bytes_per_second"] = generate(model, s, next(data)[0][:, :1], options.generate)
+        report["generated_bytes_per_second"] = generate(model, s, next(data)[0][:, :1], options.generate, cast)
     report.update(threads=options.threads, compiled=options.compile, checkpointed=options.checkpoint,
                   torch=torch.__version__)
     print(json.dumps(report))
