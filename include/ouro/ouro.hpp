@@ -14,6 +14,7 @@
 #include <ouro/concepts/brain.hpp>
 #include <ouro/concepts/hippocampus.hpp>
 #include <ouro/concepts/hormone_gate.hpp>
+#include <ouro/concepts/hormone_networks.hpp>
 #include <ouro/concepts/hypothalamus.hpp>
 #include <ouro/concepts/scans.hpp>
 #include <ouro/concepts/sensor.hpp>
@@ -56,6 +57,7 @@
 #include <ouro/ops/gather_sum.hpp>
 #include <ouro/ops/gelu.hpp>
 #include <ouro/ops/hormone_gate.hpp>
+#include <ouro/ops/hormone_networks.hpp>
 #include <ouro/ops/map.hpp>
 #include <ouro/ops/matmul.hpp>
 #include <ouro/ops/movement.hpp>

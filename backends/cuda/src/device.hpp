@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include <ouro/backend/cuda.hpp>
 
@@ -73,6 +74,15 @@ class device_array {
  private:
   std::size_t bytes_;
   void* data_;
+};
+
+/// Values of the host on the device.
+template <class T>
+class device_table : public device_array<T> {
+ public:
+  explicit device_table(std::vector<T> const& values) : device_array<T>(static_cast<index>(values.size())) {
+    if (!values.empty()) send(this->data(), values.data(), values.size() * sizeof(T));
+  }
 };
 
 /// The memory of a view, or none.

@@ -3,8 +3,6 @@
 //
 // What is done to a whole list of tensors in one launch: the optimiser's update, and the sum of squares. A block takes
 // the elements of one tensor that lie in a chunk; a table on the device says which.
-#include <vector>
-
 #include "sums.hpp"
 
 namespace ouro {
@@ -14,26 +12,16 @@ namespace {
 constexpr index chunk = 16384;  // elements
 constexpr int list_threads = 256;
 
-/// A table of `items` with a member `size`, and how many chunks there are before each.
+/// Numbers the chunks of items with a member `size`; returns how many there are.
 template <class Item>
-class list {
- public:
-  explicit list(std::vector<Item>& items) : count_(static_cast<index>(items.size())), table_(count_) {
-    for (auto& item : items) {
-      item.before = blocks_;
-      blocks_ += divide_up(item.size, chunk);
-    }
-    if (count_ > 0) send(table_.data(), items.data(), items.size() * sizeof(Item));
+index number_chunks(std::vector<Item>& items) {
+  index chunks = 0;
+  for (auto& item : items) {
+    item.before = chunks;
+    chunks += divide_up(item.size, chunk);
   }
-  [[nodiscard]] index blocks() const { return blocks_; }
-  [[nodiscard]] index count() const { return count_; }
-  [[nodiscard]] Item const* table() const { return table_.data(); }
-
- private:
-  index count_;
-  device_array<Item> table_;
-  index blocks_ = 0;
-};
+  return chunks;
+}
 
 /// The item that a block works on, and its elements there: the last one with no more chunks before it than the block's number.
 template <class Item>
@@ -149,8 +137,9 @@ void cuda::adamw(adamw_update const* updates, std::size_t count) {
     std::vector<adamw_item<T>> items;
     for (std::size_t i = 0; i < count; ++i)
       if (updates[i].parameter.type == dtype_of<T> && updates[i].parameter.size() > 0) items.emplace_back(updates[i]);
-    list<adamw_item<T>> const all(items);
-    launch("adamw", adamw_kernel<T>, all.blocks(), list_threads, 0, all.table(), all.count());
+    index const chunks = number_chunks(items);
+    device_table<adamw_item<T>> const table(items);
+    launch("adamw", adamw_kernel<T>, chunks, list_threads, 0, table.data(), items.size());
   });
 }
 
@@ -161,10 +150,11 @@ void cuda::sum_of_squares(view y, const_view const* views, std::size_t count) {
     for (std::size_t i = 0; i < count; ++i)
       if (views[i].type == dtype_of<T> && views[i].size() > 0) items.push_back({views[i].as<T>(), views[i].size(), 0});
     if (items.empty()) return;
-    list<square_item<T>> const all(items);
-    device_array<double> const part(all.blocks());
-    launch("sum_of_squares", sum_squares<T>, all.blocks(), list_threads, 0, all.table(), all.count(), part.data());
-    launch("sum_of_squares", sum_parts, 1, list_threads, 0, all.blocks(), part.data(), y.as<double>(), true);
+    index const chunks = number_chunks(items);
+    device_table<square_item<T>> const table(items);
+    device_array<double> const part(chunks);
+    launch("sum_of_squares", sum_squares<T>, chunks, list_threads, 0, table.data(), items.size(), part.data());
+    launch("sum_of_squares", sum_parts, 1, list_threads, 0, chunks, part.data(), y.as<double>(), true);
   });
 }
 

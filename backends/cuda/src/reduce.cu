@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Sums over axes, in f64: parts first, by threads that take elements in a fixed order, then the
+// Sums over axes, in f64: where there is much to sum parts first, by threads that take elements in a fixed order, then the
 // parts, so that the bits are the same from run to run.
 #include "layout.hpp"
 #include "sums.hpp"
@@ -18,60 +18,69 @@ struct reduction {
   index parts;
 };
 
+/// Where sums go: a sum of one part to its place in y, others to the parts.
+template <class T>
+struct sum_place {
+  layout<2> kept;
+  double* part;
+  index parts;
+  T* y;
+  double factor;
+  bool accumulate;
+  __device__ void store(index element, double sum) const {
+    index at[2];
+    kept.locate(element, at);
+    put(y[at[0]], static_cast<T>(factor * sum), accumulate);
+  }
+  __device__ void take(index element, index number, double sum) const {
+    if (parts == 1) store(element, sum);
+    else part[element * parts + number] = sum;
+  }
+  /// The sum of an element's parts.
+  __device__ void operator()(index element) const {
+    double sum = 0;
+    for (index p = 0; p < parts; ++p) sum += part[element * parts + p];
+    store(element, sum);
+  }
+};
+
 /// A block for each kept element and part: neighbouring threads take neighbouring summed elements.
 template <class T>
-__global__ void sum_rows(reduction r, T const* x, double* part) {
+__global__ void sum_rows(reduction r, T const* x, sum_place<T> to) {
   __shared__ double sums[warp_size];
   index const element = blockIdx.x / r.parts;
   index const from = blockIdx.x % r.parts * r.chunk;
-  index const to = from + r.chunk < r.summed.size ? from + r.chunk : r.summed.size;
+  index const end = from + r.chunk < r.summed.size ? from + r.chunk : r.summed.size;
   index at[2];
   r.kept.locate(element, at);
   double sum = 0;
-  for (index i = from + threadIdx.x; i < to; i += blockDim.x) {
+  for (index i = from + threadIdx.x; i < end; i += blockDim.x) {
     index more[1];
     r.summed.locate(i, more);
     sum += static_cast<double>(x[at[1] + more[0]]);
   }
   sum = block_sum(sum, sums);
-  if (threadIdx.x == 0) part[blockIdx.x] = sum;
+  if (threadIdx.x == 0) to.take(element, blockIdx.x % r.parts, sum);
 }
 
 /// A thread for each kept element and part: neighbouring threads take neighbouring kept elements.
 template <class T>
-__global__ void sum_columns(reduction r, T const* x, double* part) {
+__global__ void sum_columns(reduction r, T const* x, sum_place<T> to) {
   for (index i = thread_number(); i < r.kept.size * r.parts; i += thread_count()) {
     index const element = i % r.kept.size;
     index const from = i / r.kept.size * r.chunk;
-    index const to = from + r.chunk < r.summed.size ? from + r.chunk : r.summed.size;
+    index const end = from + r.chunk < r.summed.size ? from + r.chunk : r.summed.size;
     index at[2];
     r.kept.locate(element, at);
     double sum = 0;
-    for (index j = from; j < to; ++j) {
+    for (index j = from; j < end; ++j) {
       index more[1];
       r.summed.locate(j, more);
       sum += static_cast<double>(x[at[1] + more[0]]);
     }
-    part[element * r.parts + i / r.kept.size] = sum;
+    to.take(element, i / r.kept.size, sum);
   }
 }
-
-template <class T>
-struct finish_sum {
-  layout<2> kept;
-  double const* part;
-  index parts;
-  T* y;
-  double factor;
-  bool accumulate;
-  __device__ void operator()(index element) const {
-    double sum = 0;
-    for (index p = 0; p < parts; ++p) sum += part[element * parts + p];
-    index at[2];
-    kept.locate(element, at);
-    put(y[at[0]], static_cast<T>(factor * sum), accumulate);
-  }
-};
 
 }  // namespace
 }  // namespace cuda_kernels
@@ -91,14 +100,14 @@ void cuda::reduce_sum(destination y, const_view x, double factor) {
   index const most = divide_up(r.summed.size, by_column ? 16 : 4 * each_threads);
   r.chunk = divide_up(r.summed.size, wanted < most ? wanted : most > 0 ? most : 1);
   r.parts = r.chunk > 0 ? divide_up(r.summed.size, r.chunk) : 1;
-  device_array<double> const part(r.kept.size * r.parts);
+  device_array<double> const part(r.parts > 1 ? r.kept.size * r.parts : 0);
   with_real(x.type, "reduce_sum", [&]<class T>(std::type_identity<T>) {
+    sum_place<T> const to{r.kept, part.data(), r.parts, y.out.as<T>(), factor, y.accumulate};
+    index const sums = r.kept.size * r.parts;
     if (by_column)
-      launch("reduce_sum", sum_columns<T>, divide_up(r.kept.size * r.parts, each_threads), each_threads, 0, r,
-             x.as<T>(), part.data());
-    else launch("reduce_sum", sum_rows<T>, r.kept.size * r.parts, each_threads, 0, r, x.as<T>(), part.data());
-    for_count("reduce_sum", r.kept.size,
-              finish_sum<T>{r.kept, part.data(), r.parts, y.out.as<T>(), factor, y.accumulate});
+      launch("reduce_sum", sum_columns<T>, divide_up(sums, each_threads), each_threads, 0, r, x.as<T>(), to);
+    else launch("reduce_sum", sum_rows<T>, sums, each_threads, 0, r, x.as<T>(), to);
+    if (r.parts > 1) for_count("reduce_sum", r.kept.size, to);
   });
 }
 

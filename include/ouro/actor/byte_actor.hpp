@@ -142,10 +142,13 @@ struct byte_actor {
   }
 
   actor_signals signals(context<B>& cx, tensor<B> const& hormone) const {
-    auto const h = hormone_proj(cx, hormone);
+    std::vector<hormone_network_inputs<B>> networks;
+    for (auto const& l : decoder_layer) l.listen(networks);
+    networks.push_back(final_norm.hormone_network.parameters());
+    auto const says = hormone_networks(networks, hormone_proj(cx, hormone));
     actor_signals s;
-    for (auto const& l : decoder_layer) s.layers.push_back(l.signals(cx, h));
-    s.final = final_norm.signal(cx, h);
+    for (std::size_t i = 0; i < decoder_layer.size(); ++i) s.layers.push_back(layer::signals(says, 3 * i));
+    s.final = says.back();
     return s;
   }
 

@@ -50,8 +50,11 @@ struct hormone_layer {
   /// About what a pass over x (N,T,D) keeps for its gradient: sixteen rows of width D for each row.
   [[nodiscard]] std::int64_t kept_bytes(tensor<B> const& x) const { return 16 * x.size() * size_of(x.type()); }
 
-  /// hormone (B,1,W).
-  layer_signals<B> signals(context<B>& cx, tensor<B> const& hormone) const;
+  /// Adds the networks of the three receptors to a list; from what they say, `at` and on, come the layer's signals.
+  void listen(std::vector<hormone_network_inputs<B>>& networks) const;
+  static layer_signals<B> signals(std::vector<tensor<B>> const& says, std::size_t at) {
+    return {says[at], says[at + 1], says[at + 2]};
+  }
 
   /// x (N,T,D) → (N,T − skip,D); context (N,K,D) or absent; signals for B lanes, N a multiple of B (the Actor runs the
   /// patches of a lane as N/B sequences of that lane); pass: what the mixers of one pass through a stack share.
@@ -82,8 +85,10 @@ hormone_layer<B, Mixer>::hormone_layer(genesis<B>& g, mixer_place const& place, 
       linear2(g, linear<B>(g, 4 * place.width, place.width), hormone, place.width, place.width) {}
 
 template <Backend B, class Mixer>
-layer_signals<B> hormone_layer<B, Mixer>::signals(context<B>& cx, tensor<B> const& hormone) const {
-  return {norm2.signal(cx, hormone), linear1.signal(cx, hormone), linear2.signal(cx, hormone)};
+void hormone_layer<B, Mixer>::listen(std::vector<hormone_network_inputs<B>>& networks) const {
+  networks.push_back(norm2.hormone_network.parameters());
+  networks.push_back(linear1.hormone_network.parameters());
+  networks.push_back(linear2.hormone_network.parameters());
 }
 
 template <Backend B, class Mixer>

@@ -7,7 +7,7 @@
 #include <ouro/nn/layer_norm.hpp>
 #include <ouro/nn/linear.hpp>
 #include <ouro/ops/hormone_gate.hpp>
-#include <ouro/ops/silu.hpp>
+#include <ouro/ops/hormone_networks.hpp>
 
 namespace ouro {
 
@@ -24,7 +24,10 @@ struct hormone_network {
   hormone_network(genesis<B>& g, std::int64_t hormone, std::int64_t width)
       : _0(g, hormone, hormone), _2(g, hormone, width), _3(g, width) {}
 
-  tensor<B> operator()(context<B>& cx, tensor<B> const& hormone) const { return _3(cx, _2(cx, silu(_0(cx, hormone)))); }
+  /// For hormone_networks(), which asks all that hear one hormone at once.
+  [[nodiscard]] hormone_network_inputs<B> parameters() const {
+    return {_0.weight.value(), _0.bias.value(), _2.weight.value(), _2.bias.value(), _3.weight.value(), _3.bias.value()};
+  }
 };
 
 /// What follows a receptor in its layer: GELU, dropout while training, a residual.
@@ -50,9 +53,7 @@ struct hormone_receptor {
   hormone_receptor() = default;
   hormone_receptor(genesis<B>& g, Backbone f, std::int64_t hormone, std::int64_t width, std::int64_t out);
 
-  /// What the hormone (B,1,W) says here: (B,1,D). The same for every row, so it is asked once for a step.
-  tensor<B> signal(context<B>& cx, tensor<B> const& hormone) const;
-
+  /// signal: what the hormone says here, the same for every row, so that it is asked once for a step.
   tensor<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal,
                        gate_options<B> const& o = {}) const;
 };
@@ -65,11 +66,6 @@ hormone_receptor<B, Backbone>::hormone_receptor(genesis<B>& g, Backbone f, std::
       query_norm(g, width),
       proj_gate(g.normal({out / width, width}, 1.0)),
       proj_norm(g, out) {}
-
-template <Backend B, class Backbone>
-tensor<B> hormone_receptor<B, Backbone>::signal(context<B>& cx, tensor<B> const& hormone) const {
-  return hormone_network(cx, hormone);
-}
 
 template <Backend B, class Backbone>
 tensor<B> hormone_receptor<B, Backbone>::operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal,

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include <ouro/concepts/hormone_gate.hpp>
+#include <ouro/concepts/hormone_networks.hpp>
 #if defined(OURO_HAS_CUDA)  // defined by linking ouro::cuda
 #include <ouro/concepts/backend.hpp>
 #else
@@ -89,6 +90,12 @@ struct cuda {
   static void hormone_gate(view y, view statistics, hormone_gate_operands const& in);
   static void hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
                                     const_view statistics, const_view dy);
+  static bool has_hormone_networks(dtype type) { return is_floating(type); }
+  static void hormone_networks(view y, view kept, const_view hormone, hormone_network_operands const* networks,
+                               std::size_t count, double eps);
+  static void hormone_networks_gradient(destination dhormone, hormone_network_gradients const* gradients,
+                                        const_view hormone, hormone_network_operands const* networks, std::size_t count,
+                                        const_view kept, const_view dy);
   static void cross_entropy(view nll, const_view logits, const_view targets);
   static void cross_entropy_gradient(destination dlogits, const_view logits, const_view targets, const_view dnll);
   static void gather_sum(view y, const_view table, const_view index);
@@ -103,7 +110,7 @@ struct cuda {
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
-static_assert(Backend<cuda> && HormoneGateBackend<cuda>);
+static_assert(Backend<cuda> && HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.
 inline constexpr bool has_cuda = true;

@@ -15,6 +15,7 @@
 
 #include <ouro/concepts/backend.hpp>
 #include <ouro/concepts/hormone_gate.hpp>
+#include <ouro/concepts/hormone_networks.hpp>
 
 namespace ouro {
 
@@ -162,6 +163,16 @@ struct profiled : B {
     timed(
         "hormone_gate gradient", [&] { B::hormone_gate_gradient(to, in, statistics, dy); }, 0,
         bytes(to.x, to.f, statistics, dy, in.x, in.f));
+  }
+  static void hormone_networks(view y, view kept, const_view hormone, hormone_network_operands const* networks,
+                               std::size_t count, double eps) requires HormoneNetworksBackend<B> {
+    timed("hormone_networks", [&] { B::hormone_networks(y, kept, hormone, networks, count, eps); });
+  }
+  static void hormone_networks_gradient(destination dhormone, hormone_network_gradients const* gradients,
+                                        const_view hormone, hormone_network_operands const* networks, std::size_t count,
+                                        const_view kept, const_view dy) requires HormoneNetworksBackend<B> {
+    timed("hormone_networks gradient",
+          [&] { B::hormone_networks_gradient(dhormone, gradients, hormone, networks, count, kept, dy); });
   }
   static void cross_entropy(view nll, const_view logits, const_view targets) {
     timed(
