@@ -90,7 +90,8 @@ struct byte_actor {
    public:
     /// `previous`: the byte before the patch, one for each lane; empty for the very first patch of all (global_sos).
     voice(byte_actor const& actor, context<B>& cx, impression<B> const& seen, std::vector<std::int32_t> const& previous)
-        : actor_(actor), cx_(cx), signals_(actor.signals(cx, seen.hormone)), previous_(previous) {
+        : actor_(actor), cx_(cx), signals_(actor.signals(cx, seen.hormone)) {
+      if (!previous.empty()) tell(previous);
       require(seen.now.dim(1) == 1, errc::shape, "voice", "needs the thought of one patch, got ", seen.now.dims());
       auto const around = actor.decompressor(cx, seen.now, seen.before);  // (B,2K,D)
       cx.see("anchors", around);
@@ -104,7 +105,7 @@ struct byte_actor {
       auto const place = reshape(slice(actor_.pos_embedding.value(), 2, at_, 1), {1, 1, width});
       auto const start = previous_.empty()
                              ? expand(reshape(actor_.global_sos.value(), {1, 1, width}), {lanes, 1, width})
-                             : actor_.embed(previous_, {lanes, 1, width});
+                             : reshape(actor_.embed(previous_), {lanes, 1, width});
       auto h = start + place;
       mixer_stream<attention<B>> pass;
       for (std::size_t i = 0; i < carry_.size(); ++i)
@@ -112,15 +113,23 @@ struct byte_actor {
       ++at_;
       return reshape(actor_.head(cx_, actor_.final_norm(cx_, h, signals_.final)), {lanes, byte_vocabulary});
     }
-    /// The bytes that were chosen (or forced) after next().
-    void tell(std::vector<std::int32_t> const& bytes) { previous_ = bytes; }
+    /// The byte of each lane that was chosen (or forced) after next().
+    void tell(std::vector<std::int32_t> const& bytes) {
+      previous_ = tensor<B>::from(bytes, {static_cast<std::int64_t>(bytes.size()), 1});
+    }
+    /// Chooses the byte of each lane after next(), and tells it: i32 (B,1).
+    tensor<B> choose(tensor<B> const& logits, sampling_rule const& rule) {
+      tensor<B> chosen({logits.dim(0), 1}, dtype::i32);
+      B::sample(chosen.write(), packed(logits).read(), rule);
+      return previous_ = chosen;
+    }
     [[nodiscard]] std::int64_t said() const { return at_; }
 
    private:
     byte_actor const& actor_;
     context<B>& cx_;
     actor_signals signals_;
-    std::vector<std::int32_t> previous_;
+    tensor<B> previous_;  // i32 (B,1), or absent
     std::vector<typename layer::carry> carry_;
     std::int64_t at_ = 0;
   };
@@ -135,10 +144,10 @@ struct byte_actor {
     else return 2048;
   }
 
-  tensor<B> embed(std::vector<std::int32_t> const& bytes, shape const& dims) const {
+  /// bytes i32 (N,1) → (N,D).
+  tensor<B> embed(tensor<B> const& bytes) const {
     auto const table = reshape(byte_embedding.weight.value(), {1, byte_vocabulary, byte_embedding.weight.dim(1)});
-    auto const at = tensor<B>::from(bytes, {static_cast<std::int64_t>(bytes.size()), 1});
-    return reshape(gather_sum(table, at), dims);
+    return gather_sum(table, bytes);
   }
 
   actor_signals signals(context<B>& cx, tensor<B> const& hormone) const {
@@ -177,7 +186,8 @@ struct byte_actor {
         }
       }
     auto const place = reshape(pos_embedding.value(), {1, patch(), width});
-    auto h = embed(bytes, {lanes * n, patch(), width}) + place;  // (B·n,P,D)
+    auto const read = embed(tensor<B>::from(bytes, {static_cast<std::int64_t>(bytes.size()), 1}));
+    auto h = reshape(read, {lanes * n, patch(), width}) + place;  // (B·n,P,D)
 
     std::size_t const given = 2 + 3 * decoder_layer.size();
     tensor<B> before = in.size() > given ? in[given] : tensor<B>{};
@@ -287,20 +297,9 @@ patches byte_actor<B>::act(context<B>& cx, impression<B> const& seen, patches co
   std::vector<std::int32_t> previous;
   for (std::int64_t b = 0; b < x.lanes; ++b) previous.push_back(x.at(b, x.count - 1, x.width - 1));
   voice v(*this, cx, last, previous);
-  patches said{x.lanes, 1, patch(), std::vector<std::int32_t>(static_cast<std::size_t>(x.lanes * patch()))};
-  for (std::int64_t i = 0; i < patch(); ++i) {
-    auto const y = v.next().template values<double>();
-    for (std::int64_t b = 0; b < x.lanes; ++b) {
-      double const* const row = y.data() + b * byte_vocabulary;
-      std::int32_t best = 0;
-      for (std::int32_t byte = 1; byte < byte_vocabulary; ++byte)
-        if (row[byte] > row[best]) best = byte;
-      previous[static_cast<std::size_t>(b)] = best;
-      said.bytes[static_cast<std::size_t>(b * patch() + i)] = best;
-    }
-    v.tell(previous);
-  }
-  return said;
+  std::vector<tensor<B>> said;
+  for (std::int64_t i = 0; i < patch(); ++i) said.push_back(v.choose(v.next(), {.temperature = 0}));
+  return {x.lanes, 1, patch(), concat(said, 1).template values<std::int32_t>()};
 }
 
 }  // namespace ouro

@@ -77,6 +77,14 @@ struct attention_rule {
   random_draw draw;  ///< weight (n, head, i, j) is element ((n · heads + head) · Tq + i) · ⌈Tk/8⌉·8 + j of the mask
 };
 
+/// How a class is chosen from logits: at random by softmax(logits / temperature) over the k most probable.
+struct sampling_rule {
+  double temperature = 1;  ///< 0: always the most probable; of several the one with the lowest number
+  std::int64_t top_k = 0;  ///< 0: all
+  random_draw draw = {};
+  std::uint64_t first = 0;  ///< row r takes number first + r of the draw
+};
+
 /// One AdamW update of one tensor (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019).
 struct adamw_step {
   double learning_rate = 0;
@@ -99,7 +107,7 @@ struct adamw_update {
 // clang-format off
 template <class B>
 concept Backend = requires(view v, const_view x, destination d, double a, std::size_t n, void* p, random_draw r,
-                           attention_rule rule, adamw_update const* updates, const_view const* list, rwkv7_operands rwkv7, rwkv7_gradients drwkv7,
+                           attention_rule rule, sampling_rule sampling, adamw_update const* updates, const_view const* list, rwkv7_operands rwkv7, rwkv7_gradients drwkv7,
                            ssd_operands ssd, ssd_gradients dssd, short_convolution_operands convolution,
                            short_convolution_gradients dconvolution) {
   { B::name() } -> std::convertible_to<std::string_view>;
@@ -131,6 +139,7 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::short_convolution_gradient(dconvolution, convolution, x);  // (gradients, operands, dy)
   B::cross_entropy(v, x, x);               // (nll (R), logits (R,V), targets i32 (R)); a negative target gives 0
   B::cross_entropy_gradient(d, x, x, x);   // (dlogits, logits, targets, dnll)
+  B::sample(v, x, sampling);               // (chosen i32 (R), logits (R,V), rule); a logit that is NaN is never chosen
   B::gather_sum(v, x, x);                  // (y (R,C), table (K,V,C), index i32 (R,K)): y_r = Σ_k table[k, index_rk]
   B::scatter_sum(d, x, x);                 // (dtable, index, dy); a negative index is nothing in both
   B::batch_norm(v, v, v, x, x, x, a);      // (y, mean, biased variance, x (R,C), weight, bias, eps) by columns

@@ -4,7 +4,6 @@
 // Speech: bytes chosen one by one, patch by patch, while the life goes on.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -24,39 +23,21 @@ struct speech_options {
   bool stops_at_end = true;   ///< stop at EOS
 };
 
-/// A byte for a row of logits. Greedy ties go to the lower byte. `u` is uniform in (0, 1).
-inline std::int32_t choose_byte(std::vector<double> const& logits, speech_options const& o, double u) {
-  std::vector<std::int32_t> order(logits.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int32_t>(i);
-  auto above = [&](std::int32_t a, std::int32_t b) {
-    auto const x = logits[static_cast<std::size_t>(a)];
-    auto const y = logits[static_cast<std::size_t>(b)];
-    return x != y ? x > y : a < b;
-  };
-  std::sort(order.begin(), order.end(), above);
-  if (o.temperature <= 0) return order[0];
-  auto const k = o.top_k > 0 ? std::min(order.size(), static_cast<std::size_t>(o.top_k)) : order.size();
-  std::vector<double> weight(k);
-  double sum = 0;
-  for (std::size_t i = 0; i < k; ++i) {
-    weight[i] = std::exp((logits[static_cast<std::size_t>(order[i])] - logits[static_cast<std::size_t>(order[0])]) /
-                         o.temperature);
-    sum += weight[i];
-  }
-  double at = u * sum;
-  for (std::size_t i = 0; i + 1 < k; ++i) {
-    if (at < weight[i]) return order[i];
-    at -= weight[i];
-  }
-  return order[k - 1];
-}
-
 /// Where text goes while it is said.
 struct text_sink {
   void* to;
   void (*write)(void* to, std::string const& text);
   void operator()(std::string const& text) const { write(to, text); }
 };
+
+namespace detail {
+/// Whether to read the bytes of a patch when all are chosen, because the backend does not wait for each.
+template <class B>
+constexpr bool runs_ahead() {
+  if constexpr (requires { B::runs_ahead; }) return B::runs_ahead;
+  else return false;
+}
+}  // namespace detail
 
 /// Lets a life hear a prompt and answer: each patch is one wake step, as everywhere. Whole patches of the prompt need no
 /// Actor; the rest of it is forced. `out(std::string_view)` receives valid UTF-8 as it is complete. Returns the bytes
@@ -100,21 +81,27 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
     typename byte_actor<B>::voice voice(model.actor, cx, seen, {previous});
     random_draw const draw = o.temperature > 0 ? s.random.next() : random_draw{};
     std::vector<std::int32_t> patch;
-    for (std::size_t i = 0; i < p && !done; ++i) {
-      auto const logits = voice.next().template values<double>();
-      if (i < forced.size()) {
-        previous = forced[i];
-      } else {
-        previous = choose_byte(logits, o, o.temperature > 0 ? draw.uniform(i) : 0.0);
-        done = (previous == eos_byte && o.stops_at_end) || static_cast<std::int64_t>(said.size()) + 1 >= o.bytes;
-        if (previous < 256) {
-          said += static_cast<char>(static_cast<unsigned char>(previous));
+    for (std::int32_t byte : forced) {
+      static_cast<void>(voice.next());
+      voice.tell({byte});
+      patch.push_back(byte);
+    }
+    std::vector<tensor<B>> ahead;  // chosen and not yet read
+    for (std::size_t i = patch.size(); i < p && !done; ++i) {
+      ahead.push_back(voice.choose(voice.next(), {o.temperature, o.top_k, draw, static_cast<std::uint64_t>(i)}));
+      if (detail::runs_ahead<B>() && i + 1 < p) continue;
+      for (std::int32_t byte : concat(ahead, 0).template values<std::int32_t>()) {
+        patch.push_back(byte);
+        done = (byte == eos_byte && o.stops_at_end) || static_cast<std::int64_t>(said.size()) + 1 >= o.bytes;
+        if (byte < 256) {
+          said += static_cast<char>(static_cast<unsigned char>(byte));
           out(text.feed({&said.back(), 1}));
         }
+        if (done) break;
       }
-      patch.push_back(previous);
-      voice.tell({previous});
+      ahead.clear();
     }
+    previous = patch.back();
     forced.clear();
     patch.resize(p, pad_byte);
     listen(std::move(patch));

@@ -327,12 +327,3 @@ TEST_CASE("what is computed again is the same") {
     CHECK(again.second.random == all.second.random);
   }
 }
-
-TEST_CASE("sampling keeps to its options") {
-  std::vector<double> logits(258, -10.0);
-  logits[65] = logits[66] = 3;
-  logits[67] = 2;
-  CHECK(ouro::choose_byte(logits, {.temperature = 0}, 0.99) == 65);
-  for (double u = 0.005; u < 1; u += 0.01) CHECK(ouro::choose_byte(logits, {.temperature = 1, .top_k = 2}, u) <= 66);
-  CHECK(ouro::choose_byte(logits, {.temperature = 1, .top_k = 3}, 0.999) == 67);
-}

@@ -54,6 +54,7 @@ class cuda_mark {
 struct cuda {
   using mark = cuda_mark;
   static constexpr std::string_view name() { return "cuda"; }
+  static constexpr bool runs_ahead = true;             ///< calls return before their work is done
   static constexpr std::int64_t settled_rows = 16384;  ///< of an Actor's part: enough to keep a device busy
   /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
   static void* allocate(std::size_t bytes);
@@ -98,6 +99,7 @@ struct cuda {
                                         const_view kept, const_view dy);
   static void cross_entropy(view nll, const_view logits, const_view targets);
   static void cross_entropy_gradient(destination dlogits, const_view logits, const_view targets, const_view dnll);
+  static void sample(view chosen, const_view logits, sampling_rule const& rule);
   static void gather_sum(view y, const_view table, const_view index);
   static void scatter_sum(destination dtable, const_view index, const_view dy);
   static void batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps);

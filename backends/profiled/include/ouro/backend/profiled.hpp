@@ -182,6 +182,10 @@ struct profiled : B {
     timed(
         "cross_entropy gradient", [&] { B::cross_entropy_gradient(d, logits, targets, dnll); }, 0, bytes(d, logits));
   }
+  static void sample(view chosen, const_view logits, sampling_rule const& rule) {
+    timed(
+        "sample", [&] { B::sample(chosen, logits, rule); }, 0, bytes(chosen, logits));
+  }
   static void gather_sum(view y, const_view table, const_view index) {
     timed(
         "gather_sum", [&] { B::gather_sum(y, table, index); }, 0, bytes(y, table, index));

@@ -161,6 +161,42 @@ struct rows {
     });
   }
 
+  static void sample(view chosen, const_view logits, sampling_rule const& rule) {
+    with_real(logits.type, "sample", [&]<class T>(std::type_identity<T>) {
+      auto const width = static_cast<std::int32_t>(logits.dims.back());
+      for (std::int64_t r = 0; r < logits.dims.rows(); ++r) {
+        T const* const row = logits.as<T>() + r * width;
+        auto at = [&](std::int32_t i) { return row[i] != row[i] ? -HUGE_VAL : static_cast<double>(row[i]); };
+        auto before = [&](std::int32_t a, std::int32_t b) { return at(a) != at(b) ? at(a) > at(b) : a < b; };
+        std::int32_t best = 0;
+        for (std::int32_t i = 1; i < width; ++i)
+          if (before(i, best)) best = i;
+        std::int32_t& choice = chosen.as<std::int32_t>()[r];
+        choice = best;
+        if (!(rule.temperature > 0)) continue;
+        std::int32_t last = best;  // of those that may be chosen, where not all may
+        for (std::int64_t n = 1; n < rule.top_k && n < width; ++n) {
+          std::int32_t next = -1;
+          for (std::int32_t i = 0; i < width; ++i)
+            if (before(last, i) && (next < 0 || before(i, next))) next = i;
+          last = next;
+        }
+        auto weight = [&](std::int32_t i) {
+          bool const may = rule.top_k <= 0 || !before(last, i);
+          return may ? std::exp((at(i) - at(best)) / rule.temperature) : 0.0;
+        };
+        double sum = 0;
+        for (std::int32_t i = 0; i < width; ++i) sum += weight(i);
+        double rest = rule.draw.uniform(rule.first + static_cast<std::uint64_t>(r)) * sum;
+        for (std::int32_t i = 0; i < width && rest >= 0; ++i) {
+          double const w = weight(i);
+          if (w > 0) choice = i;  // the last of them if rounding leaves a rest
+          rest -= w;
+        }
+      }
+    });
+  }
+
   static void gather_sum(view y, const_view table, const_view index) {
     with_real(y.type, "gather_sum", [&]<class T>(std::type_identity<T>) {
       std::int64_t const columns = table.dims[2];
