@@ -17,10 +17,21 @@ inline char const* const products_help =
     "what the factors of matrix products are rounded to: f32, bf16 (faster, where the processor can), tf32 (cuda), or "
     "auto: bf16 where it can, else f32";
 
+inline char const* const weights_help =
+    "how the weights that every byte reads are stored while it speaks: f32 or bf16 (half as much to read); the life "
+    "keeps them as they are";
+
 struct computation_options {
   std::string backend = "cpu";
   std::string products = "f32";
 };
+
+/// The dtype of `--weights`. Errors: an unknown name.
+inline ouro::dtype weights_named(std::string const& name) {
+  ouro::require(name == "f32" || name == "bf16", ouro::errc::argument, "weights", "unknown dtype '", name,
+                "'; there are f32 and bf16");
+  return name == "bf16" ? ouro::dtype::bf16 : ouro::dtype::f32;
+}
 
 inline ouro::product_precision precision_of(computation_options const& o) {
   using enum ouro::product_precision;

@@ -18,10 +18,11 @@ struct bench_options {
   std::string save_weights;   ///< writes the newborn network here, under the reference's names
   std::int64_t updates = 5;
   std::int64_t warmup = 1;
-  double rate = 3e-4;      ///< constant
-  double angle = 0;        ///< of the newborn oscillator
-  double room = 0;         ///< MB of inner values that an update may keep; 0: all
-  std::int64_t speak = 0;  ///< bytes said after training, always the most probable one
+  double rate = 3e-4;           ///< constant
+  double angle = 0;             ///< of the newborn oscillator
+  double room = 0;              ///< MB of inner values that an update may keep; 0: all
+  std::int64_t speak = 0;       ///< bytes said after training, always the most probable one
+  std::string weights = "f32";  ///< of the Actor while it speaks
   bool profile = false;
   bool json = false;
 };

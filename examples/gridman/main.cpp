@@ -147,10 +147,19 @@ void train(training const& o) {
   for (auto const& c : text.complaints()) std::fprintf(stderr, "skipped %s\n", c.c_str());
 }
 
+/// The network of a life as it speaks; the life's own stays what it is.
+template <class B>
+network<B> speaker_of(life<B> const& l, std::string const& weights) {
+  auto speaker = l.model;
+  speaker.actor.store_weights(weights_named(weights));
+  return speaker;
+}
+
 /// Bits per byte of the texts, read once from the life's present state; the life on disk is not touched.
 template <class B>
-void evaluate(std::string const& path, std::vector<std::string> const& texts) {
+void evaluate(std::string const& path, std::string const& weights, std::vector<std::string> const& texts) {
   auto l = life<B>::open(path);
+  auto const speaker = speaker_of(l, weights);
   auto const& config = l.model.config();
   ouro::corpus text(texts, {config.patch, config.chunk, false, false});
   auto s = l.state;
@@ -162,7 +171,7 @@ void evaluate(std::string const& path, std::vector<std::string> const& texts) {
     while (l.model.rhythm.asleep(s.clock)) s = ouro::sleep(l.model, cx, std::move(s));
     auto [next, seen] = ouro::wake(l.model, cx, std::move(s), t.input);
     s = std::move(next);
-    auto const loss = l.model.actor.loss(cx, seen, t.input, t.target);
+    auto const loss = speaker.actor.loss(cx, seen, t.input, t.target);
     if (loss.live == 0) continue;
     nats += loss.value.item() * static_cast<double>(loss.live);
     bytes += loss.live;
@@ -173,8 +182,8 @@ void evaluate(std::string const& path, std::vector<std::string> const& texts) {
 }
 
 template <class B>
-void talk(life<B>& l, std::string const& prompt, ouro::speech_options const& o) {
-  auto const said = ouro::speak(l.model, l.state, prompt, o, [](std::string const& part) {
+void talk(life<B>& l, network<B> const& speaker, std::string const& prompt, ouro::speech_options const& o) {
+  auto const said = ouro::speak(speaker, l.state, prompt, o, [](std::string const& part) {
     std::fwrite(part.data(), 1, part.size(), stdout);
     std::fflush(stdout);
   });
@@ -185,14 +194,15 @@ void talk(life<B>& l, std::string const& prompt, ouro::speech_options const& o) 
 }
 
 template <class B>
-void chat(std::string const& path, ouro::speech_options const& o) {
+void chat(std::string const& path, std::string const& weights, ouro::speech_options const& o) {
   auto l = life<B>::open(path);
+  auto const speaker = speaker_of(l, weights);
   bool const terminal = ::isatty(STDIN_FILENO) == 1;
   std::string line;
   for (;;) {
     if (terminal) std::printf("> "), std::fflush(stdout);
     if (stopping != 0 || !std::getline(std::cin, line)) break;
-    if (!line.empty()) talk(l, "\nUser: " + line + "\nGridman: ", o);
+    if (!line.empty()) talk(l, speaker, "\nUser: " + line + "\nGridman: ", o);
   }
 }
 
@@ -268,6 +278,7 @@ int main(int argc, char** argv) {
   bool as_json = false;
   training t;
   ouro::speech_options speech;
+  std::string weights = "f32";
   std::vector<std::string> texts;
 
   auto with_place = [&](CLI::App* c, computation_options& o) {
@@ -284,6 +295,7 @@ int main(int argc, char** argv) {
     c->add_option("--bytes", speech.bytes, "at most this many bytes")->capture_default_str();
     c->add_option("--temperature", speech.temperature, "0: always the most probable byte")->capture_default_str();
     c->add_option("--top-k", speech.top_k, "only the k most probable bytes; 0: all")->capture_default_str();
+    c->add_option("--weights", weights, weights_help)->capture_default_str();
   };
   auto with_training = [&](CLI::App* c) {
     c->add_option("texts", t.texts, "files, folders or .jsonl files")->required();
@@ -313,6 +325,7 @@ int main(int argc, char** argv) {
   with_speech(talk_to);
   auto* judge = with_life("evaluate", "bits per byte of texts; leaves no trace in the life");
   judge->add_option("texts", texts, "files, folders or .jsonl files")->required();
+  judge->add_option("--weights", weights, weights_help)->capture_default_str();
   auto* look = with_life("inspect", "sizes, age, norms, what it has read and said");
   look->add_flag("--json", as_json, "as one JSON object");
   auto* rest = with_life("sleep", "let Mem and State exchange what they hold");
@@ -339,6 +352,7 @@ int main(int argc, char** argv) {
       ->add_option("--room", b.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
       ->capture_default_str();
   measure->add_option("--speak", b.speak, "bytes to say after training")->capture_default_str();
+  measure->add_option("--weights", b.weights, weights_help)->capture_default_str();
   measure->add_option("--save-weights", b.save_weights, "write the newborn network to this file");
   measure->add_flag("--profile", b.profile, "time every primitive; the update becomes a little slower");
   measure->add_flag("--json", b.json, "as one JSON object");
@@ -365,11 +379,11 @@ int main(int argc, char** argv) {
         train<B>(t);
       } else if (say->parsed()) {
         auto l = life<B>::open(path);
-        talk(l, prompt, speech);
+        talk(l, speaker_of(l, weights), prompt, speech);
       } else if (talk_to->parsed()) {
-        chat<B>(path, speech);
+        chat<B>(path, weights, speech);
       } else if (judge->parsed()) {
-        evaluate<B>(path, texts);
+        evaluate<B>(path, weights, texts);
       } else if (look->parsed()) {
         inspect<B>(path, as_json);
       } else if (rest->parsed()) {

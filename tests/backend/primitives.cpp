@@ -181,6 +181,27 @@ TEMPLATE_LIST_TEST_CASE("backends: norms", "", ouro_test::accelerated) {
   }
 }
 
+TEMPLATE_LIST_TEST_CASE("backends: products with weights in bf16 are those with the same weights in f32", "",
+                        ouro_test::accelerated) {
+  TestType::need();
+  INFO(TestType::name());
+  using C = typename TestType::backend;
+  if (TestType::exact) SUCCEED("f64 has no such weights");
+  else
+    for (int i = 0; i < shapes; ++i) {
+      std::int64_t const m = i % 2 == 0 ? pick(1, 5) : pick(1, 60), k = pick(1, 150), n = pick(1, 90);
+      ouro::tensor<C> const x = ouro_test::noise<C>({m, k}, dtype::f32);
+      ouro::tensor<C> const w = ouro_test::noise<C>({2, n, k}, dtype::f32).copy(dtype::bf16);
+      auto product = [&](ouro::tensor<C> const& weights) {
+        auto y = ouro::tensor<C>::full({m, n}, dtype::f32, 0.5);
+        auto const matrix = weights.read().slice(0, 1, 1).reshape({n, k});
+        C::matmul({y.write(), i % 3 == 0}, x.read(), matrix.transpose(0, 1), 0.7);
+        return y;
+      };
+      CHECK(relative_error(product(w), product(w.copy(dtype::f32)), 1.0) < 1e-5);
+    }
+}
+
 TEMPLATE_LIST_TEST_CASE("backends: attention", "", ouro_test::accelerated) {
   TestType::need();
   INFO(TestType::name());

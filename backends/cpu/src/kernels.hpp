@@ -80,7 +80,9 @@ struct table {
   void (*dropout)(float* y, float const* x, drop_rule const& rule, std::uint64_t first, index n,
                   bool add);  // of elements first, first + 1, …; first is a multiple of 8
   void (*row_products)(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n,
-                       index k, float factor, bool add);                            // c (m,n) (+)= factor · a wᵀ
+                       index k, float factor, bool add);  // c (m,n) (+)= factor · a wᵀ
+  void (*narrow_row_products)(float* c, index ldc, float const* a, index lda, std::uint16_t const* w, index ldw,
+                              index m, index n, index k, float factor, bool add);   // the same for w in bf16
   index (*attention_scratch)(index keys, index width, bool gradient, bool rounds);  // floats
   void (*attention)(attention_head const& h, float* y, index ldy, float* lse, float* scratch);
   void (*attention_gradient)(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,

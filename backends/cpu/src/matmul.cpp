@@ -134,6 +134,22 @@ void product(bool rounds, bool ta, bool tb, std::int64_t m, std::int64_t n, std:
   }
 }
 
+std::int64_t row_grain(std::int64_t m, std::int64_t k) {
+  return std::max<std::int64_t>(16, 32768 / std::max<std::int64_t>(1, m * k));
+}
+
+/// A few rows times a matrix of weights in bf16, which are read as they are.
+void narrow_rows(destination const& c, const_view const& a, const_view const& b, operand const& x, operand const& y,
+                 operand const& z, double alpha) {
+  std::int64_t const m = a.dims[-2];
+  std::int64_t const k = a.dims[-1];
+  cpu_threading::parallel(b.dims[-1], row_grain(m, k), [&](std::int64_t begin, std::int64_t end) {
+    cpu_kernels::best().narrow_row_products(c.out.as<float>() + begin, z.leading, a.as<float>(), x.leading,
+                                            static_cast<std::uint16_t const*>(b.data) + begin * y.leading, y.leading, m,
+                                            end - begin, k, static_cast<float>(alpha), c.accumulate);
+  });
+}
+
 }  // namespace
 
 }  // namespace cpu_matrices
@@ -146,6 +162,15 @@ void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
   if (c.out.size() == 0) return;
   bool const usable = a.size() > 0 && cpu_matrices::fits(a.dims, a.steps, x) &&
                       cpu_matrices::fits(b.dims, b.steps, y) && cpu_matrices::fits(c.out.dims, c.out.steps, z);
+  if (b.type == dtype::bf16) {
+    bool const rows = usable && a.dims.rank() == 2 && a.dims[-2] <= cpu_matrices::few && !x.transposed &&
+                      y.transposed && !z.transposed;
+    if (rows) return cpu_matrices::narrow_rows(c, a, b, x, y, z, alpha);
+    scratch wide(b.size());
+    view const same(wide.data(), dtype::f32, b.dims);
+    copy(same, b, false);
+    return matmul(c, a, same, alpha);
+  }
   if (!usable) return reference::matmul(c, a, b, alpha);
   if (z.transposed) {  // cᵀ = bᵀ aᵀ
     auto const swapped = c.out.transpose(-2 + c.out.dims.rank(), -1 + c.out.dims.rank());
@@ -165,12 +190,13 @@ void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
     std::int64_t const work = std::max<std::int64_t>(1, n * k);
     bool const by_batch = batches > 1;
     bool const by_row = m >= n;
-    bool const reads = m <= cpu_matrices::few;
-    std::int64_t const enough = reads ? 32768 : 200000;  // multiplications that are worth a thread
+    std::int64_t const enough = 200000;  // multiplications that are worth a thread
     std::int64_t const parts = by_batch ? batches : by_row ? m : n;
     std::int64_t const grain = by_batch ? std::max<std::int64_t>(1, enough / (work * std::max<std::int64_t>(m, 1)))
                                : by_row ? std::max<std::int64_t>(8, enough / work)
-                                        : std::max<std::int64_t>(16, enough / std::max<std::int64_t>(1, m * k));
+                               : m <= cpu_matrices::few
+                                   ? cpu_matrices::row_grain(m, k)
+                                   : std::max<std::int64_t>(8, enough / std::max<std::int64_t>(1, m * k));
     cpu_threading::parallel(parts, grain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = by_batch ? begin : 0; i < (by_batch ? end : 1); ++i) {
         T const* pa = a.as<T>() + (batched ? i * a.steps[0] : 0);

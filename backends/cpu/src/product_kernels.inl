@@ -114,9 +114,22 @@ inline v16 totals(v16 (&x)[16]) {
   return x[0];
 }
 
-/// c (m,n) (+)= factor · a wᵀ for few rows of a: every row of w is read once.
-void k_row_products(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n, index k,
-                    float factor, bool add) {
+typedef std::uint16_t h16 __attribute__((vector_size(32)));
+typedef std::uint16_t h16u __attribute__((vector_size(32), aligned(2), may_alias));
+typedef std::uint32_t u16 __attribute__((vector_size(64)));
+
+/// Sixteen numbers in bf16, the upper halves of f32.
+inline v16 load(std::uint16_t const* p) {
+  h16 const halves = *reinterpret_cast<h16u const*>(p);
+  return reinterpret_cast<v16>(__builtin_convertvector(halves, u16) << 16);
+}
+inline float number(float x) { return x; }
+inline float number(std::uint16_t x) { return __builtin_bit_cast(float, static_cast<std::uint32_t>(x) << 16U); }
+
+/// c (m,n) (+)= factor · a wᵀ for few rows of a: every row of w, in f32 or bf16, is read once.
+template <class Weight>
+void k_row_products(float* c, index ldc, float const* a, index lda, Weight const* w, index ldw, index m, index n,
+                    index k, float factor, bool add) {
   index const whole = k / 16 * 16;
   for (index j = 0; j < n; j += 16) {
     index const some = n - j < 16 ? n - j : 16;
@@ -124,7 +137,7 @@ void k_row_products(float* c, index ldc, float const* a, index lda, float const*
       float const* const x = a + i * lda;
       v16 sum[16] = {};
       for (index o = 0; o < some; o += 4) {
-        float const* row[4];
+        Weight const* row[4];
         for (index r = 0; r < 4; ++r) row[r] = w + (j + (o + r < some ? o + r : o)) * ldw;
         v16 four[4] = {};
         for (index l = 0; l < whole; l += 16) {
@@ -136,7 +149,7 @@ void k_row_products(float* c, index ldc, float const* a, index lda, float const*
       float value[16];
       store(value, totals(sum));
       for (index o = 0; o < some; ++o) {
-        for (index l = whole; l < k; ++l) value[o] += x[l] * w[(j + o) * ldw + l];
+        for (index l = whole; l < k; ++l) value[o] += x[l] * number(w[(j + o) * ldw + l]);
         float& to = c[i * ldc + j + o];
         to = add ? to + factor * value[o] : factor * value[o];
       }

@@ -54,16 +54,16 @@ struct gate_rows {
       st[norm_rstd] = norm.rstd;
     }
     for (index j = 0; j < g.spread; ++j)
-      for (index i = lane; i < d; i += warp_size) {
+      for_columns(g, r * n + j * d, lane, [&](index i, T keep) {
         index const c = j * d + i;
         index const at = r * n + c;
         T const a = std::tanh((g.gate[c] * q[i] - mean) * rstd * g.proj_weight[c] + g.proj_bias[c]);
         T const f = g.f == nullptr ? (x[i] - norm.mean) * norm.rstd * g.scale[i] : g.f[at];
         T out = (f + g.bias[c]) * a;
         if (g.gelu) out = gelu(out);
-        out *= g.keep(at);
+        out *= keep;
         y[at] = g.residual == nullptr ? out : out + g.residual[at];
-      }
+      });
   }
 };
 

@@ -58,6 +58,29 @@ struct gate_operands {
   }
 };
 
+/// f(column, factor of the dropout) for every column of this lane, in order; element number `first` is column 0. Eight
+/// elements share a Philox block: the lanes compute those of 256 columns, one each, and hand each other the words.
+template <class T, class F>
+__device__ void for_columns(gate_operands<T> const& g, index first, int lane, F const& f) {
+  if (g.threshold == 0 || g.width % 8 != 0) {
+    for (index i = lane; i < g.width; i += warp_size) f(i, g.keep(first + i));
+    return;
+  }
+  constexpr index run = 8 * warp_size;
+  for (index from = 0; from < g.width; from += run) {
+    index const mine = from + lane % 8 * warp_size + lane / 8 * 8;
+    auto const words = philox::words(g.draw.key, g.draw.site, static_cast<std::uint64_t>(first + mine) / 8);
+    for (int step = 0; step < 8 && from + step * warp_size < g.width; ++step) {
+      philox::block block{};
+      OURO_UNROLL
+      for (int w = 0; w < 4; ++w) block[w] = __shfl_sync(everybody, words[w], lane / 8 * 8 + step);
+      index const i = from + step * warp_size + lane;
+      bool const kept = philox::half(block, static_cast<std::uint64_t>(lane % 8)) >= g.threshold;
+      if (i < g.width) f(i, kept ? g.factor : T(0));
+    }
+  }
+}
+
 /// Columns of the statistics.
 enum : int { query_mean, query_rstd, proj_mean, proj_rstd, norm_mean, norm_rstd };
 

@@ -13,13 +13,19 @@ namespace {
 /// Left by the pass over the rows.
 template <class T>
 struct gate_traces {
-  T* slope;  // (R,eD) the gradient towards f + bias
+  T* slope;  // (R,eD) the gradient towards f + bias; df itself where that is only written
   T* turn;   // (R,eD) the gradient towards what tanh is taken of
-  T* pull;   // (R,eD) the gradient towards q ⊙ gate
   T* qhat;   // (R,D) the standardised query
   T* dq;     // (R,D) the gradient towards the query
   T* back;   // (R,D) the gradient towards the folded sum
+  T* means;  // (R,2) of the gradient towards the standardised projection, and of that times the projection
 };
+
+/// The gradient towards q ⊙ gate, from that towards the standardised projection, its means, the projection and 1/σ.
+template <class T>
+__device__ T pull_of(T slope, T const* means, T projection, T rstd) {
+  return rstd * (slope - means[0] - projection * means[1]);
+}
 
 template <class T>
 struct gate_slopes {
@@ -51,13 +57,13 @@ struct gate_slopes {
     // Back to f + bias, and to the projection before its weight.
     T sums[4] = {};  // of the projection's gradient, and of that times the projection; of the norm's likewise
     for (index j = 0; j < g.spread; ++j)
-      for (index i = lane; i < d; i += warp_size) {
+      for_columns(g, r * n + j * d, lane, [&](index i, T keep) {
         index const c = j * d + i;
         index const at = r * n + c;
         T const p = projected(c, i);
         T const a = std::tanh(p * g.proj_weight[c] + g.proj_bias[c]);
         T const f = (norm ? standard(i) * g.scale[i] : g.f[at]) + g.bias[c];
-        T up = dy[at] * g.keep(at);
+        T up = dy[at] * keep;
         if (g.gelu) up *= gelu_slope(f * a);
         T const slope = up * a;
         T const turn = up * f * (T(1) - a * a);
@@ -70,8 +76,9 @@ struct gate_slopes {
           sums[2] += slope * g.scale[i];
           sums[3] += slope * g.scale[i] * standard(i);
         }
-      }
+      });
     for (int k = 0; k < 4; ++k) sums[k] = warp_sum(sums[k]) / static_cast<T>(n);
+    if (lane < 2) to.means[2 * r + lane] = sums[lane];
 
     // Back through the norm of the projection to the query.
     T query[2] = {};
@@ -79,10 +86,7 @@ struct gate_slopes {
       T dq = 0;
       for (index j = 0; j < g.spread; ++j) {
         index const c = j * d + i;
-        T const p = projected(c, i);
-        T const pull = st[proj_rstd] * (to.turn[r * n + c] * g.proj_weight[c] - sums[0] - p * sums[1]);
-        to.pull[r * n + c] = pull;
-        dq += pull * g.gate[c];
+        dq += pull_of(to.turn[r * n + c] * g.proj_weight[c], sums, projected(c, i), st[proj_rstd]) * g.gate[c];
       }
       to.dq[r * d + i] = dq;
       query[0] += dq * g.query_weight[i];
@@ -113,10 +117,12 @@ struct gate_wide_terms {
     index const i = c % g.width;
     index const at = r * g.wide() + c;
     T const q = from.qhat[r * g.width + i] * g.query_weight[i] + g.query_bias[i];
+    T const p = (g.gate[c] * q - st[proj_mean]) * st[proj_rstd];
+    T const turn = from.turn[at];
     terms[0] = from.slope[at];
-    terms[1] = from.turn[at] * ((g.gate[c] * q - st[proj_mean]) * st[proj_rstd]);
-    terms[2] = from.turn[at];
-    terms[3] = from.pull[at] * q;
+    terms[1] = turn * p;
+    terms[2] = turn;
+    terms[3] = pull_of(turn * g.proj_weight[c], from.means + 2 * r, p, st[proj_rstd]) * q;
   }
 };
 
@@ -155,15 +161,21 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
     gate_operands<T> const g(in);
     index const d = g.width;
     index const n = g.wide();
-    device_array<T> const memory(g.rows * 3 * (n + d));
-    T* const m = memory.data();
-    T* const narrow = m + 3 * g.rows * n;
-    gate_traces<T> const traces{m,      m + g.rows * n,      m + 2 * g.rows * n,
-                                narrow, narrow + g.rows * d, narrow + 2 * g.rows * d};
+    bool const in_place = to.f.wanted() && !to.f.accumulate;
+    device_array<T> const memory(g.rows * ((in_place ? 1 : 2) * n + 3 * d + 2));
+    T* const turn = memory.data();
+    T* const narrow = turn + g.rows * n;
+    T* const means = narrow + 3 * g.rows * d;
+    gate_traces<T> const traces{in_place ? place_of<T>(to.f) : means + 2 * g.rows,
+                                turn,
+                                narrow,
+                                narrow + g.rows * d,
+                                narrow + 2 * g.rows * d,
+                                means};
     auto const* st = statistics.as<T>();
     for_roomy_rows<T>(name, g.rows, d,
-                      gate_slopes<T>{g, traces, st, dy.as<T>(), place_of<T>(to.x), place_of<T>(to.f), to.x.accumulate,
-                                     to.f.accumulate});
+                      gate_slopes<T>{g, traces, st, dy.as<T>(), place_of<T>(to.x),
+                                     in_place ? nullptr : place_of<T>(to.f), to.x.accumulate, to.f.accumulate});
     if (to.bias.wanted() || to.proj_weight.wanted() || to.proj_bias.wanted() || to.gate.wanted())
       column_sums<T, 4>(
           name, 1, g.rows, n, gate_wide_terms<T>{g, traces, st},

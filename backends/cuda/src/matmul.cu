@@ -123,6 +123,12 @@ void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
     if (!c.accumulate) fill(c.out, 0.0);
     return;
   }
+  if (b.type == dtype::bf16) {
+    device_array<float> const wide(b.size());
+    view const same(wide.data(), dtype::f32, b.dims);
+    copy(same, b, false);
+    return matmul(c, a, same, alpha);
+  }
   auto const z = fits(c.out.dims, c.out.steps);
   if (!z) {
     device_array<char> const dense(c.out.size() * size_of(c.out.type));

@@ -134,6 +134,10 @@ struct byte_actor {
     std::int64_t at_ = 0;
   };
 
+  /// Stores the weights that every byte reads in another dtype. In bf16 they are half as long, and a number is off by
+  /// 2⁻⁹ of its value at most; such an Actor speaks and predicts, but no tape watches it.
+  void store_weights(dtype type);
+
   /// The patch that follows the last patch of x, most probable byte by byte (ties: the lower byte).
   patches act(context<B>& cx, impression<B> const& seen, patches const& x) const;
 
@@ -285,6 +289,20 @@ tensor<B> byte_actor<B>::predict(context<B>& cx, impression<B> const& seen, patc
                                  byte_target const& target) const {
   check(seen, x, target.next);
   return reshape(logits(cx, gather(cx, seen), x, target, 0, x.count), {x.lanes, x.count, patch(), byte_vocabulary});
+}
+
+template <Backend B>
+void byte_actor<B>::store_weights(dtype type) {
+  auto in = [type](parameter<B>& p) {
+    if (p.type() != type) p = p.value().copy(type);
+  };
+  for (auto& l : decoder_layer) {
+    in(l.attn.in_proj_weight);
+    in(l.attn.out_proj.weight);
+    in(l.linear1.backbone.weight);
+    in(l.linear2.backbone.weight);
+  }
+  in(head.weight);
 }
 
 template <Backend B>

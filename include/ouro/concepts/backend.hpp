@@ -122,7 +122,8 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::map_gradient(unary::gelu, d, x, x);   // (dx, saved, dy)
   B::combine(binary::add, d, x, x);        // operands expanded to d's shape by stride 0
   B::reduce_sum(d, x, a);                  // d = a · Σ over the axes where d has extent 1 and x has not
-  B::matmul(d, x, x, a);                   // (M,K)(K,N) or batches of them; transposes are strides
+  B::matmul(d, x, x, a);                   // (M,K)(K,N) or batches of them; transposes are strides. In f32 the second
+                                           // factor may be stored in bf16
   B::layer_norm(v, v, v, x, x, x, a);      // (y, mean, 1/σ, x, weight, bias, eps) by rows
   B::layer_norm_gradient(d, d, d, x, x, x, x, x);         // (dx, dweight, dbias, x, mean, 1/σ, weight, dy)
   B::unit(v, v, x, a);                     // (y, ‖x‖, x, eps): y = x / max(‖x‖, eps) by rows

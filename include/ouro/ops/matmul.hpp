@@ -34,14 +34,15 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend
                      });
 }
 
-/// y = x Wᵀ + b: x (…,I), W (O,I), b (O) or absent → (…,O).
+/// y = x Wᵀ + b: x (…,I), W (O,I), b (O) or absent → (…,O). W may be stored in bf16 where the rest is f32.
 template <Backend B>
 tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b) {
   require(x.rank() >= 1 && w.rank() == 2 && x.dim(-1) == w.dim(1) && (b.empty() || b.dims() == shape{w.dim(0)}),
           errc::shape, "linear", "needs x (...,I), weight (O,I), bias (O), got ", x.dims(), ", ", w.dims(), " and ",
           b.dims());
-  require(x.type() == w.type() && (b.empty() || w.type() == b.type()), errc::shape, "linear", "dtypes must agree, got ",
-          name_of(x.type()), ", ", name_of(w.type()), " and ", name_of(b.type()));
+  bool const narrow = w.type() == dtype::bf16 && x.type() == dtype::f32;
+  require((x.type() == w.type() || narrow) && (b.empty() || x.type() == b.type()), errc::shape, "linear",
+          "dtypes must agree, got ", name_of(x.type()), ", ", name_of(w.type()), " and ", name_of(b.type()));
   auto const flat = packed(x);
   shape const in{x.dims().rows(), w.dim(1)};
   shape const out{x.dims().rows(), w.dim(0)};

@@ -56,6 +56,30 @@ bool same(network const& a, network const& b) {
 
 }  // namespace
 
+TEST_CASE("an Actor with its weights in bf16 predicts nearly the same, and cannot learn") {
+  network const model(small(), ouro::seed{5});
+  network narrow = model;
+  narrow.actor.store_weights(ouro::dtype::bf16);
+  auto const step = ouro::wake(model, model.newborn(ouro::seed{6}), bytes(1, 3));
+  ouro::byte_target const target{bytes(1, 4), std::vector<char>(15, 1)};
+  auto predicted = [&](network const& by) {
+    ouro::context<R> cx;
+    return by.actor.predict(cx, step.seen, bytes(1, 3), target);
+  };
+  double const error = relative_error(predicted(narrow), predicted(model));
+  CHECK(error < 2e-2);
+  CHECK(error > 0);
+  auto said = [&](network const& by) {
+    auto life = model.newborn(ouro::seed{6});
+    return ouro::speak(by, life, "hello", {.bytes = 10, .temperature = 0});
+  };
+  CHECK(said(narrow).size() == said(model).size());
+  CHECK(model.actor.head.weight.type() == ouro::dtype::f32);
+  ouro::trainer<network> trainer(narrow, {.learning_rate = 1e-3});
+  auto life = model.newborn(ouro::seed{6});
+  CHECK_THROWS_AS(trainer.update(life, {lesson(1)}), ouro::error);
+}
+
 TEST_CASE("what a context keeps of Mem is what another would compute, and Mem after sleep is another") {
   auto c = small();
   c.brain_layers = 2;

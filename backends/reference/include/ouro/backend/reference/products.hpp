@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <ouro/backend/reference/elementwise.hpp>
 #include <ouro/backend/reference/loops.hpp>
 #include <ouro/concepts/backend.hpp>
 
@@ -17,6 +18,12 @@ using reference_loops::put;
 
 struct products {
   static void matmul(destination c, const_view a, const_view b, double alpha) {
+    if (b.type == dtype::bf16) {
+      std::vector<float> wide(static_cast<std::size_t>(b.size()));
+      view const same(wide.data(), dtype::f32, b.dims);
+      elementwise::copy(same, b, false);
+      return matmul(c, a, same, alpha);
+    }
     with_real(a.type, "matmul", [&]<class T>(std::type_identity<T>) {
       bool const batched = a.dims.rank() == 3;
       std::int64_t const batches = batched ? a.dims[0] : 1;
