@@ -57,8 +57,8 @@ peak_rates measure_peaks() {
   std::int64_t const n = std::is_base_of_v<ouro::cuda, B> ? 8192 : 1536;
   auto const a = ouro::tensor<B>::full({n, n}, ouro::dtype::f32, 0.5);
   auto c = ouro::tensor<B>::full({n, n}, ouro::dtype::f32, 0.0);
-  auto const from = ouro::tensor<B>::full({128 << 20}, ouro::dtype::f32, 0.5);
-  auto to = ouro::tensor<B>::full({128 << 20}, ouro::dtype::f32, 0.0);
+  auto const from = ouro::tensor<B>::full({64 << 20}, ouro::dtype::f32, 0.5);
+  auto to = ouro::tensor<B>::full({64 << 20}, ouro::dtype::f32, 0.0);
   for (bool warm : {false, true}) {
     if (warm) B::profile().clear();
     for (int i = 0; i < 3; ++i) {

@@ -96,6 +96,7 @@ struct adamw_step {
   double correction2 = 1;     ///< 1 − β₂ᵗ
   double gradient_scale = 1;  ///< clipping factor
 };
+/// What it moves, and by which step.
 struct adamw_update {
   view parameter;
   view first;   ///< moment
@@ -107,8 +108,9 @@ struct adamw_update {
 // clang-format off
 template <class B>
 concept Backend = requires(view v, const_view x, destination d, double a, std::size_t n, void* p, random_draw r,
-                           attention_rule rule, sampling_rule sampling, adamw_update const* updates, const_view const* list, rwkv7_operands rwkv7, rwkv7_gradients drwkv7,
-                           ssd_operands ssd, ssd_gradients dssd, short_convolution_operands convolution,
+                           attention_rule rule, sampling_rule sampling, adamw_update const* updates,
+                           const_view const* list, rwkv7_operands rwkv7, rwkv7_gradients drwkv7, ssd_operands ssd,
+                           ssd_gradients dssd, short_convolution_operands convolution,
                            short_convolution_gradients dconvolution) {
   { B::name() } -> std::convertible_to<std::string_view>;
   { B::allocate(n) } -> std::same_as<void*>;
