@@ -92,7 +92,7 @@ std::string table_of(std::string const& unit, double count, double seconds, peak
           "GB/s", "ms to gain");
     double busy = 0;
     for (auto const& [name, p] : rows) {
-      auto rate = [&](double amount) { return amount > 0 ? amount / p.seconds / 1e9 : 0.0; };
+      auto rate = [seconds = p.seconds](double amount) { return amount > 0 ? amount / seconds / 1e9 : 0.0; };
       print("  %-26s %9.0f %9.3f %5.1f%% %9.1f %8.1f %11.3f\n", name.c_str(), static_cast<double>(p.calls) / count,
             1e3 * p.seconds / count, 100 * p.seconds / seconds, rate(p.operations), rate(p.bytes),
             1e3 * (p.seconds - least(p)) / count);

@@ -115,8 +115,8 @@ bool fits(shape const& dims, shape const& steps, operand& out) {
 constexpr std::int64_t few = 4;  // rows of a product that only reads its other matrix
 
 template <class T>
-void product(bool rounds, bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, T const* a,
-             std::int64_t lda, T const* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+void product([[maybe_unused]] bool rounds, bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
+             T const* a, std::int64_t lda, T const* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
   if constexpr (sizeof(T) == sizeof(float)) {
 #if defined(OURO_X86)
     if (rounds) {

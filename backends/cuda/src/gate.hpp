@@ -73,7 +73,7 @@ __device__ void for_columns(gate_operands<T> const& g, index first, int lane, F 
     for (int step = 0; step < 8 && from + step * warp_size < g.width; ++step) {
       philox::block block{};
       OURO_UNROLL
-      for (int w = 0; w < 4; ++w) block[w] = __shfl_sync(everybody, words[w], lane / 8 * 8 + step);
+      for (std::size_t w = 0; w < 4; ++w) block[w] = __shfl_sync(everybody, words[w], lane / 8 * 8 + step);
       index const i = from + step * warp_size + lane;
       bool const kept = philox::half(block, static_cast<std::uint64_t>(lane % 8)) >= g.threshold;
       if (i < g.width) f(i, kept ? g.factor : T(0));
