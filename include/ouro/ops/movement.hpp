@@ -23,12 +23,13 @@ tensor<B> reshape(tensor<B> const& x, shape const& dims) {
                      });
 }
 
-/// The part [start, start + length) of an axis (negative axes count from the end).
+/// The part [start, start + length) of an axis (negative axes count from the end); x itself if that is all of it.
 template <Backend B>
 tensor<B> slice(tensor<B> const& x, int axis, std::int64_t start, std::int64_t length) {
   require(axis < x.rank() && axis >= -x.rank(), errc::shape, "slice", "no axis ", axis, " in shape ", x.dims());
   require(start >= 0 && length >= 0 && start + length <= x.dim(axis), errc::shape, "slice", "[", start, ", ",
           start + length, ") must lie inside axis ", axis, " of ", x.dims());
+  if (length == x.dim(axis)) return x;
   return recorded<B>("slice", x.alias(x.read().slice(axis, start, length)), {&x},
                      [axis, start, length](tensor<B> const& dy, gradients<B>& dx) {
                        if (dx.wants(0)) B::copy(dx.into_zeroed(0).slice(axis, start, length), dy.read(), true);
