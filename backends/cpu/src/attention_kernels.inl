@@ -4,8 +4,6 @@
 // Attention of one lane and head, in scratch of the caller's: blocks of query rows against the keys they see. Its
 // products are too small and too many for a library call, so they run in register tiles here.
 
-#include "transpose16.inl"
-
 /// to (columns, pad) = fromᵀ for from (rows, columns), 16 × 16 values at a time.
 void transpose(float const* from, index ld, index rows, index columns, float* to, index pad) {
   index const whole_rows = rows / 16 * 16;

@@ -86,25 +86,13 @@ void multiply(small_product const& p, index m, index n) {
     }
 }
 
-/// The sum of a vector's values.
-inline float total(v16 v) {
-  float part[16];
-  store(part, v);
-  for (int step = 8; step > 0; step /= 2)
-    for (int l = 0; l < step; ++l) part[l] += part[l + step];
-  return part[0];
-}
+#include "transpose16.inl"
 
-/// The sums of each of sixteen vectors' values, added up in the order of total(): halves of two vectors are interleaved.
+/// The sums of each of sixteen vectors' values: value l and l + 8 first, then l and l + 4, and so on.
 template <int N>
 inline void add_halves(v16 (&x)[16]) {
 #pragma GCC unroll 8
-  for (int i = 0; i < N; ++i) {
-    v16 const low = __builtin_shufflevector(x[i], x[i + N], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    v16 const high =
-        __builtin_shufflevector(x[i], x[i + N], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    x[i] = low + high;
-  }
+  for (int i = 0; i < N; ++i) x[i] = interleaved_low(x[i], x[i + N]) + interleaved_high(x[i], x[i + N]);
 }
 inline v16 totals(v16 (&x)[16]) {
   add_halves<8>(x);

@@ -90,7 +90,7 @@ struct score_rows {
       index const end = j + 8 < keys ? j + 8 : keys;
       for (index i = j; i < end; ++i) {
         bool const kept = p.threshold == 0 || philox::half(words, static_cast<std::uint64_t>(i % 8)) >= p.threshold;
-        f(i, p.threshold == 0 ? T(1) : kept ? p.factor : T(0));
+        f(i, kept ? p.factor : T(0));
       }
     }
   }

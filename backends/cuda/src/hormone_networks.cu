@@ -60,6 +60,18 @@ __device__ void multiply_rows(T* y, T const* w, T const* bias, T const* x, index
   }
 }
 
+/// The way back through them: dw[o,i] (+)= dy[o] x[i], and take(i, Σ_o w[o,i] dy[o]).
+template <class T, class F>
+__device__ void return_rows(T const* w, place<T> const& dw, T const* dy, T const* x, index rows, index columns,
+                            bool first, F const& take) {
+  for (index e = threadIdx.x; e < rows * columns; e += blockDim.x) dw.add(e, dy[e / columns] * x[e % columns], first);
+  for (index i = threadIdx.x; i < columns; i += blockDim.x) {
+    T slope = 0;
+    for (index o = 0; o < rows; ++o) slope += w[o * columns + i] * dy[o];
+    take(i, slope);
+  }
+}
+
 template <class T>
 __global__ void network_kernel(network<T> const* list, network_sizes s, T const* hormone, T* y, T* kept, T eps) {
   __shared__ T sums[warp_size];
@@ -121,22 +133,13 @@ __global__ void network_gradient(network<T> const* list, network_slopes<T> const
     }
     for (index i = threadIdx.x; i < s.inner; i += blockDim.x) inside[i] = keep[i] * sigmoid(keep[i]);
     __syncthreads();
-    for (index e = threadIdx.x; e < s.width * s.inner; e += blockDim.x)
-      d.weight2.add(e, dz[e / s.inner] * inside[e % s.inner], first);
-    for (index i = threadIdx.x; i < s.inner; i += blockDim.x) {
-      T slope = 0;
-      for (index o = 0; o < s.width; ++o) slope += p.weight2[o * s.inner + i] * dz[o];
+    return_rows(p.weight2, d.weight2, dz, inside, s.width, s.inner, first, [&](index i, T slope) {
       dinside[i] = slope * derivative(unary::silu, keep[i]);
       d.bias0.add(i, dinside[i], first);
-    }
+    });
     __syncthreads();
-    for (index e = threadIdx.x; e < s.inner * s.inner; e += blockDim.x)
-      d.weight0.add(e, dinside[e / s.inner] * h[e % s.inner], first);
-    for (index i = threadIdx.x; i < s.inner; i += blockDim.x) {
-      T slope = 0;
-      for (index o = 0; o < s.inner; ++o) slope += p.weight0[o * s.inner + i] * dinside[o];
-      part[at * s.inner + i] = slope;
-    }
+    return_rows(p.weight0, d.weight0, dinside, h, s.inner, s.inner, first,
+                [&](index i, T slope) { part[at * s.inner + i] = slope; });
     __syncthreads();  // before the next lane's values take these places
   }
 }

@@ -79,12 +79,6 @@ struct byte_actor {
   /// The predictions for every byte of the target: (B,S,P,V).
   tensor<B> predict(context<B>& cx, impression<B> const& seen, patches const& x, byte_target const& target) const;
 
-  /// What a step's hormone says to every receptor.
-  struct actor_signals {
-    std::vector<layer_signals<B>> layers;
-    tensor<B> final;  // (B,1,D)
-  };
-
   /// Speaks one patch byte by byte, with the keys and values of the bytes before it kept.
   class voice {
    public:
@@ -100,7 +94,7 @@ struct byte_actor {
     /// The logits of the next byte: (B,V). Errors: the patch is full, or the byte before was not told.
     tensor<B> next() {
       require(at_ < actor_.patch(), errc::argument, "voice", "the patch is full");
-      std::int64_t const lanes = signals_.final.dim(0);
+      std::int64_t const lanes = signals_.outputs[0].dim(0);
       std::int64_t const width = actor_.pos_embedding.dim(3);
       auto const place = reshape(slice(actor_.pos_embedding.value(), 2, at_, 1), {1, 1, width});
       auto const start = previous_.empty()
@@ -111,7 +105,7 @@ struct byte_actor {
       for (std::size_t i = 0; i < carry_.size(); ++i)
         h = actor_.decoder_layer[i].step(cx_, h, carry_[i], signals_.layers[i], pass);
       ++at_;
-      return reshape(actor_.head(cx_, actor_.final_norm(cx_, h, signals_.final)), {lanes, byte_vocabulary});
+      return reshape(actor_.head(cx_, actor_.final_norm(cx_, h, signals_.outputs[0])), {lanes, byte_vocabulary});
     }
     /// The byte of each lane that was chosen (or forced) after next().
     void tell(std::vector<std::int32_t> const& bytes) {
@@ -128,7 +122,7 @@ struct byte_actor {
    private:
     byte_actor const& actor_;
     context<B>& cx_;
-    actor_signals signals_;
+    stack_signals<B> signals_;
     tensor<B> previous_;  // i32 (B,1), or absent
     std::vector<typename layer::carry> carry_;
     std::int64_t at_ = 0;
@@ -154,21 +148,14 @@ struct byte_actor {
     return gather_sum(table, bytes);
   }
 
-  actor_signals signals(context<B>& cx, tensor<B> const& hormone) const {
-    std::vector<hormone_network_inputs<B>> networks;
-    for (auto const& l : decoder_layer) l.listen(networks);
-    networks.push_back(final_norm.hormone_network.parameters());
-    auto const says = hormone_networks(networks, hormone_proj(cx, hormone));
-    actor_signals s;
-    for (std::size_t i = 0; i < decoder_layer.size(); ++i) s.layers.push_back(layer::signals(says, 3 * i));
-    s.final = says.back();
-    return s;
+  stack_signals<B> signals(context<B>& cx, tensor<B> const& hormone) const {
+    return hear(decoder_layer, {&final_norm.hormone_network}, hormone_proj(cx, hormone));
   }
 
   /// What logits() looks at: thought (B,S,D), the signals, and the thought before (B,1,D) if there was one.
   std::vector<tensor<B>> gather(context<B>& cx, impression<B> const& seen) const {
     auto const s = signals(cx, seen.hormone);
-    std::vector<tensor<B>> inputs{seen.now, s.final};
+    std::vector<tensor<B>> inputs{seen.now, s.outputs[0]};
     for (auto const& l : s.layers) inputs.insert(inputs.end(), {l.norm2, l.linear1, l.linear2});
     if (seen.before) inputs.push_back(seen.before);
     return inputs;

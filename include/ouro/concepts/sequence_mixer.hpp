@@ -35,7 +35,7 @@ struct segments {
   std::int64_t read = 0;
   std::int64_t input = 0;
   std::int64_t write = 0;
-  std::int64_t skip = 0;  ///< y has rows skip … total − 1 only
+  std::int64_t skip = 0;         ///< y has rows skip … total − 1 only
   std::int64_t mem_version = 0;  ///< above 0: stays the same as long as the Mem rows do, whose share may then be kept
 
   [[nodiscard]] constexpr std::int64_t total() const { return mem + read + input + write; }

@@ -50,12 +50,6 @@ struct hormone_layer {
   /// About what a pass over x (N,T,D) keeps for its gradient: sixteen rows of width D for each row.
   [[nodiscard]] std::int64_t kept_bytes(tensor<B> const& x) const { return 16 * x.size() * size_of(x.type()); }
 
-  /// Adds the networks of the three receptors to a list; from what they say, `at` and on, come the layer's signals.
-  void listen(std::vector<hormone_network_inputs<B>>& networks) const;
-  static layer_signals<B> signals(std::vector<tensor<B>> const& says, std::size_t at) {
-    return {says[at], says[at + 1], says[at + 2]};
-  }
-
   /// x (N,T,D) → (N,T − skip,D); context (N,K,D) or absent; signals for B lanes, N a multiple of B (the Actor runs the
   /// patches of a lane as N/B sequences of that lane); pass: what the mixers of one pass through a stack share.
   tensor<B> operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across, layer_signals<B> const& now,
@@ -85,13 +79,6 @@ hormone_layer<B, Mixer>::hormone_layer(genesis<B>& g, mixer_place const& place, 
       linear2(g, linear<B>(g, 4 * place.width, place.width), hormone, place.width, place.width) {}
 
 template <Backend B, class Mixer>
-void hormone_layer<B, Mixer>::listen(std::vector<hormone_network_inputs<B>>& networks) const {
-  networks.push_back(norm2.hormone_network.parameters());
-  networks.push_back(linear1.hormone_network.parameters());
-  networks.push_back(linear2.hormone_network.parameters());
-}
-
-template <Backend B, class Mixer>
 tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across,
                                               layer_signals<B> const& now, mixer_stream<Mixer>& pass) const {
   typename Mixer::carry c;
@@ -108,6 +95,30 @@ tensor<B> hormone_layer<B, Mixer>::step(context<B>& cx, tensor<B> x, carry& c, l
   x = x + cx.drop(mix_step(attn, cx, norm1(cx, x), c.mixer, pass));
   if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), c.context));
   return feed_forward(cx, x, now);
+}
+
+/// What a step's hormone says to all receptors of a stack.
+template <class B>
+struct stack_signals {
+  std::vector<layer_signals<B>> layers;
+  std::vector<tensor<B>> outputs;  ///< to the receptors behind the layers: (B,1,D) each
+};
+
+/// Asks the networks of all layers, and those of the receptors behind them, at once: hormone (B,1,W).
+template <Backend B, class Mixer>
+stack_signals<B> hear(std::vector<hormone_layer<B, Mixer>> const& layers,
+                      std::vector<hormone_network<B> const*> const& outputs, tensor<B> const& hormone) {
+  std::vector<hormone_network_inputs<B>> networks;
+  for (auto const& l : layers)
+    for (auto const* n : {&l.norm2.hormone_network, &l.linear1.hormone_network, &l.linear2.hormone_network})
+      networks.push_back(n->parameters());
+  for (auto const* n : outputs) networks.push_back(n->parameters());
+  auto const says = hormone_networks(networks, hormone);
+  stack_signals<B> heard;
+  auto next = says.begin();
+  for (std::size_t i = 0; i < layers.size(); ++i, next += 3) heard.layers.push_back({next[0], next[1], next[2]});
+  heard.outputs.assign(next, says.end());
+  return heard;
 }
 
 /// The layers of a stack. `kinds` names their mixers ("rwkv7*3 attention") where they can differ. Errors (config): another

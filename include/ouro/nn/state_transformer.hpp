@@ -124,19 +124,18 @@ struct state_transformer {
              cx.once({run.mem, run.read, run.input, run.write, x.dim(2), static_cast<std::int64_t>(x.type())}, {},
                      [&] { return encoding(run, x.dim(2), x.type()); });
 
-    std::vector<hormone_network_inputs<B>> networks;
-    for (auto const& l : layers) l.listen(networks);
     // Only those that are read: a network that nothing depends on gets no gradient, and does not decay.
-    if (want != wanted::state) networks.push_back(text_output_norm.hormone_network.parameters());
-    if (want != wanted::features) networks.push_back(state_output_norm.hormone_network.parameters());
-    auto const says = hormone_networks(networks, hormone);
+    std::vector<hormone_network<B> const*> outputs;
+    if (want != wanted::state) outputs.push_back(&text_output_norm.hormone_network);
+    if (want != wanted::features) outputs.push_back(&state_output_norm.hormone_network);
+    auto const signals = hear(layers, outputs, hormone);
 
     mixer_stream<Mixer> pass;
     for (std::size_t i = 0; i < layers.size(); ++i) {
       bool const last = i + 1 == layers.size();
       auto now = run;
       if (last) now.skip = run.mem + run.read + (want == wanted::state ? run.input : 0);
-      auto const heard = layers[i].signals(says, 3 * i);
+      auto const& heard = signals.layers[i];
       if (!shares_stream(layers[i].attn) && !cx.keeps(layers[i].kept_bytes(h))) {
         h = cx.recomputed({h, heard.norm2, heard.linear1, heard.linear2},
                           [&layer = layers[i], now](context<B>& inner, std::vector<tensor<B>> const& in) {
@@ -149,9 +148,9 @@ struct state_transformer {
       }
     }
     if (want != wanted::state)
-      result.features = unit(text_output_norm(cx, slice(h, 1, 0, run.input), says[3 * layers.size()]));
+      result.features = unit(text_output_norm(cx, slice(h, 1, 0, run.input), signals.outputs.front()));
     if (want != wanted::features)
-      result.state = unit(state_output_norm(cx, slice(h, 1, h.dim(1) - run.write, run.write), says.back()));
+      result.state = unit(state_output_norm(cx, slice(h, 1, h.dim(1) - run.write, run.write), signals.outputs.back()));
     return result;
   }
 

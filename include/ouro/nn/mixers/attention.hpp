@@ -70,22 +70,20 @@ struct attention {
   [[nodiscard]] static double scale_of(std::int64_t head_width) {
     return 1.0 / elementary::sqrt(static_cast<double>(head_width));
   }
-  tensor<B> query(context<B>&, tensor<B> const& x) const {
-    std::int64_t const width = x.dim(-1);
-    return linear_map(x, slice(in_proj_weight.value(), 0, 0, width), slice(in_proj_bias.value(), 0, 0, width));
+  /// x (B,T,D) by the rows [from, to) of the in-projection: (B,T,to − from).
+  tensor<B> projected(tensor<B> const& x, std::int64_t from, std::int64_t to) const {
+    return linear_map(x, slice(in_proj_weight.value(), 0, from, to - from),
+                      slice(in_proj_bias.value(), 0, from, to - from));
   }
-  /// Rows `from` and on of the in-projection of x (B,T,D); what they make of Mem is kept while that stays the same.
-  tensor<B> project_rows_of(context<B>& cx, tensor<B> const& x, segments const& s, std::int64_t from) const {
-    std::int64_t const rows = in_proj_weight.dim(0) - from;
-    auto part = [&](std::int64_t first, std::int64_t count) {
-      return linear_map(slice(x, 1, first, count), slice(in_proj_weight.value(), 0, from, rows),
-                        slice(in_proj_bias.value(), 0, from, rows));
-    };
-    if (s.mem_version == 0 || s.mem == 0) return part(0, x.dim(1));
+  tensor<B> query(tensor<B> const& x) const { return projected(x, 0, x.dim(-1)); }
+  /// By the rows `from` and on; what they make of Mem is kept while that stays the same.
+  tensor<B> projected(context<B>& cx, tensor<B> const& x, segments const& s, std::int64_t from) const {
+    std::int64_t const to = in_proj_weight.dim(0);
+    if (s.mem_version == 0 || s.mem == 0) return projected(x, from, to);
     auto const mem = cx.once(
-        {reinterpret_cast<std::intptr_t>(this), from}, in_proj_weight.value(), [&] { return part(0, s.mem); },
-        s.mem_version);
-    return concat<B>({mem, part(s.mem, x.dim(1) - s.mem)}, 1);
+        {reinterpret_cast<std::intptr_t>(this), from}, in_proj_weight.value(),
+        [&] { return projected(slice(x, 1, 0, s.mem), from, to); }, s.mem_version);
+    return concat<B>({mem, projected(slice(x, 1, s.mem, x.dim(1) - s.mem), from, to)}, 1);
   }
   tensor<B> look(context<B>& cx, tensor<B> const& q, carry const& c, visibility sees) const {
     attention_rule rule{.heads = heads,
@@ -112,10 +110,10 @@ template <Backend B>
 tensor<B> attention<B>::forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
   std::int64_t const width = x.dim(2);
   bool const all_ask = s.skip == 0;
-  auto const rows = project_rows_of(cx, x, s, all_ask ? 0 : width);  // (B,T,3D), or keys and values only
+  auto const rows = projected(cx, x, s, all_ask ? 0 : width);  // (B,T,3D), or keys and values only
   std::int64_t const keys = all_ask ? width : 0;
   c = {slice(rows, 2, keys, width), slice(rows, 2, keys + width, width)};
-  auto const q = all_ask ? slice(rows, 2, 0, width) : query(cx, slice(x, 1, s.skip, x.dim(1) - s.skip));
+  auto const q = all_ask ? slice(rows, 2, 0, width) : query(slice(x, 1, s.skip, x.dim(1) - s.skip));
   return look(cx, q, c, s.sees());
 }
 
@@ -123,20 +121,19 @@ template <Backend B>
 tensor<B> attention<B>::step(context<B>& cx, tensor<B> const& x, carry& c) const {
   auto const now = project(cx, x);
   c = c.keys.empty() ? now : carry{concat<B>({c.keys, now.keys}, 1), concat<B>({c.values, now.values}, 1)};
-  return look(cx, query(cx, x), c, {});
+  return look(cx, query(x), c, {});
 }
 
 template <Backend B>
 attention_carry<B> attention<B>::project(context<B>&, tensor<B> const& x) const {
   std::int64_t const width = x.dim(-1);
-  auto const kv = linear_map(x, slice(in_proj_weight.value(), 0, width, 2 * width),
-                             slice(in_proj_bias.value(), 0, width, 2 * width));  // (B,T,2D)
+  auto const kv = projected(x, width, 3 * width);  // (B,T,2D)
   return {slice(kv, 2, 0, width), slice(kv, 2, width, width)};
 }
 
 template <Backend B>
 tensor<B> attention<B>::cross(context<B>& cx, tensor<B> const& x, carry const& c) const {
-  return look(cx, query(cx, x), c, {});
+  return look(cx, query(x), c, {});
 }
 
 template <Backend B>
