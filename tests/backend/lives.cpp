@@ -119,6 +119,26 @@ TEST_CASE("lives: what cpu saved goes on on cuda, learns the same, and comes bac
   CHECK(worst < 2e-2);  // two steps of 1e-3, where a gradient of nearly zero may have either sign
 }
 
+TEST_CASE("lives: after ten cycles of wake and sleep cpu and cuda have the same state") {
+  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
+  auto const config = small();
+  auto live = [&]<class B>(std::type_identity<B>) {
+    network<B> const model(config, ouro::seed{1});
+    auto s = model.newborn(ouro::seed{2});
+    for (std::uint64_t c = 0; c < 10; ++c)
+      for (auto const& l : cycle<B>(config, c)) {
+        while (model.rhythm.asleep(s.clock)) s = ouro::sleep(model, std::move(s));
+        s = ouro::wake(model, std::move(s), l.input).state;
+      }
+    return s;
+  };
+  auto const right = live(std::type_identity<ouro::cpu>{});
+  auto const got = live(std::type_identity<ouro::cuda>{});
+  CHECK(got.clock == right.clock);
+  CHECK(got.clock >= 10 * (config.wake + config.sleep) - config.sleep);
+  CHECK(difference(got, right) < 1e-3);
+}
+
 #if defined(OURO_EMULATED_CUDA)
 TEST_CASE("lives: a device without room for a life passes no generation over") {
   folder const f;
