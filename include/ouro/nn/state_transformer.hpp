@@ -5,6 +5,8 @@
 // perceived, inside the Brain it also moves the state on.
 #pragma once
 
+#include <array>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -61,6 +63,35 @@ tensor<B> position_encoding(std::vector<double> const& positions, std::int64_t w
   return tensor<B>::from(values, {static_cast<std::int64_t>(positions.size()), width}, type);
 }
 
+/// Position encodings for the sizes they were last asked for: they follow from nothing else, so that a network and its
+/// copies share them. Several threads may ask.
+template <Backend B>
+class position_encodings : public counted {
+ public:
+  using sizes = std::array<std::int64_t, 6>;
+
+  /// make() unless it was asked for these sizes lately.
+  template <class F>
+  tensor<B> get(sizes const& asked, F&& make) {
+    std::lock_guard const lock(mutex_);
+    for (auto const& k : kept_)
+      if (k.asked == asked) return k.value;
+    if (kept_.size() == most) kept_.erase(kept_.begin());
+    kept_.push_back({asked, make()});
+    return kept_.back().value;
+  }
+
+ private:
+  struct kept {
+    sizes asked;
+    tensor<B> value;
+  };
+  static constexpr std::size_t most = 4;  // awake with input, awake with none, asleep, and one more
+
+  std::mutex mutex_;
+  std::vector<kept> kept_;
+};
+
 /// What a StateTransformer is asked for.
 enum class wanted : std::uint8_t {
   features,  ///< the Input rows only (Sensor): Write rows are never computed
@@ -87,6 +118,7 @@ struct state_transformer {
   hormone_receptor<B, layer_norm<B>> text_output_norm;
   hormone_receptor<B, layer_norm<B>> state_output_norm;
   std::optional<ouro::self_encoder<B>> self_encoder;
+  shared<position_encodings<B>> encodings = make_owned<position_encodings<B>>();
   OURO_MODULE(state_transformer, mem_norm, state_norm, input_norm, read_slot_emb, write_slot_emb, layers,
               text_output_norm, state_output_norm, self_encoder);
 
@@ -121,8 +153,8 @@ struct state_transformer {
       rows.push_back(s + write_slot_emb.value() + result.self);
     }
     auto h = concat(rows, 1) +  // (B,T,D)
-             cx.once({run.mem, run.read, run.input, run.write, x.dim(2), static_cast<std::int64_t>(x.type())}, {},
-                     [&] { return encoding(run, x.dim(2), x.type()); });
+             encodings->get({run.mem, run.read, run.input, run.write, x.dim(2), static_cast<std::int64_t>(x.type())},
+                            [&] { return encoding(run, x.dim(2), x.type()); });
 
     // Only those that are read: a network that nothing depends on gets no gradient, and does not decay.
     std::vector<hormone_network<B> const*> outputs;
