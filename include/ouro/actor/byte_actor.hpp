@@ -195,8 +195,8 @@ struct byte_actor {
     std::int64_t first;
     std::int64_t count;
   };
-  /// Runs of patches in which something counts in some lane, none longer than `tokens_at_once` allows. The others need
-  /// no Actor at all.
+  /// Runs of patches in which something counts in some lane, of even lengths that `tokens_at_once` allows. The others
+  /// need no Actor at all.
   [[nodiscard]] std::vector<run> live_runs(byte_target const& t, std::int64_t lanes, std::int64_t count) const {
     std::int64_t const most = elementary::max<std::int64_t>(1, tokens_at_once / (lanes * patch()));
     auto counts = [&](std::int64_t s) {
@@ -209,10 +209,13 @@ struct byte_actor {
     };
     std::vector<run> runs;
     for (std::int64_t s = 0; s < count; ++s) {
-      if (!counts(s)) continue;
-      bool const goes_on = !runs.empty() && runs.back().first + runs.back().count == s && runs.back().count < most;
-      if (goes_on) ++runs.back().count;
-      else runs.push_back({s, 1});
+      std::int64_t const first = s;
+      while (s < count && counts(s)) ++s;
+      std::int64_t const pieces = (s - first + most - 1) / most;
+      for (std::int64_t p = 0; p < pieces; ++p) {
+        std::int64_t const from = (s - first) * p / pieces;
+        runs.push_back({first + from, (s - first) * (p + 1) / pieces - from});
+      }
     }
     return runs;
   }
