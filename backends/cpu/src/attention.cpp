@@ -63,9 +63,7 @@ void cpu::attention(view y, view lse, const_view q, const_view k, const_view v, 
 
 void cpu::attention_gradient(destination dq, destination dk, destination dv, const_view q, const_view k, const_view v,
                              const_view y, const_view lse, const_view dy, attention_rule const& rule) {
-  bool const dense = (!dq.wanted() || dq.out.contiguous()) && (!dk.wanted() || dk.out.contiguous()) &&
-                     (!dv.wanted() || dv.out.contiguous());
-  if (q.type != dtype::f32 || q.size() == 0 || !dense)
+  if (q.type != dtype::f32 || q.size() == 0)
     return reference::attention_gradient(dq, dk, dv, q, k, v, y, lse, dy, rule);
   for (auto const& d : {dk, dv})
     if (d.wanted() && !d.accumulate) fill(d.out, 0.0);
@@ -78,14 +76,14 @@ void cpu::attention_gradient(destination dq, destination dk, destination dv, con
       auto const h = head_of(q, k, v, rule, job, rounds);
       std::int64_t const lane = job / rule.heads;
       std::int64_t const column = job % rule.heads * h.width;
-      std::int64_t const query_start = lane * h.queries * wide + column;
-      std::int64_t const key_start = lane * h.keys * wide + column;
-      auto at = [](destination const& d, std::int64_t start) {
-        return d.wanted() ? d.out.as<float>() + start : nullptr;
+      std::int64_t const start = lane * h.queries * wide + column;
+      auto at = [&](destination const& d) {
+        return d.wanted() ? d.out.as<float>() + lane * d.out.steps[0] + column : nullptr;
       };
-      kernels().attention_gradient(h, {at(dq, query_start), dq.accumulate, at(dk, key_start), at(dv, key_start)},
-                                   y.as<float>() + query_start, lse.as<float>() + h.flat, dy.as<float>() + query_start,
-                                   wide, room.data());
+      auto row = [](destination const& d) { return d.wanted() ? d.out.steps[1] : 0; };
+      kernels().attention_gradient(h, {at(dq), dq.accumulate, at(dk), at(dv), row(dq), row(dk), row(dv)},
+                                   y.as<float>() + start, lse.as<float>() + h.flat, dy.as<float>() + start, wide,
+                                   room.data());
     }
   });
 }

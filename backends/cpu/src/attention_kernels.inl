@@ -134,10 +134,10 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
       for (index j = n; j < seen; ++j) slope[j] = 0.0F;
     }
     if (to.v != nullptr)
-      multiply(h, {kept, 1, pad, dy + i0 * wide_rows, wide_rows, to.v, wide_rows, m, 1.0F, true}, seen, h.width, room);
+      multiply(h, {kept, 1, pad, dy + i0 * wide_rows, wide_rows, to.v, to.ldv, m, 1.0F, true}, seen, h.width, room);
     if (to.q != nullptr)
-      multiply(h, {ds, pad, 1, key_rows, h.width, to.q + i0 * wide_rows, wide_rows, seen, h.scale, to.q_adds}, m, h.width, room);
+      multiply(h, {ds, pad, 1, key_rows, h.width, to.q + i0 * to.ldq, to.ldq, seen, h.scale, to.q_adds}, m, h.width, room);
     if (to.k != nullptr)
-      multiply(h, {ds, 1, pad, h.q + i0 * h.ldq, h.ldq, to.k, wide_rows, m, h.scale, true}, seen, h.width, room);
+      multiply(h, {ds, 1, pad, h.q + i0 * h.ldq, h.ldq, to.k, to.ldk, m, h.scale, true}, seen, h.width, room);
   }
 }

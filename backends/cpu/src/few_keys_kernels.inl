@@ -104,10 +104,10 @@ void attend_to_few_gradient(attention_head const& h, attention_slopes const& to,
         ds[at] = (ds[at] * mask[at] - dot[l]) * weight;
       }
     if (to.v != nullptr)
-      multiply({p, some_queries, 1, slope, wide_rows, to.v, wide_rows, b.m, 1.0F, true}, b.seen, h.width);
+      multiply({p, some_queries, 1, slope, wide_rows, to.v, to.ldv, b.m, 1.0F, true}, b.seen, h.width);
     if (to.q != nullptr)
-      multiply({ds, 1, some_queries, h.k, h.ldk, to.q + i0 * wide_rows, wide_rows, b.seen, h.scale, to.q_adds}, b.m, h.width);
+      multiply({ds, 1, some_queries, h.k, h.ldk, to.q + i0 * to.ldq, to.ldq, b.seen, h.scale, to.q_adds}, b.m, h.width);
     if (to.k != nullptr)
-      multiply({ds, some_queries, 1, h.q + i0 * h.ldq, h.ldq, to.k, wide_rows, b.m, h.scale, true}, b.seen, h.width);
+      multiply({ds, some_queries, 1, h.q + i0 * h.ldq, h.ldq, to.k, to.ldk, b.m, h.scale, true}, b.seen, h.width);
   }
 }

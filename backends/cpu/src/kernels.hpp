@@ -55,7 +55,8 @@ struct attention_head {
 struct attention_slopes {
   float* q;
   bool q_adds;
-  float *k, *v;  // null: not wanted; they are added to
+  float *k, *v;         // null: not wanted; they are added to
+  index ldq, ldk, ldv;  // from a row to the next
 };
 
 struct table {
@@ -87,7 +88,7 @@ struct table {
   void (*attention)(attention_head const& h, float* y, index ldy, float* lse, float* scratch);
   void (*attention_gradient)(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,
                              float const* dy, index wide,
-                             float* scratch);  // y, dy and the slopes have rows `wide` apart
+                             float* scratch);  // y and dy have rows `wide` apart
   void (*gate)(gate_rows const& g, float* y, float* stats, float* scratch, index first, index rows);  // scratch: D
   void (*gate_gradient)(gate_rows const& g, gate_slopes const& to, float const* stats, float const* dy, float* scratch,
                         index first, index rows);  // scratch: 4 D + 4 eD

@@ -30,10 +30,18 @@ tensor<B> slice(tensor<B> const& x, int axis, std::int64_t start, std::int64_t l
   require(start >= 0 && length >= 0 && start + length <= x.dim(axis), errc::shape, "slice", "[", start, ", ",
           start + length, ") must lie inside axis ", axis, " of ", x.dims());
   if (length == x.dim(axis)) return x;
-  return recorded<B>("slice", x.alias(x.read().slice(axis, start, length)), {&x},
-                     [axis, start, length](tensor<B> const& dy, gradients<B>& dx) {
-                       if (dx.wants(0)) B::copy(dx.into_zeroed(0).slice(axis, start, length), dy.read(), true);
-                     });
+  if (axis < 0) axis += x.rank();
+  auto y = recorded<B>("slice", x.alias(x.read().slice(axis, start, length)), {&x},
+                       [axis, start, length](tensor<B> const& dy, gradients<B>& dx) {
+                         if (dx.wants(0)) B::copy(dx.into_zeroed(0).slice(axis, start, length), dy.read(), true);
+                       });
+  if (auto const [tape, node] = y.origin(); tape != nullptr) {
+    auto& slot = tape->slot(node);
+    slot.whole = x.origin().second;
+    slot.axis = axis;
+    slot.start = start;
+  }
+  return y;
 }
 
 /// The elements of an axis in the opposite order.

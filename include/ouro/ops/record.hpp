@@ -23,6 +23,16 @@ struct gradient_slot {
   tensor<B> value;
   shape dims;
   dtype type = dtype::f32;
+  std::int64_t whole = -1;  ///< the node that this one is a slice of, if it is one: [start, …) of `axis`
+  int axis = 0;
+  std::int64_t start = 0;
+
+  /// Whether the slice lies in one run of the whole's memory.
+  [[nodiscard]] bool runs_on() const {
+    for (int i = 0; i < axis; ++i)
+      if (dims[i] != 1) return false;
+    return true;
+  }
 };
 
 template <class B>
@@ -43,18 +53,11 @@ class gradients {
 
   [[nodiscard]] bool wants(std::size_t input) const { return nodes_[input] >= 0; }
 
-  /// The buffer of an input's gradient, in the input's shape; not wanted if nobody watches the input.
-  [[nodiscard]] destination into(std::size_t input) {
-    if (!wants(input)) return {};
-    auto& slot = tape_.slot(nodes_[input]);
-    bool const fresh = slot.value.empty();
-    if (fresh) {
-      slot.value = tensor<B>(slot.dims, slot.type);
-    } else if (!slot.value.unique() || !slot.value.contiguous()) {
-      slot.value = slot.value.copy();
-    }
-    return {slot.value.write(), !fresh};
-  }
+  /// The buffer of an input's gradient, in the input's shape and contiguous; not wanted if nobody watches the input. That
+  /// of a slice lies in the gradient of the whole.
+  [[nodiscard]] destination into(std::size_t input) { return buffer(nodes_[input], false); }
+  /// The same for an operation whose result may be strided.
+  [[nodiscard]] destination into_strided(std::size_t input) { return buffer(nodes_[input], true); }
   /// The same, filled with zeros if it was absent: for operations that touch only a part of it.
   [[nodiscard]] view into_zeroed(std::size_t input) {
     auto const d = into(input);
@@ -73,6 +76,23 @@ class gradients {
   }
 
  private:
+  destination buffer(std::int64_t node, bool strided) {
+    if (node < 0) return {};
+    auto& slot = tape_.slot(node);
+    bool const fresh = slot.value.empty();
+    if (fresh && slot.whole >= 0 && (strided || slot.runs_on())) {
+      auto const whole = buffer(slot.whole, strided);
+      if (!whole.accumulate) B::fill(whole.out, 0.0);
+      return {whole.out.slice(slot.axis, slot.start, slot.dims[slot.axis]), true};
+    }
+    if (fresh) {
+      slot.value = tensor<B>(slot.dims, slot.type);
+    } else if (!slot.value.unique() || !slot.value.contiguous()) {
+      slot.value = slot.value.copy();
+    }
+    return {slot.value.write(), !fresh};
+  }
+
   recorder<B>& tape_;
   std::vector<std::int64_t> const& nodes_;
 };

@@ -101,6 +101,15 @@ TEST_CASE("movement") {
               return weigh(ouro::sum(v[0], axis)) + weigh(ouro::square(ouro::mean(v[0], axis)));
             }) < limit);
   }
+  // Slices of slices, that overlap, whose gradients are computed in place or handed over, beside the whole.
+  CHECK(ouro::gradient_error<R>({noise<R>({4, 6}), noise<R>({3, 2})}, [](list const& v) {
+          auto const rows = ouro::slice(v[0], 0, 1, 3);
+          auto const part = ouro::slice(ouro::slice(rows, 0, 0, 2), -1, 1, 3);
+          return weigh(ouro::matmul(part, ouro::slice(rows, -1, 0, 2))) +
+                 weigh(ouro::square(ouro::slice(v[0], -1, 2, 4)) * ouro::slice(v[0], -1, 0, 4)) +
+                 weigh(ouro::square(ouro::slice(v[0], 0, 2, 2))) + weigh(ouro::matmul(part, v[1])) +
+                 weigh(ouro::reshape(rows, {18})) + weigh(v[0]);
+        }) < limit);
   CHECK_THROWS_AS(ouro::slice(noise<R>({2, 3}), 1, 2, 2), ouro::error);
   CHECK_THROWS_AS(ouro::reshape(noise<R>({2, 3}), {5}), ouro::error);
 }
