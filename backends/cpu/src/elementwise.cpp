@@ -155,6 +155,13 @@ void cpu::reduce_sum(destination y, const_view x, double factor) {
   }
 }
 
+void cpu::scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor) {
+  with_real(factor.type, "scale_by", [&]<class T>(std::type_identity<T>) {
+    for (std::size_t k = 0; k < count; ++k)
+      if (places[k].wanted()) scale(places[k], list[k], static_cast<double>(*factor.as<T>()));
+  });
+}
+
 void cpu::sum_of_squares(view y, const_view const* list, std::size_t count) {
   if (!std::all_of(list, list + count, [](const_view const& x) { return all_f32(x); }))
     return reference::sum_of_squares(y, list, count);

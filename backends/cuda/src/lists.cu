@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// What is done to a whole list of tensors in one launch: the optimiser's update, and the sum of squares. A block takes
+// What is done to a whole list of tensors in one launch: the optimiser's update, a product with a number, and the sum of
+// squares. A block takes
 // the elements of one tensor that lie in a chunk; a table on the device says which.
 #include "sums.hpp"
 
@@ -93,6 +94,23 @@ __global__ void adamw_kernel(adamw_item<T> const* table, index count) {
 }
 
 template <class T>
+struct scaled_item {
+  T* y;
+  T const* x;
+  bool accumulate;
+  index size;
+  index before;
+};
+
+template <class T>
+__global__ void scale_by_kernel(scaled_item<T> const* table, index count, T const* factor) {
+  list_place<scaled_item<T>> const at(table, count);
+  auto const u = at.item;
+  T const f = *factor;
+  for (index i = at.from + threadIdx.x; i < at.to; i += blockDim.x) put(u.y[i], f * u.x[i], u.accumulate);
+}
+
+template <class T>
 struct square_item {
   T const* x;
   index size;
@@ -140,6 +158,18 @@ void cuda::adamw(adamw_update const* updates, std::size_t count) {
     index const chunks = number_chunks(items);
     device_table<adamw_item<T>> const table(items);
     launch("adamw", adamw_kernel<T>, chunks, list_threads, 0, table.data(), items.size());
+  });
+}
+
+void cuda::scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor) {
+  with_real(factor.type, "scale_by", [&]<class T>(std::type_identity<T>) {
+    std::vector<scaled_item<T>> items;
+    for (std::size_t i = 0; i < count; ++i)
+      if (places[i].wanted() && list[i].size() > 0)
+        items.push_back({places[i].out.as<T>(), list[i].as<T>(), places[i].accumulate, list[i].size(), 0});
+    index const chunks = number_chunks(items);
+    device_table<scaled_item<T>> const table(items);
+    launch("scale_by", scale_by_kernel<T>, chunks, list_threads, 0, table.data(), items.size(), factor.as<T>());
   });
 }
 

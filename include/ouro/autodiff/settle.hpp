@@ -121,12 +121,30 @@ tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, comp
   struct step final : backward_step<B> {
     std::vector<tensor<B>> gradient;
     void operator()(tensor<B> const& dy, gradients<B>& dx) const override {
+      std::vector<destination> places;
+      std::vector<const_view> list;
+      auto scale = [&] {
+        B::scale_by(places.data(), list.data(), list.size(), dy.read());
+        places.clear();
+        list.clear();
+      };
       for (std::size_t i = 0; i < gradient.size(); ++i) {
         auto const d = dx.into(i);
-        shape one;
-        for (int a = 0; a < d.out.dims.rank(); ++a) one.push_back(1);
-        B::combine(binary::multiply, d, gradient[i].read(), dy.read().reshape(one).expand(d.out.dims));
+        for (auto const& p : places)
+          if (overlap(p.out, d.out)) {
+            scale();
+            break;
+          }
+        places.push_back(d);
+        list.push_back(gradient[i].read());
       }
+      scale();
+    }
+    /// Of contiguous views.
+    static bool overlap(view const& a, view const& b) {
+      auto const* const x = static_cast<char const*>(a.data);
+      auto const* const y = static_cast<char const*>(b.data);
+      return x < y + b.size() * size_of(b.type) && y < x + a.size() * size_of(a.type);
     }
   };
   auto scaled = make_owned<step>();

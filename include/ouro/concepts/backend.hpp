@@ -109,7 +109,7 @@ struct adamw_update {
 template <class B>
 concept Backend = requires(view v, const_view x, destination d, double a, std::size_t n, void* p, random_draw r,
                            attention_rule rule, sampling_rule sampling, adamw_update const* updates,
-                           const_view const* list, rwkv7_operands rwkv7, rwkv7_gradients drwkv7, ssd_operands ssd,
+                           const_view const* list, destination const* places, rwkv7_operands rwkv7, rwkv7_gradients drwkv7, ssd_operands ssd,
                            ssd_gradients dssd, short_convolution_operands convolution,
                            short_convolution_gradients dconvolution) {
   { B::name() } -> std::convertible_to<std::string_view>;
@@ -133,7 +133,8 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::softmax(v, x);
   B::softmax_gradient(d, x, x);            // (dx, y, dy)
   B::attention(v, v, x, x, x, rule);       // (y, log-sum-exp (N,H,Tq), q (N,Tq,D), k (N,Tk,D), v (N,Tk,D))
-  B::attention_gradient(d, d, d, x, x, x, x, x, x, rule);  // (dq, dk, dv, q, k, v, y, lse, dy)
+  B::attention_gradient(d, d, d, x, x, x, x, x, x, rule);  // (dq, dk, dv, q, k, v, y, lse, dy); q, k, v and their
+                                           // gradients may be strided by row and lane
   B::rwkv7_scan(v, v, rwkv7);              // (y, last state, operands)
   B::rwkv7_scan_gradient(drwkv7, rwkv7, x, x);            // (gradients, operands, dy, dlast or empty)
   B::ssd_scan(v, v, ssd);                  // (y, last state, operands)
@@ -150,6 +151,7 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::dropout(d, x, a, r);                  // element i as dropout_mask keeps it
   B::normal(v, r);                         // standard normal, element i = standard_normal(r, i)
   B::uniform(v, r, a, a);                  // uniform in (low, high)
+  B::scale_by(places, list, n, x);         // place_i (+)= f·x_i for n pairs, all contiguous and apart; f (1) is on the device
   B::adamw(updates, n);                    // n tensors, all contiguous
   B::sum_of_squares(v, list, n);           // (Σ x² (1) in f64, n contiguous tensors); finite exactly when all elements are
 };

@@ -67,6 +67,10 @@ std::vector<primitive> primitives() {
         X::copy(y[0].out.slice(0, static_cast<std::int64_t>(n), 1), sum.read(), false);
       }
     });
+    add("scale_by", true, {random(dims), random({5, 3}), random({1})}, {dims, {5, 3}}, [](to y, from x) {
+      std::array<ouro::destination, 2> const places{y[0], y[1]};
+      for (std::size_t n = 0; n <= 2; n += 2) X::scale_by(places.data(), x.data(), n, x[2]);
+    });
     for (int i = 0; i <= static_cast<int>(ouro::unary::square_root); ++i) {
       auto const f = static_cast<ouro::unary>(i);
       add("map " + std::to_string(i), false, {positive(dims)}, {dims},

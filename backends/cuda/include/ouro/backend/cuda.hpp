@@ -108,6 +108,7 @@ struct cuda {
   static void dropout(destination y, const_view x, double rate, random_draw draw);
   static void normal(view y, random_draw draw);
   static void uniform(view y, random_draw draw, double low, double high);
+  static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor);
   static void adamw(adamw_update const* updates, std::size_t count);
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };

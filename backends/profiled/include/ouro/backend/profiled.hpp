@@ -216,6 +216,12 @@ struct profiled : B {
     timed(
         "uniform", [&] { B::uniform(y, draw, low, high); }, 0, bytes(y));
   }
+  static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor) {
+    double all = 0;
+    for (std::size_t i = 0; i < count; ++i) all += bytes(list[i]) + bytes(places[i]);
+    timed(
+        "scale_by", [&] { B::scale_by(places, list, count, factor); }, 0, all);
+  }
   static void sum_of_squares(view y, const_view const* list, std::size_t count) {
     double all = 0;
     for (auto const* x = list; x != list + count; ++x) all += bytes(*x);

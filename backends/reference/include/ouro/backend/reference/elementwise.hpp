@@ -130,6 +130,13 @@ struct elementwise {
     });
   }
 
+  static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor) {
+    with_real(factor.type, "scale_by", [&]<class T>(std::type_identity<T>) {
+      for (std::size_t k = 0; k < count; ++k)
+        for (std::int64_t i = 0; places[k].wanted() && i < list[k].size(); ++i)
+          put(places[k].out.as<T>()[i], *factor.as<T>() * list[k].as<T>()[i], places[k].accumulate);
+    });
+  }
   static void sum_of_squares(view y, const_view const* list, std::size_t count) {
     double sum = 0;
     for (std::size_t k = 0; k < count; ++k)
