@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// `--backend` and `--products`: where and how a life is computed. A life on disk belongs to neither; it may be opened with
+// `--backend`, `--products` and `--inner`: where and how a life is computed. A life on disk belongs to neither; it may be opened with
 // others each time.
 #pragma once
 
@@ -17,6 +17,10 @@ inline char const* const products_help =
     "what the factors of matrix products are rounded to: f32, bf16 (faster, where the processor can), tf32 (cuda), or "
     "auto: bf16 where it can, else f32";
 
+inline char const* const inner_help =
+    "how values between the products of a layer are stored while training: f32, or bf16 (cuda; half as much memory and "
+    "traffic)";
+
 inline char const* const weights_help =
     "how the weights that every byte reads are stored while it speaks: f32 or bf16 (half as much to read); the life "
     "keeps them as they are";
@@ -24,11 +28,12 @@ inline char const* const weights_help =
 struct computation_options {
   std::string backend = "cpu";
   std::string products = "f32";
+  std::string inner = "f32";
 };
 
-/// The dtype of `--weights`. Errors: an unknown name.
-inline ouro::dtype weights_named(std::string const& name) {
-  ouro::require(name == "f32" || name == "bf16", ouro::errc::argument, "weights", "unknown dtype '", name,
+/// The dtype that an option names. Errors: an unknown name.
+inline ouro::dtype dtype_named(char const* option, std::string const& name) {
+  ouro::require(name == "f32" || name == "bf16", ouro::errc::argument, option, "unknown dtype '", name,
                 "'; there are f32 and bf16");
   return name == "bf16" ? ouro::dtype::bf16 : ouro::dtype::f32;
 }
@@ -48,7 +53,9 @@ inline ouro::product_precision precision_of(computation_options const& o) {
 template <class F>
 void with_backend(computation_options const& o, F&& f) {
   auto const precision = precision_of(o);
+  auto const inner = dtype_named("inner", o.inner);
   if (o.backend == "cpu") {
+    ouro::require(inner == ouro::dtype::f32, ouro::errc::argument, "inner", "cpu stores inner values in f32");
     ouro::set_cpu_products(precision);
     return f(std::type_identity<ouro::cpu>{});
   }
@@ -56,6 +63,7 @@ void with_backend(computation_options const& o, F&& f) {
                 "'; there are cpu, cuda");
   if constexpr (ouro::has_cuda) {
     ouro::set_cuda_products(precision);
+    ouro::set_cuda_inner_values(inner);
     f(std::type_identity<ouro::cuda>{});
   } else {
     ouro::fail(ouro::errc::unavailable, "backend", ouro::cuda_description());

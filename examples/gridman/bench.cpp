@@ -195,7 +195,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
   double spoken = 0;
   double speaking = 0;
   if (o.speak > 0) {
-    model.actor.store_weights(weights_named(o.weights));
+    model.actor.store_weights(dtype_named("weights", o.weights));
     ouro::context<B> cx;
     auto first = text.next().input;
     ouro::patches patch{1, 1, config.patch, {first.bytes.begin(), first.bytes.begin() + config.patch}};

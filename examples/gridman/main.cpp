@@ -151,7 +151,7 @@ void train(training const& o) {
 template <class B>
 network<B> speaker_of(life<B> const& l, std::string const& weights) {
   auto speaker = l.model;
-  speaker.actor.store_weights(weights_named(weights));
+  speaker.actor.store_weights(dtype_named("weights", weights));
   return speaker;
 }
 
@@ -284,6 +284,7 @@ int main(int argc, char** argv) {
   auto with_place = [&](CLI::App* c, computation_options& o) {
     c->add_option("--backend", o.backend, backend_help)->capture_default_str();
     c->add_option("--products", o.products, products_help)->capture_default_str();
+    c->add_option("--inner", o.inner, inner_help)->capture_default_str();
   };
   auto with_life = [&](char const* name, char const* what) {
     auto* c = app.add_subcommand(name, what);

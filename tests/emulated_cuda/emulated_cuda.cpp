@@ -441,13 +441,16 @@ T rounded(T x, unsigned dropped) {
 
 /// A factor that is stored in 16 bits.
 struct bf16_bits {
-  std::uint16_t bits;
+  std::uint16_t bits = 0;
+  bf16_bits() = default;
+  bf16_bits(float x)
+      : bits(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(rounded(x, 16)) >> 16U)) {}    // NOLINT
   operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }  // NOLINT
 };
 
-template <class S, class T>
+template <class S, class C, class T>
 void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, S const* a, std::int64_t lda,
-          std::int64_t step_a, S const* b, std::int64_t ldb, std::int64_t step_b, T beta, T* c, std::int64_t ldc,
+          std::int64_t step_a, S const* b, std::int64_t ldb, std::int64_t step_b, T beta, C* c, std::int64_t ldc,
           std::int64_t step_c, std::int64_t batches, unsigned dropped) {
   for (std::int64_t s = 0; s < batches; ++s, a += step_a, b += step_b, c += step_c)
     for (std::int64_t j = 0; j < n; ++j)
@@ -456,8 +459,8 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T al
         for (std::int64_t l = 0; l < k; ++l)
           sum += rounded(static_cast<T>(a[ta ? l + i * lda : i + l * lda]), dropped) *
                  rounded(static_cast<T>(b[tb ? j + l * ldb : l + j * ldb]), dropped);
-        T& to = c[i + j * ldc];
-        to = beta == T(0) ? alpha * sum : alpha * sum + beta * to;
+        C& to = c[i + j * ldc];
+        to = beta == T(0) ? alpha * sum : alpha * sum + beta * static_cast<T>(to);
       }
 }
 
@@ -472,17 +475,19 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t, cublasOperation_t t
   bool const in_f64 = computed == CUBLAS_COMPUTE_64F;
   bool const narrow = type_a == CUDA_R_16BF && computed == CUBLAS_COMPUTE_32F;
   auto const expected = in_f64 ? CUDA_R_64F : CUDA_R_32F;
-  if (type_a != type_b || (!narrow && type_a != expected) || type_c != expected) return CUBLAS_STATUS_NOT_SUPPORTED;
+  bool const fits = type_c == expected || (narrow && type_c == CUDA_R_16BF);
+  if (type_a != type_b || (!narrow && type_a != expected) || !fits) return CUBLAS_STATUS_NOT_SUPPORTED;
   unsigned const dropped = computed == CUBLAS_COMPUTE_32F_FAST_16BF   ? 16
                            : computed == CUBLAS_COMPUTE_32F_FAST_TF32 ? 13
                                                                       : 0;
-  auto run = [&]<class S, class T>(S, T) {
+  auto run = [&]<class S, class C, class T>(S, C, T) {
     gemm(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, *static_cast<T const*>(alpha), static_cast<S const*>(a), lda,
-         step_a, static_cast<S const*>(b), ldb, step_b, *static_cast<T const*>(beta), static_cast<T*>(c), ldc, step_c,
+         step_a, static_cast<S const*>(b), ldb, step_b, *static_cast<T const*>(beta), static_cast<C*>(c), ldc, step_c,
          batches, dropped);
   };
-  if (in_f64) run(double(), double());
-  else if (narrow) run(bf16_bits(), float());
-  else run(float(), float());
+  if (in_f64) run(double(), double(), double());
+  else if (type_c == CUDA_R_16BF) run(bf16_bits(), bf16_bits(), float());
+  else if (narrow) run(bf16_bits(), float(), float());
+  else run(float(), float(), float());
   return CUBLAS_STATUS_SUCCESS;
 }

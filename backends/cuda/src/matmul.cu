@@ -82,10 +82,12 @@ struct factor {
       : data(v.data), how(lies.how), leading(lies.leading), step(v.dims.rank() == 3 ? v.steps[0] : 0) {}
 };
 
-/// The same in bf16, in memory of its own: rows (or columns) as they lie, each at a multiple of 16 bytes.
+/// The same in bf16: as it is, or in memory of its own, rows (or columns) as they lie, each at a multiple of 16 bytes.
 class narrow_factor : public factor {
  public:
-  narrow_factor(const_view const& v, operand lies) : narrow_factor(v, lies, lying(v, lies)) {}
+  narrow_factor(const_view const& v, operand lies) : factor(v, lies) {
+    if (v.type != dtype::bf16) round(lying(v, lies));
+  }
 
  private:
   /// A batch of matrices with contiguous rows; matrices that are one are one.
@@ -94,15 +96,15 @@ class narrow_factor : public factor {
     if (m.dims.rank() == 2) return {m.data, m.type, {1, m.dims[0], m.dims[1]}, {0, m.steps[0], m.steps[1]}};
     return m.steps[0] == 0 ? m.slice(0, 0, 1) : m;
   }
-  narrow_factor(const_view const& v, operand lies, const_view const& m)
-      : factor(v, lies), memory_(m.dims[0] * m.dims[1] * (divide_up(m.dims[2], 8) * 8)) {
+  void round(const_view const& m) {
     leading = divide_up(m.dims[2], 8) * 8;
     step = m.dims[0] > 1 ? m.dims[1] * leading : 0;
-    data = memory_.data();
-    cuda::copy({memory_.data(), dtype::bf16, m.dims, {m.dims[1] * leading, leading, 1}}, m, false);
+    memory_.emplace(m.dims[0] * m.dims[1] * leading);
+    data = memory_->data();
+    cuda::copy({memory_->data(), dtype::bf16, m.dims, {m.dims[1] * leading, leading, 1}}, m, false);
   }
 
-  device_array<bf16> memory_;
+  std::optional<device_array<bf16>> memory_;
 };
 
 /// Multiplications from which rounding by a pass pays.
@@ -111,6 +113,12 @@ constexpr double large_product = 1 << 30U;
 #else
 constexpr double large_product = 1 << 12U;  // the tests' are small
 #endif
+
+double multiplications(const_view const& a, const_view const& b) {
+  return static_cast<double>(a.size()) * static_cast<double>(b.dims[-1]);
+}
+
+std::atomic<dtype> inner{dtype::f32};
 
 }  // namespace
 }  // namespace cuda_kernels
@@ -123,11 +131,18 @@ void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
     if (!c.accumulate) fill(c.out, 0.0);
     return;
   }
-  if (b.type == dtype::bf16) {
-    device_array<float> const wide(b.size());
-    view const same(wide.data(), dtype::f32, b.dims);
-    copy(same, b, false);
-    return matmul(c, a, same, alpha);
+  auto const asked = cuda_products();
+  bool const large = multiplications(a, b) >= large_product;
+  bool const both = a.type == dtype::bf16 && b.type == dtype::bf16;
+  bool const narrow =
+      both || c.out.type == dtype::bf16 || (asked == product_precision::bf16 && large && c.out.type == dtype::f32);
+  if (!narrow && (a.type == dtype::bf16 || b.type == dtype::bf16)) {
+    bool const first = a.type == dtype::bf16;
+    auto const& stored = first ? a : b;
+    device_array<float> const memory(stored.size());
+    view const wide(memory.data(), dtype::f32, stored.dims);
+    copy(wide, stored, false);
+    return first ? matmul(c, wide, b, alpha) : matmul(c, a, wide, alpha);
   }
   auto const z = fits(c.out.dims, c.out.steps);
   if (!z) {
@@ -156,23 +171,25 @@ void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
                                  batches > 1 ? c.out.steps[0] : 0, batches, computed, CUBLAS_GEMM_DEFAULT),
                    "matmul");
   };
-  auto const asked = cuda_products();
   if (a.type == dtype::f64) {
     std::type_identity<double> const in_f64;
     return multiply(in_f64, factor(*left, x), factor(*right, y), CUDA_R_64F, CUDA_R_64F, CUBLAS_COMPUTE_64F);
   }
-  require(a.type == dtype::f32, errc::shape, "matmul", "needs f32 or f64, got ", name_of(a.type));
+  require(is_real(a.type), errc::shape, "matmul", "needs real values, got ", name_of(a.type));
   std::type_identity<float> const in_f32;
-  bool const large =
-      static_cast<double>(batches) * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >=
-      large_product;
-  if (asked == product_precision::bf16 && large)
-    return multiply(in_f32, narrow_factor(*left, x), narrow_factor(*right, y), CUDA_R_16BF, CUDA_R_32F,
-                    CUBLAS_COMPUTE_32F);
+  if (narrow)
+    return multiply(in_f32, narrow_factor(*left, x), narrow_factor(*right, y), CUDA_R_16BF,
+                    c.out.type == dtype::bf16 ? CUDA_R_16BF : CUDA_R_32F, CUBLAS_COMPUTE_32F);
   multiply(in_f32, factor(*left, x), factor(*right, y), CUDA_R_32F, CUDA_R_32F,
            asked == product_precision::f32 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_FAST_TF32);
 }
 
+dtype cuda::inner_values() { return inner; }
+void set_cuda_inner_values(dtype type) {
+  require(type == dtype::f32 || type == dtype::bf16, errc::argument, "set_cuda_inner_values", "needs f32 or bf16, got ",
+          name_of(type));
+  inner = type;
+}
 product_precision cuda_products() { return cuda_kernels::precision; }
 void set_cuda_products(product_precision p) { cuda_kernels::precision = p; }
 

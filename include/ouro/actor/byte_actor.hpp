@@ -188,7 +188,8 @@ struct byte_actor {
     mixer_stream<attention<B>> pass;
     for (std::size_t i = 0; i < decoder_layer.size(); ++i)
       h = decoder_layer[i](cx, h, {.input = patch()}, around, {in[2 + 3 * i], in[3 + 3 * i], in[4 + 3 * i]}, pass);
-    return head(cx, final_norm(cx, reshape(h, {lanes, n * patch(), width}), in[1]));
+    auto const rows = reshape(h, {lanes, n * patch(), width});
+    return head(cx, final_norm(cx, rows, in[1], {.result = cx.inner(h.type())}), h.type());
   }
 
   struct run {

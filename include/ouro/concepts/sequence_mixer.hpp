@@ -75,6 +75,12 @@ struct stream_of<Mixer> {
 };
 }  // namespace detail
 
+/// Whether a mixer takes rows that are stored in bf16, and answers in it: it says so by `mixes_narrow`.
+template <class Mixer>
+inline constexpr bool mixes_narrow = requires {
+  requires Mixer::mixes_narrow;
+};
+
 /// What the layers of one pass share: `Mixer::stream`, or an empty type for a mixer that has none.
 template <class Mixer>
 using mixer_stream = typename detail::stream_of<Mixer>::type;

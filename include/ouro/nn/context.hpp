@@ -52,6 +52,12 @@ struct context {
   tensor<B> numbered = {};                                       ///< what version_of() was asked about
   std::int64_t number = 0;                                       ///< its version
 
+  /// How to store values of this type that only products and gates read: as the backend is set to while training.
+  [[nodiscard]] dtype inner(dtype type) const {
+    if constexpr (requires { B::inner_values(); })
+      if (training && type == dtype::f32) return B::inner_values();
+    return type;
+  }
   [[nodiscard]] double rate() const { return training ? dropout : 0.0; }
   /// Dropout when training, else x.
   [[nodiscard]] tensor<B> drop(tensor<B> const& x) { return rate() > 0 ? ouro::dropout(x, rate(), masks.next()) : x; }

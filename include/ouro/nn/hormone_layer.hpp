@@ -63,7 +63,8 @@ struct hormone_layer {
   tensor<B> feed_forward(context<B>& cx, tensor<B> const& x, layer_signals<B> const& now) const {
     std::int64_t const lanes = now.norm2.dim(0);
     auto const rows = reshape(x, {lanes, x.size() / (lanes * x.dim(2)), x.dim(2)});
-    auto const inner = linear1(cx, norm2(cx, rows, now.norm2), now.linear1, {.gelu = true, .drops = true});
+    auto const normal = norm2(cx, rows, now.norm2, {.result = cx.inner(x.type())});
+    auto const inner = linear1(cx, normal, now.linear1, {.gelu = true, .drops = true});
     return reshape(linear2(cx, inner, now.linear2, {.residual = rows}), x.dims());
   }
 };
@@ -82,10 +83,14 @@ template <Backend B, class Mixer>
 tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across,
                                               layer_signals<B> const& now, mixer_stream<Mixer>& pass) const {
   typename Mixer::carry c;
-  auto const mixed = mix(attn, cx, norm1(cx, x), s, c, pass);
+  auto const inner = cx.inner(x.type());
+  auto const mixed = mix(attn, cx, norm1(cx, x, mixes_narrow<Mixer> ? inner : x.type()), s, c, pass);
   if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
   x = x + cx.drop(mixed);
-  if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), cross_attn->absorb(cx, across)));
+  if (cross_attn) {
+    auto const rows = cross_attn->absorb(cx, copied(across, inner));
+    x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x, inner), rows));
+  }
   return feed_forward(cx, x, now);
 }
 

@@ -36,6 +36,7 @@ struct gate_options {
   bool gelu = false;
   bool drops = false;
   tensor<B> residual = {};
+  std::optional<dtype> result = {};  ///< the type of y, if it is not that of the residual, f or x
 };
 
 /// y = f(x) ⊙ tanh(LN(q ⊙ gate_j, j < e)) with q = LN(Σ_{j<c} x[.., jD:(j+1)D] + network(hormone)), for a wrapped f of
@@ -83,7 +84,8 @@ tensor<B> hormone_receptor<B, Backbone>::operator()(context<B>& cx, tensor<B> co
                             o.residual,
                             o.gelu,
                             o.drops ? cx.rate() : 0.0,
-                            {}};
+                            {},
+                            o.result};
   if (in.dropout > 0) in.draw = cx.masks.next();
   if constexpr (std::is_same_v<Backbone, layer_norm<B>>) {
     in.scale = backbone.weight;

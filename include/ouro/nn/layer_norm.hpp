@@ -21,8 +21,8 @@ struct layer_norm {
   layer_norm() = default;
   layer_norm(genesis<B>& g, std::int64_t width) : weight(g.ones({width})), bias(g.zeros({width})) {}
 
-  tensor<B> operator()(context<B>&, tensor<B> const& x) const {
-    return normalize_rows(x, weight.value(), bias.value());
+  tensor<B> operator()(context<B>&, tensor<B> const& x, std::optional<dtype> result = {}) const {
+    return normalize_rows(x, weight.value(), bias.value(), 1e-5, result);
   }
 };
 

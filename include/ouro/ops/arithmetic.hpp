@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Sums, differences, products and quotients with broadcasting (extents agree or one is 1, aligned at the last axis).
+// Sums, differences, products and quotients with broadcasting (extents agree or one is 1, aligned at the last axis). Of
+// f32 and bf16 the result is f32.
 #pragma once
 
 #include <ouro/ops/record.hpp>
@@ -28,10 +29,10 @@ void sum_to(gradients<B>& dx, std::size_t input, shape const& dims, const_view d
 
 template <class B>
 tensor<B> combine(char const* name, binary f, tensor<B> const& a, tensor<B> const& b) {
-  require(a.type() == b.type() && is_floating(a.type()), errc::shape, name, "dtypes must agree and be f32 or f64, got ",
-          name_of(a.type()), " and ", name_of(b.type()));
+  require(is_real(a.type()) && computed_in(a.type()) == computed_in(b.type()), errc::shape, name,
+          "dtypes must agree and be real, got ", name_of(a.type()), " and ", name_of(b.type()));
   shape const dims = broadcast(a.dims(), b.dims(), name);
-  tensor<B> y(dims, a.type());
+  tensor<B> y(dims, wider(a.type(), b.type()));
   B::combine(f, y.write(), a.read().expand(dims), b.read().expand(dims));
   return y;
 }
@@ -98,7 +99,7 @@ tensor<B> divide(tensor<B> const& a, tensor<B> const& b) {
 /// factor · x.
 template <Backend B>
 tensor<B> scale(tensor<B> const& x, double factor) {
-  require(is_floating(x.type()), errc::shape, "scale", "needs f32 or f64, got ", name_of(x.type()));
+  require(is_real(x.type()), errc::shape, "scale", "needs a real dtype, got ", name_of(x.type()));
   tensor<B> y(x.dims(), x.type());
   B::scale(y.write(), x.read(), factor);
   return recorded<B>("scale", std::move(y), {&x},

@@ -5,6 +5,8 @@
 // backend has it, else the composition that defines it.
 #pragma once
 
+#include <optional>
+
 #include <ouro/concepts/hormone_gate.hpp>
 #include <ouro/ops/arithmetic.hpp>
 #include <ouro/ops/dropout.hpp>
@@ -33,6 +35,9 @@ struct hormone_gate_inputs {
   bool gelu = false;
   double dropout = 0;
   random_draw draw = {};
+  std::optional<dtype> result = {};  // the type of y; that of residual, f or x, if none is said
+
+  [[nodiscard]] dtype type() const { return result.value_or((residual ? residual : f ? f : x).type()); }
 };
 
 namespace detail {
@@ -75,7 +80,8 @@ tensor<B> fused_hormone_gate(hormone_gate_inputs<B> const& in) {
                               {},
                               in.gelu,
                               in.dropout,
-                              in.draw};
+                              in.draw,
+                              {}};
   auto operands = [](hormone_gate_inputs<B> const& k, const_view residual) {
     return hormone_gate_operands{k.x.read(),          k.h.read(),    k.f.read(),
                                  k.scale.read(),      k.bias.read(), k.query_weight.read(),
@@ -83,8 +89,8 @@ tensor<B> fused_hormone_gate(hormone_gate_inputs<B> const& in) {
                                  k.proj_bias.read(),  residual,      k.gelu,
                                  k.dropout,           k.draw,        1e-5};
   };
-  tensor<B> y(in.x.dims().with(2, wide), in.x.type());
-  tensor<B> statistics({rows, hormone_gate_statistics}, in.x.type());
+  tensor<B> y(in.x.dims().with(2, wide), in.type());
+  tensor<B> statistics({rows, hormone_gate_statistics}, in.gate.type());
   auto const residual = flat(in.residual, {rows, wide});
   B::hormone_gate(y.write().reshape({rows, wide}), statistics.write(), operands(kept, residual.read()));
   return recorded<B>("hormone_gate", std::move(y),
@@ -122,7 +128,7 @@ tensor<B> hormone_gate(hormone_gate_inputs<B> const& in) {
   require(in.residual.empty() || in.residual.dims() == out, errc::shape, "hormone_gate", "needs a residual ", out,
           ", got ", in.residual.dims());
   if constexpr (HormoneGateBackend<B>)
-    if (B::has_hormone_gate(in.x.type()) && in.x.size() > 0 && in.bias && in.gate.size() % 8 == 0)
+    if (B::has_hormone_gate(in.gate.type()) && in.x.size() > 0 && in.bias && in.gate.size() % 8 == 0)
       return detail::fused_hormone_gate(in);
   return detail::composed_hormone_gate(in);
 }

@@ -4,14 +4,18 @@
 // Matrix products: matmul, and the affine map that most of a network is made of.
 #pragma once
 
+#include <optional>
+
 #include <ouro/ops/record.hpp>
 
 namespace ouro {
 
 /// c = a b, or addend + a b: (M,K)(K,N) → (M,N), or for every batch (N,M,K)(N,K,P) → (N,M,P). Transposed operands are
-/// views; the addend may be absent, and is repeated along axes where it has extent 1.
+/// views; the addend may be absent, and is repeated along axes where it has extent 1. c has the type
+/// `result`: that of a, if none is said. Any of them may be bf16 where others are f32.
 template <Backend B>
-tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend = {}) {
+tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend = {},
+                 std::optional<dtype> result = {}) {
   require((a.rank() == 2 || a.rank() == 3) && a.rank() == b.rank(), errc::shape, "matmul",
           "operands must both be matrices or batches of them, got ", a.dims(), " and ", b.dims());
   require(a.dim(-1) == b.dim(-2), errc::shape, "matmul", "inner dimensions must agree, got ", a.dims(), " and ",
@@ -21,9 +25,10 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend
   shape const out = a.dims().with(-1, b.dim(-1));
   require(addend.empty() || (addend.rank() == out.rank() && broadcast(addend.dims(), out, "matmul") == out),
           errc::shape, "matmul", "the addend must fit the result ", out, ", got ", addend.dims());
-  require(a.type() == b.type() && (addend.empty() || addend.type() == a.type()) && is_floating(a.type()), errc::shape,
-          "matmul", "dtypes must agree and be f32 or f64");
-  tensor<B> c(out, a.type());
+  dtype const in = computed_in(a.type());
+  require(is_real(a.type()) && computed_in(b.type()) == in && (addend.empty() || computed_in(addend.type()) == in),
+          errc::shape, "matmul", "dtypes must agree and be real, got ", name_of(a.type()), " and ", name_of(b.type()));
+  tensor<B> c(out, result.value_or(a.type()));
   if (addend) B::copy(c.write(), addend.read().expand(out), false);
   B::matmul({c.write(), !addend.empty()}, a.read(), b.read(), 1.0);
   return recorded<B>("matmul", std::move(c), {&a, &b, &addend},
@@ -34,19 +39,21 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend
                      });
 }
 
-/// y = x Wᵀ + b: x (…,I), W (O,I), b (O) or absent → (…,O). W may be stored in bf16 where the rest is f32.
+/// y = x Wᵀ + b: x (…,I), W (O,I), b (O) or absent → (…,O), of the type `result`: that of x, if none is said. Of x and W
+/// either may be bf16 where the rest is f32.
 template <Backend B>
-tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b) {
+tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b, std::optional<dtype> result = {}) {
   require(x.rank() >= 1 && w.rank() == 2 && x.dim(-1) == w.dim(1) && (b.empty() || b.dims() == shape{w.dim(0)}),
           errc::shape, "linear", "needs x (...,I), weight (O,I), bias (O), got ", x.dims(), ", ", w.dims(), " and ",
           b.dims());
-  bool const narrow = w.type() == dtype::bf16 && x.type() == dtype::f32;
-  require((x.type() == w.type() || narrow) && (b.empty() || x.type() == b.type()), errc::shape, "linear",
-          "dtypes must agree, got ", name_of(x.type()), ", ", name_of(w.type()), " and ", name_of(b.type()));
+  dtype const inner = computed_in(x.type());
+  require(is_real(x.type()) && computed_in(w.type()) == inner && (b.empty() || b.type() == inner), errc::shape,
+          "linear", "dtypes must agree and be real, got ", name_of(x.type()), ", ", name_of(w.type()), " and ",
+          name_of(b.type()));
   auto const flat = packed(x);
   shape const in{x.dims().rows(), w.dim(1)};
   shape const out{x.dims().rows(), w.dim(0)};
-  tensor<B> y(x.dims().with(-1, w.dim(0)), x.type());
+  tensor<B> y(x.dims().with(-1, w.dim(0)), result.value_or(x.type()));
   view const rows = y.write().reshape(out);
   if (b) B::copy(rows, b.read().expand(out), false);
   B::matmul({rows, !b.empty()}, flat.read().reshape(in), w.read().transpose(0, 1), 1.0);

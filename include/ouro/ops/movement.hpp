@@ -114,6 +114,15 @@ tensor<B> concat(std::vector<tensor<B>> const& parts, int axis) {
                      });
 }
 
+/// The same values in another type; x itself if it has that.
+template <Backend B>
+tensor<B> copied(tensor<B> const& x, dtype type) {
+  if (x.type() == type) return x;
+  return recorded<B>("copied", x.copy(type), {&x}, [](tensor<B> const& dy, gradients<B>& dx) {
+    if (auto d = dx.into(0); d.wanted()) B::scale(d, dy.read(), 1.0);
+  });
+}
+
 /// y = x, with a derivative of zero towards `p`: p takes part in an update although nothing depends on it.
 template <Backend B>
 tensor<B> attach(tensor<B> const& x, tensor<B> const& p) {

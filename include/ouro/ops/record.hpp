@@ -69,7 +69,7 @@ class gradients {
     if (!wants(input)) return;
     auto& slot = tape_.slot(nodes_[input]);
     if (slot.value.empty()) {
-      slot.value = g.detach();
+      slot.value = g.detach();  // which may be of a wider type than the input
     } else {
       B::scale(into(input), g.read(), 1.0);
     }

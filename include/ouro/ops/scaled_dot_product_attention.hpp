@@ -29,7 +29,7 @@ tensor<B> scaled_dot_product_attention(tensor<B> const& q, tensor<B> const& k, t
   auto const ks = rows(k);
   auto const vs = rows(v);
   tensor<B> y(q.dims(), q.type());
-  tensor<B> lse({q.dim(0), rule.heads, q.dim(1)}, q.type());
+  tensor<B> lse({q.dim(0), rule.heads, q.dim(1)}, computed_in(q.type()));
   B::attention(y.write(), lse.write(), qs.read(), ks.read(), vs.read(), rule);
   auto result = y.detach();
   return recorded<B>("scaled_dot_product_attention", std::move(y), {&q, &k, &v},

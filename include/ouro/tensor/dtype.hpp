@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// The closed set of element types, chosen at run time. f32 and f64 are computed in; bf16 is a storage type; i32 and
-// u16 hold bytes, targets and indices.
+// The closed set of element types, chosen at run time. f32 and f64 are computed in; bf16 is a storage type, of weights and
+// of inner values; i32 and u16 hold bytes, targets and indices.
 #pragma once
 
 #include <bit>
@@ -78,6 +78,12 @@ inline constexpr dtype dtype_of = [] {
 }();
 
 constexpr bool is_floating(dtype type) { return type == dtype::f64 || type == dtype::f32; }
+/// Whether a network's inner values may have it: those are computed in f32 where they are stored in bf16.
+constexpr bool is_real(dtype type) { return is_floating(type) || type == dtype::bf16; }
+/// What sums of values of this type are computed and kept in.
+constexpr dtype computed_in(dtype type) { return type == dtype::bf16 ? dtype::f32 : type; }
+/// The one of two real types that holds the values of both.
+constexpr dtype wider(dtype a, dtype b) { return size_of(a) < size_of(b) ? b : a; }
 
 /// Calls `f(std::type_identity<T>{})` with the C++ type of a computing dtype (f32 or f64); anything else is an error.
 template <class F>

@@ -39,6 +39,7 @@ template <Backend B>
 struct attention {
   using backend = B;
   static constexpr std::string_view name = "attention";
+  static constexpr bool mixes_narrow = true;
   using carry = attention_carry<B>;
   parameter<B> in_proj_weight;  // (3D, D)
   parameter<B> in_proj_bias;    // (3D)
@@ -161,10 +162,10 @@ template <Backend B>
 tensor<B> attention<B>::cross(context<B>& cx, tensor<B> const& x, absorbed_rows<B> const& rows) const {
   std::int64_t const lanes = x.dim(0);
   std::int64_t const keys = rows.keys.dim(1);
-  auto const scores = matmul(x, transpose(rows.keys, 1, 2), rows.offsets);
+  auto const scores = matmul(x, transpose(rows.keys, 1, 2), rows.offsets, computed_in(x.type()));
   auto const weights = softmax(reshape(scores, {lanes, x.dim(1), heads, keys / heads}));
   return matmul(reshape(drops ? cx.drop(weights) : weights, {lanes, x.dim(1), keys}), rows.values,
-                reshape(out_proj.bias.value(), {1, 1, x.dim(2)}));
+                reshape(out_proj.bias.value(), {1, 1, x.dim(2)}), x.type());
 }
 
 }  // namespace ouro

@@ -39,8 +39,8 @@
   prefix std::vector<tensor<cpu>> hormone_networks(std::vector<hormone_network_inputs<cpu>> const&,                   \
                                                    tensor<cpu> const&);                                               \
   prefix tensor<cpu> map(char const*, unary, tensor<cpu> const&);                                                     \
-  prefix tensor<cpu> matmul(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&);                              \
-  prefix tensor<cpu> linear_map(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&);                          \
+  prefix tensor<cpu> matmul(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&, std::optional<dtype>);        \
+  prefix tensor<cpu> linear_map(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&, std::optional<dtype>);    \
   prefix tensor<cpu> reshape(tensor<cpu> const&, shape const&);                                                       \
   prefix tensor<cpu> slice(tensor<cpu> const&, int, std::int64_t, std::int64_t);                                      \
   prefix tensor<cpu> reverse(tensor<cpu> const&, int);                                                                \
@@ -50,7 +50,8 @@
   prefix tensor<cpu> attach(tensor<cpu> const&, tensor<cpu> const&);                                                  \
   prefix tensor<cpu> normal(shape const&, dtype, random_draw);                                                        \
   prefix tensor<cpu> uniform(shape const&, dtype, random_draw, double, double);                                       \
-  prefix tensor<cpu> normalize_rows(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&, double);              \
+  prefix tensor<cpu> normalize_rows(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&, double,               \
+                                    std::optional<dtype>);                                                            \
   prefix tensor<cpu> packed(tensor<cpu> const&);                                                                      \
   prefix tensor<cpu> sum(tensor<cpu> const&, int);                                                                    \
   prefix tensor<cpu> mean(tensor<cpu> const&, int);                                                                   \

@@ -55,6 +55,7 @@ struct cuda {
   using mark = cuda_mark;
   static constexpr std::string_view name() { return "cuda"; }
   static constexpr bool runs_ahead = true;             ///< calls return before their work is done
+  static dtype inner_values();                         ///< as set_cuda_inner_values() was told
   static constexpr std::int64_t settled_rows = 16384;  ///< of an Actor's part: enough to keep a device busy
   /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
   static void* allocate(std::size_t bytes);
@@ -125,6 +126,10 @@ std::string cuda_description();
 product_precision cuda_products();
 /// Sets it for the calls that follow.
 void set_cuda_products(product_precision p);
+/// What f32 values between the products of a layer are stored in while training: f32, or bf16, which is half as much memory
+/// to keep, and to read and write. Weights, gradients of weights, sums, residuals and states are f32 in any case. Errors
+/// (argument): another type.
+void set_cuda_inner_values(dtype type);
 /// The most device memory that was ever in use at once, in bytes.
 std::size_t cuda_peak_memory();
 
