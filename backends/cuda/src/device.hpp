@@ -9,9 +9,11 @@
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
 #define OURO_UNROLL _Pragma("unroll")
+#define OURO_UNROLL_BY_8 _Pragma("unroll 8")
 #else
 #include <emulated_cuda.hpp>
 #define OURO_UNROLL
+#define OURO_UNROLL_BY_8
 #endif
 
 #include <cmath>
@@ -35,8 +37,21 @@ void check(cudaError_t status, char const* what);
 cudaStream_t stream();
 /// Bytes on their way from the host to the device when it returns; the host's memory may then be used again.
 void send(void* to, void const* host, std::size_t bytes);
+index multiprocessors();
 /// Blocks that keep the device busy when each can take any share of the work.
-index busy_blocks();
+inline index busy_blocks() { return 16 * multiprocessors(); }
+
+/// Blocks of a kernel that the device has room for at a time.
+template <class... P>
+index resident_blocks([[maybe_unused]] void (*kernel)(P...), [[maybe_unused]] int threads) {
+#if defined(__CUDACC__)
+  int each = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, 0), "occupancy");
+  return each * multiprocessors();
+#else
+  return busy_blocks();
+#endif
+}
 
 /// Runs a kernel by its name. An empty grid is nothing to do.
 template <class... P, class... A>

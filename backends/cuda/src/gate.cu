@@ -8,64 +8,83 @@ namespace ouro {
 namespace cuda_kernels {
 namespace {
 
-template <class T>
-struct gate_rows {
-  gate_operands<T> g;
-  T* y;
-  T* statistics;
+template <class T, int Chunks, int E, bool Whole>
+__global__ void __launch_bounds__(most_row_threads) gate_rows(gate_operands<T> g, T* y, T* statistics) {
+  using own_type = own_columns<Chunks, Whole>;
+  index const d = g.width;
+  index const n = g.wide();
+  int const repetitions = E > 0 ? E : static_cast<int>(g.spread);
+  bool const norm = E <= 1 && g.f == nullptr;
+  own_type const own(d);
+  T const columns = own.template columns_of_warp<T>();
+  for (index r = blockIdx.x; r < g.rows; r += gridDim.x) {
+    // All that the row has to wait for is asked for at once.
+    wide_numbers<T, E, own_type> const f(own, norm ? g.x : g.f, r * n, d);
+    wide_numbers<T, E, own_type> const residual(own, g.residual, r * n, d);
+    wide_numbers<T, E, own_type> const gate(own, g.gate, 0, d);
+    quad<T> q[Chunks];
+    index const lane = g.lane_of(r);
+    for (int k = 0; k < own.chunks(); ++k) q[k] = g.folded(r, lane, own, k);
 
-  __device__ void operator()(index r, int lane, T* q) const {
-    index const d = g.width;
-    index const n = g.wide();
-    T* const st = statistics + r * hormone_gate_statistics;
-    for (index i = lane; i < d; i += warp_size) q[i] = g.folded(r, i);
-    auto const query = row_moments<T>(d, lane, g.epsilon, [&](index i) { return q[i]; });
-    for (index i = lane; i < d; i += warp_size)
-      q[i] = (q[i] - query.mean) * query.rstd * g.query_weight[i] + g.query_bias[i];
+    scatter<T> parts[E <= 1 ? 2 : 1] = {};
+    moments<T> found[E <= 1 ? 2 : 1];
+    parts[0] = warp_scatter(columns, [&](auto const& take) { own.each([&](int k, int v) { take(q[k][v]); }); });
+    if (norm)
+      parts[E <= 1 ? 1 : 0] =
+          warp_scatter(columns, [&](auto const& take) { own.each([&](int k, int v) { take(f(0, k)[v]); }); });
+    block_moments(found, parts, columns, static_cast<T>(d), g.epsilon, 0);
+    moments<T> const query = found[0];
+    moments<T> const x = norm ? found[E <= 1 ? 1 : 0] : moments<T>{};
+    for (int k = 0; k < own.chunks(); ++k) {
+      quad<T> const weight = own.load(g.query_weight, 0, k);
+      quad<T> const bias = own.load(g.query_bias, 0, k);
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v) q[k][v] = (q[k][v] - query.mean) * query.rstd * weight[v] + bias[v];
+    }
 
-    T const inverse = T(1) / static_cast<T>(n);
-    T const mean = row_sum<T>(d, lane,
-                              [&](index i) {
-                                T sum = 0;
-                                for (index j = 0; j < g.spread; ++j) sum += g.gate[j * d + i] * q[i];
-                                return sum;
-                              }) *
-                   inverse;
-    T const variance = row_sum<T>(d, lane,
-                                  [&](index i) {
-                                    T sum = 0;
-                                    for (index j = 0; j < g.spread; ++j) {
-                                      T const v = g.gate[j * d + i] * q[i] - mean;
-                                      sum += v * v;
-                                    }
-                                    return sum;
-                                  }) *
-                       inverse;
-    T const rstd = T(1) / std::sqrt(variance + g.epsilon);
-    T const* const x = g.x + r * d * g.folds;
-    moments<T> norm{};
-    if (g.f == nullptr) norm = row_moments<T>(d, lane, g.epsilon, [&](index i) { return x[i]; });
-    if (lane == 0) {
+    scatter<T> const projected[1] = {warp_scatter(columns * static_cast<T>(repetitions), [&](auto const& take) {
+      OURO_UNROLL
+      for (int j = 0; j < repetitions; ++j) own.each([&](int k, int v) { take(gate(j, k)[v] * q[k][v]); });
+    })};
+    moments<T> projection[1];
+    block_moments(projection, projected, columns * static_cast<T>(repetitions), static_cast<T>(n), g.epsilon, 1);
+    auto const [mean, rstd] = projection[0];
+    if (threadIdx.x == 0) {
+      T* const st = statistics + r * hormone_gate_statistics;
       st[query_mean] = query.mean;
       st[query_rstd] = query.rstd;
       st[proj_mean] = mean;
       st[proj_rstd] = rstd;
-      st[norm_mean] = norm.mean;
-      st[norm_rstd] = norm.rstd;
+      st[norm_mean] = x.mean;
+      st[norm_rstd] = x.rstd;
     }
-    for (index j = 0; j < g.spread; ++j)
-      for_columns(g, r * n + j * d, lane, [&](index i, T keep) {
-        index const c = j * d + i;
-        index const at = r * n + c;
-        T const a = std::tanh((g.gate[c] * q[i] - mean) * rstd * g.proj_weight[c] + g.proj_bias[c]);
-        T const f = g.f == nullptr ? (x[i] - norm.mean) * norm.rstd * g.scale[i] : g.f[at];
-        T out = (f + g.bias[c]) * a;
-        if (g.gelu) out = gelu(out);
-        out *= keep;
-        y[at] = g.residual == nullptr ? out : out + g.residual[at];
-      });
+
+    OURO_UNROLL
+    for (int j = 0; j < repetitions; ++j)
+      for (int k = 0; k < own.chunks(); ++k) {
+        quad<T> const weight = own.load(g.proj_weight, j * d, k);
+        quad<T> const shift = own.load(g.proj_bias, j * d, k);
+        quad<T> const bias = own.load(g.bias, j * d, k);
+        quad<T> const keep = g.template kept<Whole>(r * n + j * d + own.first(k));
+        quad<T> const factor = gate(j, k);
+        quad<T> const remains = residual(j, k);
+        quad<T> back = f(j, k);
+        if (norm) {
+          quad<T> const scale = own.load(g.scale, 0, k);
+          OURO_UNROLL
+          for (int v = 0; v < own_width; ++v) back[v] = (back[v] - x.mean) * x.rstd * scale[v];
+        }
+        quad<T> out;
+        OURO_UNROLL
+        for (int v = 0; v < own_width; ++v) {
+          T const a = std::tanh((factor[v] * q[k][v] - mean) * rstd * weight[v] + shift[v]);
+          T const product = (back[v] + bias[v]) * a;
+          out[v] = (g.gelu ? gelu(product) : product) * keep[v] + remains[v];
+        }
+        own.store(y, r * n + j * d, k, out);
+      }
   }
-};
+}
 
 }  // namespace
 }  // namespace cuda_kernels
@@ -73,9 +92,13 @@ struct gate_rows {
 using namespace cuda_kernels;
 
 void cuda::hormone_gate(view y, view statistics, hormone_gate_operands const& in) {
-  with_real(in.x.type, "hormone_gate", [&]<class T>(std::type_identity<T>) {
+  constexpr auto name = "hormone_gate";
+  bool const whole = reads_whole(in) && aligned(y.data);
+  with_gate_form(name, in, whole, [&]<class T, int Chunks, int E, bool Whole>() {
     gate_operands<T> const g(in);
-    for_roomy_rows<T>("hormone_gate", g.rows, g.width, gate_rows<T>{g, y.as<T>(), statistics.as<T>()});
+    int const threads = row_threads(g.width, most_row_threads);
+    constexpr auto kernel = gate_rows<T, Chunks, E, Whole>;
+    launch(name, kernel, row_blocks(kernel, g.rows, threads), threads, 0, g, y.as<T>(), statistics.as<T>());
   });
 }
 

@@ -1,153 +1,228 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// The gradient of the hormone gate: a pass over the rows makes what belongs to a row and leaves what the sums over rows
-// are made of; these are taken in two stages, in a fixed order.
+// The gradient of the hormone gate: one pass over the rows makes what belongs to a row and sums what is summed over rows.
 #include "gate.hpp"
-#include "sums.hpp"
+#include "row_sums.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
 namespace {
 
-/// Left by the pass over the rows.
-template <class T>
-struct gate_traces {
-  T* slope;  // (R,eD) the gradient towards f + bias; df itself where that is only written
-  T* turn;   // (R,eD) the gradient towards what tanh is taken of
-  T* qhat;   // (R,D) the standardised query
-  T* dq;     // (R,D) the gradient towards the query
-  T* back;   // (R,D) the gradient towards the folded sum
-  T* means;  // (R,2) of the gradient towards the standardised projection, and of that times the projection
-};
+/// The sums over rows: the first four are as wide as the result, the others as wide as the query.
+enum : int { of_bias, of_proj_weight, of_proj_bias, of_gate, of_query_weight, of_query_bias, of_scale, of_h };
+inline constexpr int wide_sums = 4;
+inline constexpr int narrow_sums = 4;
+inline constexpr int gate_sums = wide_sums + narrow_sums;
 
-/// The gradient towards q ⊙ gate, from that towards the standardised projection, its means, the projection and 1/σ.
-template <class T>
-__device__ T pull_of(T slope, T const* means, T projection, T rstd) {
-  return rstd * (slope - means[0] - projection * means[1]);
-}
+/// What a thread adds up of the wide sums: in registers, or without E in the part that its block leaves.
+template <class T, int E, class Own>
+struct wide_totals {
+  quad<T> total[wide_sums][E] = {};
+  __device__ wide_totals(Own const&, row_sums<T, gate_sums> const&, index) {}
+  __device__ void add(int s, int j, int, int v, T x) { total[s][j][v] += x; }
+  __device__ void leave(row_sums<T, gate_sums> const& to, Own const& own, index width) const {
+    OURO_UNROLL
+    for (int s = 0; s < wide_sums; ++s) {
+      OURO_UNROLL
+      for (int j = 0; j < E; ++j) to.leave(s, j * width, own, 0, total[s][j]);
+    }
+  }
+};
+template <class T, class Own>
+struct wide_totals<T, 0, Own> {
+  Own const& own;
+  T* part;
+  index width;
+  index columns;
+  __device__ wide_totals(Own const& o, row_sums<T, gate_sums> const& to, index d)
+      : own(o), part(to.part + static_cast<index>(blockIdx.x) * to.stride), width(d), columns(to.sum[of_bias].columns) {
+    for (index row = 0; row < wide_sums * columns; row += width)
+      for (int k = 0; k < own.chunks(); ++k) own.store(part, row, k, quad<T>{});
+  }
+  __device__ void add(int s, int j, int k, int v, T x) { part[s * columns + j * width + own.first(k) + v] += x; }
+  __device__ void leave(row_sums<T, gate_sums> const& to, Own const&, index) const {
+    if (to.blocks > 1) return;
+    for (int s = 0; s < wide_sums; ++s)
+      for (index row = 0; row < columns; row += width)
+        for (int k = 0; k < own.chunks(); ++k) {
+          quad<T> total{};
+          for (int v = 0; v < own_width; ++v)
+            if (own.has(k, v)) total[v] = part[s * columns + row + own.first(k) + v];
+          to.leave(s, row, own, k, total);
+        }
+  }
+};
 
 template <class T>
 struct gate_slopes {
-  gate_operands<T> g;
-  gate_traces<T> to;
   T const* statistics;
   T const* dy;
-  T* dx;
-  T* df;
-  bool dx_adds;
-  bool df_adds;
+  T *dx, *df;
+  T* dh;  // where a block has whole lanes
+  bool dx_adds, df_adds, dh_adds;
+};
 
-  __device__ void operator()(index r, int lane, T* qhat) const {
-    index const d = g.width;
-    index const n = g.wide();
-    T const* const st = statistics + r * hormone_gate_statistics;
-    T const* const x = g.x + r * d * g.folds;
-    bool const norm = g.f == nullptr;
-    for (index i = lane; i < d; i += warp_size) {
-      qhat[i] = (g.folded(r, i) - st[query_mean]) * st[query_rstd];
-      to.qhat[r * d + i] = qhat[i];
+template <class T, int Chunks, int E, bool Whole>
+__global__ void __launch_bounds__(most_row_threads)
+    gate_row_slopes(gate_operands<T> g, gate_slopes<T> to, row_shares shares, row_sums<T, gate_sums> sums) {
+  using own_type = own_columns<Chunks, Whole>;
+  index const d = g.width;
+  index const n = g.wide();
+  int const repetitions = E > 0 ? E : static_cast<int>(g.spread);
+  bool const norm = E <= 1 && g.f == nullptr;
+  constexpr int first_sums = E <= 1 ? 4 : 2;
+  own_type const own(d);
+  wide_totals<T, E, own_type> wide(own, sums, d);
+  quad<T> narrow[narrow_sums][Chunks] = {};
+  constexpr int w = of_query_weight - wide_sums, b = of_query_bias - wide_sums, c = of_scale - wide_sums,
+                h = of_h - wide_sums;
+  index const end = shares.to();
+  index lane = shares.from() / g.lane_rows;
+  index lane_end = (lane + 1) * g.lane_rows;
+
+  for (index r = shares.from(); r < end; ++r) {
+    wide_numbers<T, E, own_type> const f(own, norm ? g.x : g.f, r * n, d);
+    wide_numbers<T, E, own_type> const dy(own, to.dy, r * n, d);
+    T const* const st = to.statistics + r * hormone_gate_statistics;
+    moments<T> const query{st[query_mean], st[query_rstd]};
+    moments<T> const projection{st[proj_mean], st[proj_rstd]};
+    moments<T> const x{st[norm_mean], st[norm_rstd]};
+    quad<T> qhat[Chunks];
+    quad<T> q[Chunks];
+    for (int k = 0; k < own.chunks(); ++k) {
+      quad<T> const sum = g.folded(r, lane, own, k);
+      quad<T> const weight = own.load(g.query_weight, 0, k);
+      quad<T> const bias = own.load(g.query_bias, 0, k);
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v) {
+        qhat[k][v] = (sum[v] - query.mean) * query.rstd;
+        q[k][v] = qhat[k][v] * weight[v] + bias[v];
+      }
     }
-    auto standard = [&](index i) { return (x[i] - st[norm_mean]) * st[norm_rstd]; };
-    auto projected = [&](index c, index i) {
-      T const q = qhat[i] * g.query_weight[i] + g.query_bias[i];
-      return (g.gate[c] * q - st[proj_mean]) * st[proj_rstd];
-    };
 
-    // Back to f + bias, and to the projection before its weight.
-    T sums[4] = {};  // of the projection's gradient, and of that times the projection; of the norm's likewise
-    for (index j = 0; j < g.spread; ++j)
-      for_columns(g, r * n + j * d, lane, [&](index i, T keep) {
-        index const c = j * d + i;
-        index const at = r * n + c;
-        T const p = projected(c, i);
-        T const a = std::tanh(p * g.proj_weight[c] + g.proj_bias[c]);
-        T const f = (norm ? standard(i) * g.scale[i] : g.f[at]) + g.bias[c];
-        T up = dy[at] * keep;
-        if (g.gelu) up *= gelu_slope(f * a);
-        T const slope = up * a;
-        T const turn = up * f * (T(1) - a * a);
-        to.slope[at] = slope;
-        to.turn[at] = turn;
-        if (df != nullptr) put(df[at], slope, df_adds);
-        sums[0] += turn * g.proj_weight[c];
-        sums[1] += turn * g.proj_weight[c] * p;
-        if (norm) {
-          sums[2] += slope * g.scale[i];
-          sums[3] += slope * g.scale[i] * standard(i);
+    // Back to f + bias, and to the projection before its weight. Its norm has two terms more, which the row's means make:
+    // they are taken off when these are known.
+    T means[first_sums] = {};  // of the projection's gradient, and of that times the projection; of the norm's likewise
+    quad<T> dq[Chunks] = {};   // Σ_j of the projection's gradient times the gate
+    quad<T> slope[Chunks] = {};  // towards f + bias; kept for the norm, which has j = 0 only
+    OURO_UNROLL
+    for (int j = 0; j < repetitions; ++j)
+      for (int k = 0; k < own.chunks(); ++k) {
+        quad<T> const gate = own.load(g.gate, j * d, k);
+        quad<T> const weight = own.load(g.proj_weight, j * d, k);
+        quad<T> const shift = own.load(g.proj_bias, j * d, k);
+        quad<T> const bias = own.load(g.bias, j * d, k);
+        quad<T> const scale = norm ? own.load(g.scale, 0, k) : quad<T>{};
+        quad<T> const keep = g.template kept<Whole>(r * n + j * d + own.first(k));
+        quad<T> const up = dy(j, k);
+        quad<T> const front = f(j, k);
+        OURO_UNROLL
+        for (int v = 0; v < own_width; ++v) {
+          if (!Whole && !own.has(k, v)) continue;
+          T const p = (gate[v] * q[k][v] - projection.mean) * projection.rstd;
+          T const a = std::tanh(p * weight[v] + shift[v]);
+          T const standard = (front[v] - x.mean) * x.rstd;
+          T const value = (norm ? standard * scale[v] : front[v]) + bias[v];
+          T back = up[v] * keep[v];
+          if (g.gelu) back *= gelu_slope(value * a);
+          slope[k][v] = back * a;
+          T const turn = back * value * (T(1) - a * a);
+          T const weighed = turn * weight[v];
+          dq[k][v] += weighed * gate[v];
+          means[0] += weighed;
+          means[1] += weighed * p;
+          wide.add(of_bias, j, k, v, slope[k][v]);
+          wide.add(of_proj_weight, j, k, v, turn * p);
+          wide.add(of_proj_bias, j, k, v, turn);
+          wide.add(of_gate, j, k, v, weighed * projection.rstd * q[k][v]);
+          if constexpr (E <= 1)
+            if (norm) {
+              means[2] += slope[k][v] * scale[v];
+              means[3] += slope[k][v] * scale[v] * standard;
+              narrow[c][k][v] += slope[k][v] * standard;
+            }
         }
-      });
-    for (int k = 0; k < 4; ++k) sums[k] = warp_sum(sums[k]) / static_cast<T>(n);
-    if (lane < 2) to.means[2 * r + lane] = sums[lane];
+        if (to.df != nullptr) own.store(to.df, r * n + j * d, k, slope[k], to.df_adds);
+      }
+    block_sums(means, 0);
+    OURO_UNROLL
+    for (int m = 0; m < first_sums; ++m) means[m] /= static_cast<T>(n);
 
     // Back through the norm of the projection to the query.
-    T query[2] = {};
-    for (index i = lane; i < d; i += warp_size) {
-      T dq = 0;
-      for (index j = 0; j < g.spread; ++j) {
-        index const c = j * d + i;
-        dq += pull_of(to.turn[r * n + c] * g.proj_weight[c], sums, projected(c, i), st[proj_rstd]) * g.gate[c];
+    T pulls[2] = {};
+    OURO_UNROLL
+    for (int j = 0; j < repetitions; ++j)
+      for (int k = 0; k < own.chunks(); ++k) {
+        quad<T> const gate = own.load(g.gate, j * d, k);
+        OURO_UNROLL
+        for (int v = 0; v < own_width; ++v) {
+          if (!Whole && !own.has(k, v)) continue;
+          T const p = (gate[v] * q[k][v] - projection.mean) * projection.rstd;
+          T const common = means[0] + p * means[1];
+          dq[k][v] -= common * gate[v];
+          wide.add(of_gate, j, k, v, -common * projection.rstd * q[k][v]);
+        }
       }
-      to.dq[r * d + i] = dq;
-      query[0] += dq * g.query_weight[i];
-      query[1] += dq * g.query_weight[i] * qhat[i];
+    for (int k = 0; k < own.chunks(); ++k) {
+      quad<T> const weight = own.load(g.query_weight, 0, k);
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v) {
+        T const pull = dq[k][v] * projection.rstd;
+        narrow[w][k][v] += pull * qhat[k][v];
+        narrow[b][k][v] += pull;
+        dq[k][v] = pull * weight[v];
+        pulls[0] += dq[k][v];
+        pulls[1] += dq[k][v] * qhat[k][v];
+      }
     }
-    for (int k = 0; k < 2; ++k) query[k] = warp_sum(query[k]) / static_cast<T>(d);
+    block_sums(pulls, 1);
+    OURO_UNROLL
+    for (int m = 0; m < 2; ++m) pulls[m] /= static_cast<T>(d);
 
     // Back through the norm of the query to x and h; without f, x has a norm of its own.
-    for (index i = lane; i < d; i += warp_size) {
-      T const back = st[query_rstd] * (to.dq[r * d + i] * g.query_weight[i] - query[0] - qhat[i] * query[1]);
-      to.back[r * d + i] = back;
-      if (dx == nullptr) continue;
-      T own = 0;
-      if (norm) own = st[norm_rstd] * (to.slope[r * n + i] * g.scale[i] - sums[2] - standard(i) * sums[3]);
-      for (index j = 0; j < g.folds; ++j) put(dx[(r * g.folds + j) * d + i], back + own, dx_adds);
+    bool const lane_ends = r + 1 == lane_end;
+    for (int k = 0; k < own.chunks(); ++k) {
+      quad<T> back;
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v) {
+        back[v] = query.rstd * (dq[k][v] - pulls[0] - qhat[k][v] * pulls[1]);
+        narrow[h][k][v] += back[v];
+      }
+      if (to.dh != nullptr && lane_ends) {
+        own.store(to.dh, lane * d, k, narrow[h][k], to.dh_adds);
+        narrow[h][k] = {};
+      }
+      if (to.dx == nullptr) continue;
+      if constexpr (E <= 1)
+        if (norm) {
+          quad<T> const scale = own.load(g.scale, 0, k);
+          quad<T> const front = f(0, k);
+          OURO_UNROLL
+          for (int v = 0; v < own_width; ++v)
+            back[v] += x.rstd * (slope[k][v] * scale[v] - means[2] - (front[v] - x.mean) * x.rstd * means[3]);
+        }
+      for (index j = 0; j < g.folds; ++j) own.store(to.dx, (r * g.folds + j) * d, k, back, to.dx_adds);
+    }
+    if (lane_ends) {
+      ++lane;
+      lane_end += g.lane_rows;
     }
   }
-};
 
-/// Terms of dbias, dproj_weight, dproj_bias and dgate.
-template <class T>
-struct gate_wide_terms {
-  gate_operands<T> g;
-  gate_traces<T> from;
-  T const* statistics;
-  __device__ void operator()(index r, index c, T (&terms)[4]) const {
-    T const* const st = statistics + r * hormone_gate_statistics;
-    index const i = c % g.width;
-    index const at = r * g.wide() + c;
-    T const q = from.qhat[r * g.width + i] * g.query_weight[i] + g.query_bias[i];
-    T const p = (g.gate[c] * q - st[proj_mean]) * st[proj_rstd];
-    T const turn = from.turn[at];
-    terms[0] = from.slope[at];
-    terms[1] = turn * p;
-    terms[2] = turn;
-    terms[3] = pull_of(turn * g.proj_weight[c], from.means + 2 * r, p, st[proj_rstd]) * q;
-  }
-};
+  wide.leave(sums, own, d);
+  OURO_UNROLL
+  for (int s = 0; s < narrow_sums; ++s)
+    for (int k = 0; k < own.chunks(); ++k) sums.leave(wide_sums + s, 0, own, k, narrow[s][k]);
+}
 
-/// Terms of dquery_weight, dquery_bias and, without f, dscale.
-template <class T>
-struct gate_narrow_terms {
-  gate_operands<T> g;
-  gate_traces<T> from;
-  T const* statistics;
-  __device__ void operator()(index r, index i, T (&terms)[3]) const {
-    T const* const st = statistics + r * hormone_gate_statistics;
-    index const at = r * g.width + i;
-    terms[0] = from.dq[at] * from.qhat[at];
-    terms[1] = from.dq[at];
-    terms[2] = g.f == nullptr ? from.slope[at] * ((g.x[at] - st[norm_mean]) * st[norm_rstd]) : T(0);
-  }
-};
-
-/// Terms of dh.
-template <class T>
-struct gate_lane_terms {
-  T const* back;
-  index width;
-  __device__ void operator()(index r, index i, T (&terms)[1]) const { terms[0] = back[r * width + i]; }
-};
+/// Whether four numbers at a time can be written to all that is wanted.
+bool writes_whole(hormone_gate_gradients const& to) {
+  for (auto const* d : {&to.x, &to.h, &to.f, &to.scale, &to.bias, &to.query_weight, &to.query_bias, &to.gate,
+                        &to.proj_weight, &to.proj_bias})
+    if (!aligned(d->out.data)) return false;
+  return true;
+}
 
 }  // namespace
 }  // namespace cuda_kernels
@@ -157,39 +232,38 @@ using namespace cuda_kernels;
 void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
                                  const_view statistics, const_view dy) {
   constexpr auto name = "hormone_gate_gradient";
-  with_real(in.x.type, name, [&]<class T>(std::type_identity<T>) {
+  bool const whole = reads_whole(in) && writes_whole(to) && aligned(dy.data);
+  with_gate_form(name, in, whole, [&]<class T, int Chunks, int E, bool Whole>() {
     gate_operands<T> const g(in);
     index const d = g.width;
     index const n = g.wide();
-    bool const in_place = to.f.wanted() && !to.f.accumulate;
-    device_array<T> const memory(g.rows * ((in_place ? 1 : 2) * n + 3 * d + 2));
-    T* const turn = memory.data();
-    T* const narrow = turn + g.rows * n;
-    T* const means = narrow + 3 * g.rows * d;
-    gate_traces<T> const traces{in_place ? place_of<T>(to.f) : means + 2 * g.rows,
-                                turn,
-                                narrow,
-                                narrow + g.rows * d,
-                                narrow + 2 * g.rows * d,
-                                means};
-    auto const* st = statistics.as<T>();
-    for_roomy_rows<T>(name, g.rows, d,
-                      gate_slopes<T>{g, traces, st, dy.as<T>(), place_of<T>(to.x),
-                                     in_place ? nullptr : place_of<T>(to.f), to.x.accumulate, to.f.accumulate});
-    if (to.bias.wanted() || to.proj_weight.wanted() || to.proj_bias.wanted() || to.gate.wanted())
-      column_sums<T, 4>(
-          name, 1, g.rows, n, gate_wide_terms<T>{g, traces, st},
-          to_places<T, 4>{
-              {place_of<T>(to.bias), place_of<T>(to.proj_weight), place_of<T>(to.proj_bias), place_of<T>(to.gate)},
-              {to.bias.accumulate, to.proj_weight.accumulate, to.proj_bias.accumulate, to.gate.accumulate}});
-    if (to.query_weight.wanted() || to.query_bias.wanted() || to.scale.wanted())
-      column_sums<T, 3>(
-          name, 1, g.rows, d, gate_narrow_terms<T>{g, traces, st},
-          to_places<T, 3>{{place_of<T>(to.query_weight), place_of<T>(to.query_bias), place_of<T>(to.scale)},
-                          {to.query_weight.accumulate, to.query_bias.accumulate, to.scale.accumulate}});
-    if (to.h.wanted())
-      column_sums<T, 1>(name, g.rows / g.lane_rows, g.lane_rows, d, gate_lane_terms<T>{traces.back, d},
-                        to_places<T, 1>{{to.h.out.as<T>()}, {to.h.accumulate}});
+    int const threads = row_threads(d, most_row_threads);
+    constexpr auto kernel = gate_row_slopes<T, Chunks, E, Whole>;
+    auto const shares = share_rows(g.rows, g.lane_rows, resident_blocks(kernel, threads));
+    bool const whole_lanes = shares.pieces == 1;
+    index const stride = wide_sums * n + narrow_sums * d;
+    device_array<T> const parts(shares.blocks() * stride);
+    auto sum = [](destination const& s, index columns, index at) {
+      return row_sum_place<T>{place_of<T>(s), s.accumulate, columns, 1, at};
+    };
+    row_sums<T, gate_sums> sums{
+        {sum(to.bias, n, 0), sum(to.proj_weight, n, n), sum(to.proj_bias, n, 2 * n), sum(to.gate, n, 3 * n),
+         sum(to.query_weight, d, 4 * n), sum(to.query_bias, d, 4 * n + d), sum(to.scale, d, 4 * n + 2 * d),
+         row_sum_place<T>{whole_lanes ? nullptr : place_of<T>(to.h), to.h.accumulate, d, g.rows / g.lane_rows,
+                          4 * n + 3 * d}},
+        parts.data(),
+        stride,
+        shares.blocks()};
+    gate_slopes<T> const slopes{statistics.as<T>(),
+                                dy.as<T>(),
+                                place_of<T>(to.x),
+                                place_of<T>(to.f),
+                                whole_lanes ? place_of<T>(to.h) : nullptr,
+                                to.x.accumulate,
+                                to.f.accumulate,
+                                to.h.accumulate};
+    launch(name, kernel, shares.blocks(), threads, 0, g, slopes, shares, sums);
+    finish(name, sums);
   });
 }
 

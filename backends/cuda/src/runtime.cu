@@ -53,7 +53,7 @@ struct staging {
 struct runtime {
   cudaStream_t stream = nullptr;
   staging outbox;
-  index busy_blocks = 1;
+  index multiprocessors = 1;
   std::string description;
   memory_pool<device_blocks> pool;
 
@@ -63,7 +63,7 @@ struct runtime {
     check(cudaGetDeviceProperties(&p, 0), "cudaGetDeviceProperties");
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     check(cudaMallocHost(reinterpret_cast<void**>(&outbox.room), staging::size), "cudaMallocHost");
-    busy_blocks = 16 * static_cast<index>(p.multiProcessorCount);
+    multiprocessors = p.multiProcessorCount;
     description = std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." +
                   std::to_string(p.minor) + ", " + std::to_string(p.totalGlobalMem >> 20U) + " MiB";
   }
@@ -77,7 +77,7 @@ runtime& now() {
 }  // namespace
 
 cudaStream_t stream() { return now().stream; }
-index busy_blocks() { return now().busy_blocks; }
+index multiprocessors() { return now().multiprocessors; }
 
 namespace {
 void wait() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
