@@ -2,71 +2,98 @@
 // SPDX-License-Identifier: MIT
 //
 // Normalisation of rows: layer norm and unit vectors.
+#include "row_sums.hpp"
 #include "rows.hpp"
-#include "sums.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
 namespace {
 
-template <class T>
-struct layer_norm_rows {
-  T* y;
-  T* mean;
-  T* rstd;
-  T const* x;
-  T const* w;
-  T const* b;
-  T eps;
-  index width;
-  __device__ void operator()(index r, int lane) const {
-    T const* row = x + r * width;
-    auto const m = row_moments<T>(width, lane, eps, [&](index i) { return row[i]; });
-    if (lane == 0) {
-      mean[r] = m.mean;
-      rstd[r] = m.rstd;
-    }
-    for (index i = lane; i < width; i += warp_size) y[r * width + i] = (row[i] - m.mean) * m.rstd * w[i] + b[i];
-  }
-};
+inline constexpr int most_norm_threads = 1024;
 
-template <class T>
-struct layer_norm_slopes {
-  T* dx;
-  T const* x;
-  T const* mean;
-  T const* rstd;
-  T const* w;
-  T const* dy;
-  index width;
-  bool accumulate;
-  __device__ void operator()(index r, int lane) const {
-    T const* row = x + r * width;
-    T const* up = dy + r * width;
+template <class T, int Chunks, bool Whole>
+__global__ void __launch_bounds__(most_norm_threads)
+    layer_norm_rows(T* y, T* mean, T* rstd, T const* x, T const* w, T const* b, T eps, index rows, index width) {
+  own_columns<Chunks, Whole> const own(width);
+  T const columns = own.template columns_of_warp<T>();
+  int slot = 0;
+  for (index r = blockIdx.x; r < rows; r += gridDim.x, slot = 1 - slot) {
+    quad<T> row[Chunks];
+    for (int k = 0; k < own.chunks(); ++k) row[k] = own.load(x, r * width, k);
+    scatter<T> const part[1] = {
+        warp_scatter(columns, [&](auto const& take) { own.each([&](int k, int v) { take(row[k][v]); }); })};
+    moments<T> m[1];
+    block_moments(m, part, columns, static_cast<T>(width), eps, slot);
+    if (threadIdx.x == 0) {
+      mean[r] = m[0].mean;
+      rstd[r] = m[0].rstd;
+    }
+    for (int k = 0; k < own.chunks(); ++k) {
+      quad<T> const weight = own.load(w, 0, k);
+      quad<T> const bias = own.load(b, 0, k);
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v) row[k][v] = (row[k][v] - m[0].mean) * m[0].rstd * weight[v] + bias[v];
+      own.store(y, r * width, k, row[k]);
+    }
+  }
+}
+
+/// The sums over rows.
+enum : int { of_weight, of_bias };
+
+/// Without dx only the sums over rows are taken.
+template <class T, int Chunks, bool Whole>
+__global__ void __launch_bounds__(most_norm_threads)
+    layer_norm_slopes(T* dx, bool adds, T const* x, T const* mean, T const* rstd, T const* w, T const* dy, index width,
+                      row_shares shares, row_sums<T, 2> sums) {
+  own_columns<Chunks, Whole> const own(width);
+  quad<T> total[2][Chunks] = {};
+  index const end = shares.to();
+  int slot = 0;
+  for (index r = shares.from(); r < end; ++r, slot = 1 - slot) {
     T const mu = mean[r];
     T const s = rstd[r];
+    quad<T> standard[Chunks];
+    quad<T> slope[Chunks];
+    T means[2] = {};
+    for (int k = 0; k < own.chunks(); ++k) {
+      standard[k] = own.load(x, r * width, k);
+      slope[k] = own.load(dy, r * width, k);
+      quad<T> const weight = own.load(w, 0, k);
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v) {
+        standard[k][v] = (standard[k][v] - mu) * s;
+        total[of_weight][k][v] += slope[k][v] * standard[k][v];
+        total[of_bias][k][v] += slope[k][v];
+        slope[k][v] *= weight[v];
+        means[0] += slope[k][v];
+        means[1] += slope[k][v] * standard[k][v];
+      }
+    }
+    if (dx == nullptr) continue;
+    block_sums(means, slot);
     T const inverse = T(1) / static_cast<T>(width);
-    T const sum = row_sum<T>(width, lane, [&](index i) { return up[i] * w[i]; }) * inverse;
-    T const dot = row_sum<T>(width, lane, [&](index i) { return up[i] * w[i] * ((row[i] - mu) * s); }) * inverse;
-    for (index i = lane; i < width; i += warp_size)
-      put(dx[r * width + i], s * (up[i] * w[i] - sum - (row[i] - mu) * s * dot), accumulate);
+    for (int k = 0; k < own.chunks(); ++k) {
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v)
+        slope[k][v] = s * (slope[k][v] - means[0] * inverse - standard[k][v] * (means[1] * inverse));
+      own.store(dx, r * width, k, slope[k], adds);
+    }
   }
-};
+  OURO_UNROLL
+  for (int i = 0; i < 2; ++i)
+    for (int k = 0; k < own.chunks(); ++k) sums.leave(i, 0, own, k, total[i][k]);
+}
 
-/// Terms of dweight and dbias.
-template <class T>
-struct layer_norm_terms {
-  T const* x;
-  T const* mean;
-  T const* rstd;
-  T const* dy;
-  index width;
-  __device__ void operator()(index r, index c, T (&terms)[2]) const {
-    T const up = dy[r * width + c];
-    terms[0] = up * ((x[r * width + c] - mean[r]) * rstd[r]);
-    terms[1] = up;
-  }
-};
+/// f.operator()<Chunks, Whole>() for the kernel that rows of this width need.
+template <class F>
+void with_norm_form(char const* name, index width, bool whole, F const& f) {
+  require(width <= most_chunks * own_width * most_norm_threads, errc::shape, name, "rows of ", width,
+          " columns are too wide");
+  if (width > own_width * most_norm_threads) f.template operator()<most_chunks, false>();
+  else if (whole && width % own_width == 0) f.template operator()<1, true>();
+  else f.template operator()<1, false>();
+}
 
 template <class T>
 struct unit_rows {
@@ -109,26 +136,42 @@ struct unit_slopes {
 using namespace cuda_kernels;
 
 void cuda::layer_norm(view y, view mean, view rstd, const_view x, const_view w, const_view b, double eps) {
-  with_real(x.type, "layer_norm", [&]<class T>(std::type_identity<T>) {
-    for_rows("layer_norm", x.dims.rows(),
-             layer_norm_rows<T>{y.as<T>(), mean.as<T>(), rstd.as<T>(), x.as<T>(), w.as<T>(), b.as<T>(),
-                                static_cast<T>(eps), x.dims.back()});
+  constexpr auto name = "layer_norm";
+  index const rows = x.dims.rows();
+  index const width = x.dims.back();
+  bool const whole = aligned(y.data) && aligned(x.data) && aligned(w.data) && aligned(b.data);
+  with_real(x.type, name, [&]<class T>(std::type_identity<T>) {
+    with_norm_form(name, width, whole, [&]<int Chunks, bool Whole>() {
+      int const threads = row_threads(width, most_norm_threads);
+      constexpr auto kernel = layer_norm_rows<T, Chunks, Whole>;
+      launch(name, kernel, row_blocks(kernel, rows, threads), threads, 0, y.as<T>(), mean.as<T>(), rstd.as<T>(),
+             x.as<T>(), w.as<T>(), b.as<T>(), static_cast<T>(eps), rows, width);
+    });
   });
 }
 
 void cuda::layer_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
                                const_view rstd, const_view w, const_view dy) {
+  constexpr auto name = "layer_norm_gradient";
   index const rows = x.dims.rows();
   index const width = x.dims.back();
-  with_real(x.type, "layer_norm_gradient", [&]<class T>(std::type_identity<T>) {
-    if (dx.wanted())
-      for_rows("layer_norm_gradient", rows,
-               layer_norm_slopes<T>{dx.out.as<T>(), x.as<T>(), mean.as<T>(), rstd.as<T>(), w.as<T>(), dy.as<T>(), width,
-                                    dx.accumulate});
-    if (dw.wanted() || db.wanted())
-      column_sums<T, 2>("layer_norm_gradient", 1, rows, width,
-                        layer_norm_terms<T>{x.as<T>(), mean.as<T>(), rstd.as<T>(), dy.as<T>(), width},
-                        to_places<T, 2>{{place_of<T>(dw), place_of<T>(db)}, {dw.accumulate, db.accumulate}});
+  bool const whole = aligned(dx.out.data) && aligned(dw.out.data) && aligned(db.out.data) && aligned(x.data) &&
+                     aligned(w.data) && aligned(dy.data);
+  with_real(x.type, name, [&]<class T>(std::type_identity<T>) {
+    with_norm_form(name, width, whole, [&]<int Chunks, bool Whole>() {
+      int const threads = row_threads(width, most_norm_threads);
+      constexpr auto kernel = layer_norm_slopes<T, Chunks, Whole>;
+      auto const shares = share_rows(rows, rows, resident_blocks(kernel, threads));
+      device_array<T> const parts(shares.blocks() * 2 * width);
+      row_sums<T, 2> const sums{
+          {{place_of<T>(dw), dw.accumulate, width, 1, 0}, {place_of<T>(db), db.accumulate, width, 1, width}},
+          parts.data(),
+          2 * width,
+          shares.blocks()};
+      launch(name, kernel, shares.blocks(), threads, 0, place_of<T>(dx), dx.accumulate, x.as<T>(), mean.as<T>(),
+             rstd.as<T>(), w.as<T>(), dy.as<T>(), width, shares, sums);
+      finish(name, sums);
+    });
   });
 }
 

@@ -48,25 +48,6 @@ __device__ T row_sum(index n, int lane, F const& f) {
   return warp_sum(sum);
 }
 
-/// Mean and 1/σ of f(i) over i below n, in two passes.
-template <class T>
-struct moments {
-  T mean;
-  T rstd;
-};
-template <class T, class F>
-__device__ moments<T> row_moments(index n, int lane, T eps, F const& f) {
-  T const inverse = T(1) / static_cast<T>(n);
-  T const mean = row_sum<T>(n, lane, f) * inverse;
-  T const variance = row_sum<T>(n, lane,
-                                [&](index i) {
-                                  T const d = f(i) - mean;
-                                  return d * d;
-                                }) *
-                     inverse;
-  return {mean, T(1) / std::sqrt(variance + eps)};
-}
-
 /// log Σ_i exp(x_i).
 template <class T>
 __device__ T row_log_sum_exp(T const* x, index n, int lane) {
