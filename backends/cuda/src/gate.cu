@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(most_row_threads) gate_rows(gate_operands<T> g
     wide_numbers<T, E, own_type> const f(own, norm ? g.x : g.f, r * n, d);
     wide_numbers<T, E, own_type> const residual(own, g.residual, r * n, d);
     wide_numbers<T, E, own_type> const gate(own, g.gate, 0, d);
+    kept_columns<T, E, own_type> const kept(g, own, r * n);
     quad<T> q[Chunks];
     index const lane = g.lane_of(r);
     for (int k = 0; k < own.chunks(); ++k) q[k] = g.folded(r, lane, own, k);
@@ -65,7 +66,6 @@ __global__ void __launch_bounds__(most_row_threads) gate_rows(gate_operands<T> g
         quad<T> const weight = own.load(g.proj_weight, j * d, k);
         quad<T> const shift = own.load(g.proj_bias, j * d, k);
         quad<T> const bias = own.load(g.bias, j * d, k);
-        quad<T> const keep = g.template kept<Whole>(r * n + j * d + own.first(k));
         quad<T> const factor = gate(j, k);
         quad<T> const remains = residual(j, k);
         quad<T> back = f(j, k);
@@ -74,14 +74,16 @@ __global__ void __launch_bounds__(most_row_threads) gate_rows(gate_operands<T> g
           OURO_UNROLL
           for (int v = 0; v < own_width; ++v) back[v] = (back[v] - x.mean) * x.rstd * scale[v];
         }
-        quad<T> out;
         OURO_UNROLL
-        for (int v = 0; v < own_width; ++v) {
-          T const a = std::tanh((factor[v] * q[k][v] - mean) * rstd * weight[v] + shift[v]);
-          T const product = (back[v] + bias[v]) * a;
-          out[v] = (g.gelu ? gelu(product) : product) * keep[v] + remains[v];
+        for (int v = 0; v < own_width; ++v)
+          back[v] = (back[v] + bias[v]) * std::tanh((factor[v] * q[k][v] - mean) * rstd * weight[v] + shift[v]);
+        if (g.gelu) {
+          OURO_UNROLL
+          for (int v = 0; v < own_width; ++v) back[v] = gelu(back[v]);
         }
-        own.store(y, r * n + j * d, k, out);
+        OURO_UNROLL
+        for (int v = 0; v < own_width; ++v) back[v] = back[v] * (kept(j, k, v) ? g.factor : T(0)) + remains[v];
+        own.store(y, r * n + j * d, k, back);
       }
   }
 }
@@ -96,7 +98,7 @@ void cuda::hormone_gate(view y, view statistics, hormone_gate_operands const& in
   bool const whole = reads_whole(in) && aligned(y.data);
   with_gate_form(name, in, whole, [&]<class T, int Chunks, int E, bool Whole>() {
     gate_operands<T> const g(in);
-    int const threads = row_threads(g.width, most_row_threads);
+    int const threads = row_threads(g.width, Whole ? Chunks : 1, most_row_threads);
     constexpr auto kernel = gate_rows<T, Chunks, E, Whole>;
     launch(name, kernel, row_blocks(kernel, g.rows, threads), threads, 0, g, y.as<T>(), statistics.as<T>());
   });

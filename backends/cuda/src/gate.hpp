@@ -60,25 +60,69 @@ struct gate_operands {
     }
     return sum;
   }
-  /// What the dropout multiplies four elements of the result by. Eight elements share a Philox block; with Whole, `first` is
-  /// a multiple of four.
-  template <bool Whole>
-  [[nodiscard]] __device__ quad<T> kept(index first) const {
-    quad<T> keep{{T(1), T(1), T(1), T(1)}};
-    if (threshold == 0) return keep;
-    auto const at = static_cast<std::uint64_t>(first);
-    if constexpr (Whole) {
-      auto const words = philox::words(draw.key, draw.site, at / 8);
-      std::uint32_t const pair[2] = {at % 8 == 0 ? words[0] : words[2], at % 8 == 0 ? words[1] : words[3]};
+  /// Whether the dropout keeps an element of the result.
+  [[nodiscard]] __device__ bool keeps(index i) const {
+    return threshold == 0 || draw.half(static_cast<std::uint64_t>(i)) >= threshold;
+  }
+};
+
+/// Which elements of a row the dropout keeps. Eight elements share a Philox block, and so do the quads of two lanes: of two
+/// quads each lane computes the block of one and hands its neighbour the other half.
+template <class T, int E, class Own>
+class kept_columns {
+ public:
+  __device__ kept_columns(gate_operands<T> const& g, Own const& own, index row) {
+    if (g.threshold == 0) return;
+    bits_ = 0;
+    bool const upper = threadIdx.x % 2 == 1;
+    auto block_of = [&](int m) {
+      index const first = row + m / Own::count * g.width + own.first(m % Own::count);
+      return static_cast<std::uint64_t>(first) / 8;
+    };
+    auto take = [&](int m, std::uint32_t a, std::uint32_t b) {
+      std::uint32_t const halves[own_width] = {a & 0xFFFFU, a >> 16U, b & 0xFFFFU, b >> 16U};
       OURO_UNROLL
       for (int v = 0; v < own_width; ++v)
-        keep[v] = ((pair[v / 2] >> (16 * (v % 2))) & 0xFFFFU) >= threshold ? factor : T(0);
-    } else {
-      for (int v = 0; v < own_width; ++v)
-        keep[v] = draw.half(at + static_cast<std::uint64_t>(v)) >= threshold ? factor : T(0);
+        if (halves[v] >= g.threshold) bits_ |= 1U << (own_width * m + v);
+    };
+    constexpr int quads = E * Own::count;
+    bool const paired = g.width % 8 == 0;
+    OURO_UNROLL
+    for (int m = 0; m < quads; m += 2) {
+      bool const two = paired && m + 1 < quads;
+      auto const words = philox::words(g.draw.key, g.draw.site, block_of(two && upper ? m + 1 : m));
+      if (two) {
+        std::uint32_t const a = __shfl_xor_sync(everybody, upper ? words[0] : words[2], 1);
+        std::uint32_t const b = __shfl_xor_sync(everybody, upper ? words[1] : words[3], 1);
+        take(m, upper ? a : words[0], upper ? b : words[1]);
+        take(m + 1, upper ? words[2] : a, upper ? words[3] : b);
+      } else {
+        auto alone = [&](int i, philox::block const& w) {
+          bool const high = (row + i / Own::count * g.width + own.first(i % Own::count)) % 8 != 0;
+          take(i, high ? w[2] : w[0], high ? w[3] : w[1]);
+        };
+        alone(m, words);
+        if (m + 1 < quads) alone(m + 1, philox::words(g.draw.key, g.draw.site, block_of(m + 1)));
+      }
     }
-    return keep;
   }
+  __device__ bool operator()(int j, int k, int v) const {
+    return (bits_ >> (own_width * (j * Own::count + k) + v) & 1U) != 0;
+  }
+
+ private:
+  std::uint32_t bits_ = everybody;
+};
+template <class T, class Own>
+class kept_columns<T, 0, Own> {
+ public:
+  __device__ kept_columns(gate_operands<T> const& g, Own const& own, index row) : g_(g), own_(own), row_(row) {}
+  __device__ bool operator()(int j, int k, int v) const { return g_.keeps(row_ + j * g_.width + own_.first(k) + v); }
+
+ private:
+  gate_operands<T> const& g_;
+  Own const& own_;
+  index row_;
 };
 
 /// f.operator()<T, Chunks, E, Whole>() for the kernel that a call needs: registers hold rows of up to 1024 columns, f32, and
@@ -93,7 +137,8 @@ void with_gate_form(char const* name, hormone_gate_operands const& in, bool whol
   with_real(in.x.type, name, [&]<class T>(std::type_identity<T>) {
     if constexpr (std::is_same_v<T, float>)
       if (whole && width <= own_width * most_row_threads) {
-        if (spread == 1) return f.template operator()<T, 1, 1, true>();
+        if (spread == 1 && width <= own_width * warp_size) return f.template operator()<T, 1, 1, true>();
+        if (spread == 1) return f.template operator()<T, 2, 1, true>();
         if (spread == 2) return f.template operator()<T, 1, 2, true>();
         if (spread == 3) return f.template operator()<T, 1, 3, true>();
         if (spread == 4) return f.template operator()<T, 1, 4, true>();

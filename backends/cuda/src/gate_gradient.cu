@@ -18,14 +18,17 @@ inline constexpr int gate_sums = wide_sums + narrow_sums;
 /// What a thread adds up of the wide sums: in registers, or without E in the part that its block leaves.
 template <class T, int E, class Own>
 struct wide_totals {
-  quad<T> total[wide_sums][E] = {};
+  quad<T> total[wide_sums][E][Own::count] = {};
   __device__ wide_totals(Own const&, row_sums<T, gate_sums> const&, index) {}
-  __device__ void add(int s, int j, int, int v, T x) { total[s][j][v] += x; }
+  __device__ void add(int s, int j, int k, int v, T x) { total[s][j][k][v] += x; }
   __device__ void leave(row_sums<T, gate_sums> const& to, Own const& own, index width) const {
     OURO_UNROLL
     for (int s = 0; s < wide_sums; ++s) {
       OURO_UNROLL
-      for (int j = 0; j < E; ++j) to.leave(s, j * width, own, 0, total[s][j]);
+      for (int j = 0; j < E; ++j) {
+        OURO_UNROLL
+        for (int k = 0; k < Own::count; ++k) to.leave(s, j * width, own, k, total[s][j][k]);
+      }
     }
   }
 };
@@ -72,6 +75,8 @@ __global__ void __launch_bounds__(most_row_threads)
   int const repetitions = E > 0 ? E : static_cast<int>(g.spread);
   bool const norm = E <= 1 && g.f == nullptr;
   constexpr int first_sums = E <= 1 ? 4 : 2;
+  T const wide_inverse = T(1) / static_cast<T>(n);
+  T const narrow_inverse = T(1) / static_cast<T>(d);
   own_type const own(d);
   wide_totals<T, E, own_type> wide(own, sums, d);
   quad<T> narrow[narrow_sums][Chunks] = {};
@@ -84,6 +89,7 @@ __global__ void __launch_bounds__(most_row_threads)
   for (index r = shares.from(); r < end; ++r) {
     wide_numbers<T, E, own_type> const f(own, norm ? g.x : g.f, r * n, d);
     wide_numbers<T, E, own_type> const dy(own, to.dy, r * n, d);
+    kept_columns<T, E, own_type> const kept(g, own, r * n);
     T const* const st = to.statistics + r * hormone_gate_statistics;
     moments<T> const query{st[query_mean], st[query_rstd]};
     moments<T> const projection{st[proj_mean], st[proj_rstd]};
@@ -114,40 +120,58 @@ __global__ void __launch_bounds__(most_row_threads)
         quad<T> const shift = own.load(g.proj_bias, j * d, k);
         quad<T> const bias = own.load(g.bias, j * d, k);
         quad<T> const scale = norm ? own.load(g.scale, 0, k) : quad<T>{};
-        quad<T> const keep = g.template kept<Whole>(r * n + j * d + own.first(k));
-        quad<T> const up = dy(j, k);
-        quad<T> const front = f(j, k);
+        quad<T> value = f(j, k);
+        quad<T> standard{};
+        if (norm) {
+          OURO_UNROLL
+          for (int v = 0; v < own_width; ++v) {
+            standard[v] = (value[v] - x.mean) * x.rstd;
+            value[v] = standard[v] * scale[v];
+          }
+        }
+        quad<T> p;
+        quad<T> a;
+        OURO_UNROLL
+        for (int v = 0; v < own_width; ++v) {
+          value[v] += bias[v];
+          p[v] = (gate[v] * q[k][v] - projection.mean) * projection.rstd;
+          a[v] = std::tanh(p[v] * weight[v] + shift[v]);
+        }
+        quad<T> back = dy(j, k);
+        if (g.gelu) {
+          OURO_UNROLL
+          for (int v = 0; v < own_width; ++v) back[v] *= gelu_slope(value[v] * a[v]);
+        }
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) {
           if (!Whole && !own.has(k, v)) continue;
-          T const p = (gate[v] * q[k][v] - projection.mean) * projection.rstd;
-          T const a = std::tanh(p * weight[v] + shift[v]);
-          T const standard = (front[v] - x.mean) * x.rstd;
-          T const value = (norm ? standard * scale[v] : front[v]) + bias[v];
-          T back = up[v] * keep[v];
-          if (g.gelu) back *= gelu_slope(value * a);
-          slope[k][v] = back * a;
-          T const turn = back * value * (T(1) - a * a);
+          back[v] *= kept(j, k, v) ? g.factor : T(0);
+          slope[k][v] = back[v] * a[v];
+          T const turn = back[v] * value[v] * (T(1) - a[v] * a[v]);
           T const weighed = turn * weight[v];
           dq[k][v] += weighed * gate[v];
           means[0] += weighed;
-          means[1] += weighed * p;
+          means[1] += weighed * p[v];
           wide.add(of_bias, j, k, v, slope[k][v]);
-          wide.add(of_proj_weight, j, k, v, turn * p);
+          wide.add(of_proj_weight, j, k, v, turn * p[v]);
           wide.add(of_proj_bias, j, k, v, turn);
           wide.add(of_gate, j, k, v, weighed * projection.rstd * q[k][v]);
-          if constexpr (E <= 1)
-            if (norm) {
-              means[2] += slope[k][v] * scale[v];
-              means[3] += slope[k][v] * scale[v] * standard;
-              narrow[c][k][v] += slope[k][v] * standard;
-            }
         }
+        if constexpr (E <= 1)
+          if (norm) {
+            OURO_UNROLL
+            for (int v = 0; v < own_width; ++v) {
+              if (!Whole && !own.has(k, v)) continue;
+              means[2] += slope[k][v] * scale[v];
+              means[3] += slope[k][v] * scale[v] * standard[v];
+              narrow[c][k][v] += slope[k][v] * standard[v];
+            }
+          }
         if (to.df != nullptr) own.store(to.df, r * n + j * d, k, slope[k], to.df_adds);
       }
     block_sums(means, 0);
     OURO_UNROLL
-    for (int m = 0; m < first_sums; ++m) means[m] /= static_cast<T>(n);
+    for (int m = 0; m < first_sums; ++m) means[m] *= wide_inverse;
 
     // Back through the norm of the projection to the query.
     T pulls[2] = {};
@@ -178,7 +202,7 @@ __global__ void __launch_bounds__(most_row_threads)
     }
     block_sums(pulls, 1);
     OURO_UNROLL
-    for (int m = 0; m < 2; ++m) pulls[m] /= static_cast<T>(d);
+    for (int m = 0; m < 2; ++m) pulls[m] *= narrow_inverse;
 
     // Back through the norm of the query to x and h; without f, x has a norm of its own.
     bool const lane_ends = r + 1 == lane_end;
@@ -237,7 +261,7 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
     gate_operands<T> const g(in);
     index const d = g.width;
     index const n = g.wide();
-    int const threads = row_threads(d, most_row_threads);
+    int const threads = row_threads(d, Whole ? Chunks : 1, most_row_threads);
     constexpr auto kernel = gate_row_slopes<T, Chunks, E, Whole>;
     auto const shares = share_rows(g.rows, g.lane_rows, resident_blocks(kernel, threads));
     bool const whole_lanes = shares.pieces == 1;

@@ -142,7 +142,7 @@ void cuda::layer_norm(view y, view mean, view rstd, const_view x, const_view w, 
   bool const whole = aligned(y.data) && aligned(x.data) && aligned(w.data) && aligned(b.data);
   with_real(x.type, name, [&]<class T>(std::type_identity<T>) {
     with_norm_form(name, width, whole, [&]<int Chunks, bool Whole>() {
-      int const threads = row_threads(width, most_norm_threads);
+      int const threads = row_threads(width, 1, most_norm_threads);
       constexpr auto kernel = layer_norm_rows<T, Chunks, Whole>;
       launch(name, kernel, row_blocks(kernel, rows, threads), threads, 0, y.as<T>(), mean.as<T>(), rstd.as<T>(),
              x.as<T>(), w.as<T>(), b.as<T>(), static_cast<T>(eps), rows, width);
@@ -159,7 +159,7 @@ void cuda::layer_norm_gradient(destination dx, destination dw, destination db, c
                      aligned(w.data) && aligned(dy.data);
   with_real(x.type, name, [&]<class T>(std::type_identity<T>) {
     with_norm_form(name, width, whole, [&]<int Chunks, bool Whole>() {
-      int const threads = row_threads(width, most_norm_threads);
+      int const threads = row_threads(width, 1, most_norm_threads);
       constexpr auto kernel = layer_norm_slopes<T, Chunks, Whole>;
       auto const shares = share_rows(rows, rows, resident_blocks(kernel, threads));
       device_array<T> const parts(shares.blocks() * 2 * width);

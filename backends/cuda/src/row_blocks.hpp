@@ -63,21 +63,24 @@ __device__ void store_quad(T* to, quad<T> q, bool accumulate) {
 /// Whether four numbers at a time can be read from, or written to, this place on.
 inline bool aligned(void const* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
-/// The threads of a block for rows of this width.
-inline int row_threads(index width, int most) {
-  index const warps = divide_up(divide_up(width, own_width), warp_size);
+/// The threads of a block for rows of this width, when each owns so many chunks.
+inline int row_threads(index width, int chunks, int most) {
+  index const warps = divide_up(divide_up(width, own_width * chunks), warp_size);
   return static_cast<int>(warps * warp_size < most ? warps * warp_size : most);
 }
 
-/// The columns of a thread: Chunks times four. With Whole the four are a row's or none is, and lie aligned.
+/// The columns of a thread: Chunks times four, or with Whole, where the four are a row's or none is and lie aligned, always
+/// so many.
 template <int Chunks, bool Whole>
 class own_columns {
  public:
+  static constexpr int count = Chunks;
+
   __device__ explicit own_columns(index width)
       : width_(static_cast<int>(width)),
-        chunks_(Chunks == 1 ? 1 : static_cast<int>(divide_up(width, own_width * static_cast<index>(blockDim.x)))) {}
+        chunks_(Whole ? Chunks : static_cast<int>(divide_up(width, own_width * static_cast<index>(blockDim.x)))) {}
 
-  [[nodiscard]] __device__ int chunks() const { return Chunks == 1 ? 1 : chunks_; }
+  [[nodiscard]] __device__ int chunks() const { return Whole ? Chunks : chunks_; }
   /// The first column of chunk k.
   [[nodiscard]] __device__ int first(int k) const {
     return own_width * static_cast<int>(threadIdx.x + static_cast<unsigned>(k) * blockDim.x);
@@ -134,12 +137,16 @@ class own_columns {
 /// The numbers that a thread owns in E rows one after another, held in registers; without E, read whenever asked for.
 template <class T, int E, class Own>
 struct wide_numbers {
-  quad<T> held[E];
+  quad<T> held[E][Own::count];
   __device__ wide_numbers(Own const& own, T const* from, index row, index width) {
     OURO_UNROLL
-    for (int j = 0; j < E; ++j) held[j] = from == nullptr ? quad<T>{} : own.load(from, row + j * width, 0);
+    for (int j = 0; j < E; ++j) {
+      OURO_UNROLL
+      for (int k = 0; k < Own::count; ++k)
+        held[j][k] = from == nullptr ? quad<T>{} : own.load(from, row + j * width, k);
+    }
   }
-  __device__ quad<T> const& operator()(int j, int) const { return held[j]; }
+  __device__ quad<T> const& operator()(int j, int k) const { return held[j][k]; }
 };
 template <class T, class Own>
 struct wide_numbers<T, 0, Own> {
