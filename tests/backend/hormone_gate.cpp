@@ -63,12 +63,13 @@ TEMPLATE_LIST_TEST_CASE("backends: hormone gate at the edges of its kernels", ""
            ouro_test::gate_sizes{1, 1, 16},      // a row, and part of a warp
            ouro_test::gate_sizes{1, 5, 128},     // a warp, full
            ouro_test::gate_sizes{1, 90, 136},    // a warp and two threads; more rows than blocks of the least size
-           ouro_test::gate_sizes{1, 3, 1024},    // the widest that registers hold
-           ouro_test::gate_sizes{1, 3, 1032},    // and one wider, in two chunks
+           ouro_test::gate_sizes{1, 3, 1536},    // the widest that registers hold
+           ouro_test::gate_sizes{1, 3, 1544},    // and one wider, in two chunks
            ouro_test::gate_sizes{2, 2, 4104},    // in several
            ouro_test::gate_sizes{3, 90, 40},     // lanes of several blocks
            ouro_test::gate_sizes{40, 3, 24},     // blocks of several lanes
            ouro_test::gate_sizes{90, 1, 32, 4},  // lanes of one row
+           ouro_test::gate_sizes{1, 20, 392},    // two chunks a thread, the second not for all
            ouro_test::gate_sizes{1, 20, 132, 1, 2},
            ouro_test::gate_sizes{2, 9, 40, 2, 3},
            ouro_test::gate_sizes{1, 70, 260, 4, 4},

@@ -8,8 +8,9 @@ namespace ouro {
 namespace cuda_kernels {
 namespace {
 
+/// 128 registers are enough here.
 template <class T, int Chunks, int E, bool Whole>
-__global__ void __launch_bounds__(most_row_threads) gate_rows(gate_operands<T> g, T* y, T* statistics) {
+__global__ void __launch_bounds__(512) gate_rows(gate_operands<T> g, T* y, T* statistics) {
   using own_type = own_columns<Chunks, Whole>;
   index const d = g.width;
   index const n = g.wide();

@@ -125,7 +125,7 @@ class kept_columns<T, 0, Own> {
   index row_;
 };
 
-/// f.operator()<T, Chunks, E, Whole>() for the kernel that a call needs: registers hold rows of up to 1024 columns, f32, and
+/// f.operator()<T, Chunks, E, Whole>() for the kernel that a call needs: registers hold rows of up to 1536 columns, f32, and
 /// four repetitions; what is larger or lies unaligned is read and added up in memory.
 /// Errors: a dtype that is not real, and rows too wide for both.
 template <class F>

@@ -66,8 +66,9 @@ struct gate_slopes {
   bool dx_adds, df_adds, dh_adds;
 };
 
+/// Where a thread adds up little, 128 registers are enough.
 template <class T, int Chunks, int E, bool Whole>
-__global__ void __launch_bounds__(most_row_threads)
+__global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads)
     gate_row_slopes(gate_operands<T> g, gate_slopes<T> to, row_shares shares, row_sums<T, gate_sums> sums) {
   using own_type = own_columns<Chunks, Whole>;
   index const d = g.width;
@@ -263,7 +264,7 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
     index const n = g.wide();
     int const threads = row_threads(d, Whole ? Chunks : 1, most_row_threads);
     constexpr auto kernel = gate_row_slopes<T, Chunks, E, Whole>;
-    auto const shares = share_rows(g.rows, g.lane_rows, resident_blocks(kernel, threads));
+    auto const shares = share_rows(kernel, threads, g.rows, g.lane_rows);
     bool const whole_lanes = shares.pieces == 1;
     index const stride = wide_sums * n + narrow_sums * d;
     device_array<T> const parts(shares.blocks() * stride);

@@ -161,7 +161,7 @@ void cuda::layer_norm_gradient(destination dx, destination dw, destination db, c
     with_norm_form(name, width, whole, [&]<int Chunks, bool Whole>() {
       int const threads = row_threads(width, 1, most_norm_threads);
       constexpr auto kernel = layer_norm_slopes<T, Chunks, Whole>;
-      auto const shares = share_rows(rows, rows, resident_blocks(kernel, threads));
+      auto const shares = share_rows(kernel, threads, rows, rows);
       device_array<T> const parts(shares.blocks() * 2 * width);
       row_sums<T, 2> const sums{
           {{place_of<T>(dw), dw.accumulate, width, 1, 0}, {place_of<T>(db), db.accumulate, width, 1, width}},

@@ -10,8 +10,10 @@
 
 namespace ouro::cuda_kernels {
 
-inline constexpr int own_width = 4;           // consecutive columns
-inline constexpr int most_row_threads = 256;  // of a block whose threads hold much
+inline constexpr int own_width = 4;  // consecutive columns
+// Of a block whose threads hold much. A multiprocessor has room for one such block at least, which leaves each thread 168
+// registers: enough for all kernels, and narrower blocks share the rest.
+inline constexpr int most_row_threads = 384;
 inline constexpr int most_chunks = 16;
 
 template <class T>

@@ -29,18 +29,21 @@ struct row_shares {
     return end < rows ? end : rows;
   }
 };
-/// Enough pieces for the blocks that there is room for, but of at least 4 rows, for a part costs as much to write and to
-/// read as some rows, and of at most 512, for a block sums them one after another.
-inline row_shares share_rows(index rows, index lane_rows, index room) {
-  index const lanes = rows / lane_rows;
-  index each = divide_up(rows, room);
-  each = each < 4 ? 4 : each > 512 ? 512 : each;
+/// Enough pieces for the blocks of a kernel that there is room for, but of at least 4 rows, for a part costs as much to
+/// write and to read as some rows, and of at most 512, for a block sums them one after another.
+template <class... P>
+row_shares share_rows(void (*kernel)(P...), int threads, index rows, index lane_rows) {
+  constexpr index least = 4;
+  constexpr index most = 512;
+  index each = least;
+  if (rows > least * multiprocessors()) each = divide_up(rows, resident_blocks(kernel, threads));
+  each = each < least ? least : each > most ? most : each;
   if (each >= lane_rows) {
     index const run = each / lane_rows * lane_rows;
     return {rows, run, run, 1};
   }
   index const pieces = divide_up(lane_rows, each);
-  return {lanes * lane_rows, lane_rows, divide_up(lane_rows, pieces), pieces};
+  return {rows, lane_rows, divide_up(lane_rows, pieces), pieces};
 }
 
 /// One of the sums: `columns` numbers for each of `groups` runs of blocks one after another.
