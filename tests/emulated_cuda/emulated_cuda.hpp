@@ -17,7 +17,7 @@
 #define __device__
 #define __host__
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct dim3 {
   unsigned x = 1;
@@ -43,8 +43,8 @@ namespace emulated_cuda {
 void run(char const* name, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*), void* data);
 /// The shared memory of the block that runs, NaN at its start.
 void* shared_memory();
-/// Gives `bits` to the warp, and takes what lane `source` gave.
-std::uint64_t exchange(std::uint64_t bits, int source);
+/// Gives `bits` to the warp, and takes what every lane gave: 32 words that stay until the warp has met once more.
+std::uint64_t const* exchange(std::uint64_t bits);
 /// The lane of the thread that runs.
 int lane();
 /// How many bytes of device memory there are from now on; to test what happens when there are no more.
@@ -58,7 +58,7 @@ T __shfl_sync(unsigned, T x, int source) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
   std::uint64_t bits = 0;
   std::memcpy(&bits, &x, sizeof(T));
-  bits = emulated_cuda::exchange(bits, source);
+  bits = emulated_cuda::exchange(bits)[source];
   std::memcpy(&x, &bits, sizeof(T));
   return x;
 }

@@ -3,8 +3,9 @@
 //
 // Attention with a running softmax (Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al.,
 // "FlashAttention", 2022): a block for each tile of queries goes over the tiles of keys that any of them sees. For
-// sequences that are too short for attention_products.cu.
+// sequences that are too short for attention_products.cu, where fused_attention.cu is not asked for.
 #include "attention_products.hpp"
+#include "fused_attention.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
@@ -89,6 +90,7 @@ using namespace cuda_kernels;
 
 void cuda::attention(view y, view lse, const_view q, const_view k, const_view v, attention_rule const& rule) {
   if (y.size() == 0) return;
+  if (attention_is_fused(q, rule)) return fused_attention(y, lse.as<float>(), q, k, v, rule);
   with_real(q.type, "attention", [&]<class T>(std::type_identity<T>) {
     if (attention_is_long(q, k)) return attention_by_products<T>(y, lse.as<T>(), q, k, v, rule);
     attention_problem<T> const p(q, k, v, rule);

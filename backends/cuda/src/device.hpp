@@ -61,6 +61,10 @@ void launch(char const* name, void (*kernel)(P...), index blocks, int threads, s
   dim3 const grid(static_cast<unsigned>(blocks));
   dim3 const block(static_cast<unsigned>(threads));
 #if defined(__CUDACC__)
+  if (shared_bytes > 48 * 1024)  // more has to be asked for
+    check(cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared_bytes)),
+          name);
   std::apply(
       [&](auto&... p) {
         void* places[] = {static_cast<void*>(&p)...};

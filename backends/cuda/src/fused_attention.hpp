@@ -1,0 +1,276 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Attention in bf16 on the tensor cores, in kernels that keep the scores in registers (Dao, "FlashAttention-2", 2023). A
+// warp has 16 rows of scores; a block has up to eight warps, and tiles of 64 rows of the other sequence in shared memory.
+#pragma once
+
+#include "attention.hpp"
+#include "tensor_cores.hpp"
+
+namespace ouro::cuda_kernels {
+
+inline constexpr int warp_rows = 16;
+inline constexpr int tile_rows = 64;
+inline constexpr int most_warps = 8;
+inline constexpr float log2_of_e = 1.44269504088896341F;
+
+/// Whether these kernels are what attention of this width is computed by at present.
+bool attention_is_fused(const_view const& q, attention_rule const& rule);
+
+void fused_attention(view const& y, float* lse, const_view const& q, const_view const& k, const_view const& v,
+                     attention_rule const& rule);
+/// dots: y · dy of each row and head, in the order of lse.
+void fused_attention_gradient(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
+                              const_view const& k, const_view const& v, float const* lse, float const* dots,
+                              const_view const& dy, attention_rule const& rule);
+
+/// Calls f(constant) with the width that a kernel for heads of this one is made for.
+template <class F>
+void with_fused_width(index width, F const& f) {
+  if (width <= 32) return f(std::integral_constant<int, 32>{});
+  if (width <= 64) return f(std::integral_constant<int, 64>{});
+  f(std::integral_constant<int, 128>{});
+}
+
+/// Pairs from a row of a tile to the next, so that eight rows lie in different banks.
+template <int Width>
+inline constexpr int tile_pitch = Width / 2 + 4;
+
+// Storage: what a tensor is stored in is known to these functions alone.
+
+/// Neighbours in memory that are moved at once where they lie at a multiple of their size.
+template <class S, int N>
+struct alignas(sizeof(S) * N) neighbours {
+  S at[N];
+};
+template <class S, int N>
+__device__ neighbours<float, N> load_neighbours(S const* from, bool aligned) {
+  neighbours<S, N> x;
+  if (aligned) x = *reinterpret_cast<neighbours<S, N> const*>(from);
+  else
+    for (int i = 0; i < N; ++i) x.at[i] = from[i];
+  neighbours<float, N> y;
+  OURO_UNROLL
+  for (int i = 0; i < N; ++i) y.at[i] = static_cast<float>(x.at[i]);
+  return y;
+}
+template <class S>
+__device__ void store_neighbours(S* to, float first, float second, bool aligned, bool accumulate) {
+  if (accumulate) {
+    auto const there = load_neighbours<S, 2>(to, aligned);
+    first += there.at[0];
+    second += there.at[1];
+  }
+  if (aligned) {
+    *reinterpret_cast<neighbours<S, 2>*>(to) = {static_cast<S>(first), static_cast<S>(second)};
+  } else {
+    to[0] = static_cast<S>(first);
+    to[1] = static_cast<S>(second);
+  }
+}
+
+/// Whether four neighbours of any row may be moved at once.
+template <class S>
+bool rows_are_aligned(head_rows<S> const& r) {
+  return reinterpret_cast<std::uintptr_t>(r.data) % (4 * sizeof(S)) == 0 && r.lane % 4 == 0 && r.row % 4 == 0;
+}
+
+template <class S>
+struct fused_problem : attention_problem<S> {
+  bool aligned;
+
+  fused_problem(const_view const& qs, const_view const& ks, const_view const& vs, attention_rule const& rule)
+      : attention_problem<S>(qs, ks, vs, rule),
+        aligned(rows_are_aligned(this->q) && rows_are_aligned(this->k) && rows_are_aligned(this->v)) {}
+
+  [[nodiscard]] index flats() const { return this->lanes * this->heads; }
+  /// How many keys query `i` sees; none where there is no such query.
+  [[nodiscard]] __device__ int count(int i) const {
+    return i < this->queries ? static_cast<int>(this->sees.count(i, this->keys)) : 0;
+  }
+  /// Scores to powers of two.
+  [[nodiscard]] __device__ float steepness() const { return this->scale * log2_of_e; }
+};
+
+/// How a sequence is cut among blocks: evenly, into as few tiles as fit, or smaller ones where the device has room.
+struct row_split {
+  int warps;  // of a block, 16 rows each
+  index tiles;
+
+  row_split(index rows, index flats) {
+    index most = most_warps * warp_rows;
+    if (rows > most / 2 && flats * divide_up(rows, most) * 16 < busy_blocks()) most /= 2;
+    warps = static_cast<int>(divide_up(divide_up(rows, divide_up(rows, most)), warp_rows));
+    tiles = divide_up(rows, warps * warp_rows);
+  }
+};
+
+/// The head that a block works on, and its tile of rows.
+struct fused_place {
+  index flat, lane, head;
+  int tile, tiles;
+
+  template <class S>
+  __device__ explicit fused_place(fused_problem<S> const& p) {
+    index const flats = p.lanes * p.heads;
+    flat = blockIdx.x % flats;
+    lane = flat / p.heads;
+    head = flat % p.heads;
+    tile = static_cast<int>(blockIdx.x / flats);
+    tiles = static_cast<int>(gridDim.x / flats);
+  }
+  template <class S>
+  __device__ S* rows(head_rows<S> const& r, index width) const {
+    return r.data + lane * r.lane + head * width;
+  }
+};
+
+__device__ inline int smaller(int a, int b) { return a < b ? a : b; }
+__device__ inline int fused_warp() { return static_cast<int>(threadIdx.x) / warp_size; }
+__device__ inline int fused_warps() { return static_cast<int>(blockDim.x) / warp_size; }
+
+/// Rows to a tile in shared memory, rounded; up to the next multiple of 16 rows and from `width` on they are zero.
+template <int Width, class S>
+__device__ void load_tile(bf16_pair* to, S const* from, index step, int rows, int width, bool aligned) {
+  constexpr int across = Width / 4;
+  constexpr int at_once = 4;  // loads on their way
+  int const all = (rows + warp_rows - 1) / warp_rows * warp_rows * across;
+  int const threads = static_cast<int>(blockDim.x);
+  for (int first = static_cast<int>(threadIdx.x); first < all; first += at_once * threads) {
+    neighbours<float, 4> x[at_once];
+    OURO_UNROLL
+    for (int i = 0; i < at_once; ++i) {
+      int const row = (first + i * threads) / across;
+      int const column = (first + i * threads) % across * 4;
+      x[i] = row < rows && column < width ? load_neighbours<S, 4>(from + row * step + column, aligned)
+                                          : neighbours<float, 4>{};
+    }
+    OURO_UNROLL
+    for (int i = 0; i < at_once; ++i) {
+      int const e = first + i * threads;
+      if (e >= all) break;
+      auto* const place = to + e / across * tile_pitch<Width> + e % across * 2;
+      *reinterpret_cast<neighbours<bf16_pair, 2>*>(place) = {rounded_pair(x[i].at[0], x[i].at[1]),
+                                                             rounded_pair(x[i].at[2], x[i].at[3])};
+    }
+  }
+}
+
+/// 16 rows of a matrix, rounded, as a left factor; zero outside.
+template <int Width, class S>
+__device__ void load_left(fragment (&to)[Width / 16], S const* from, index step, int rows, int width, bool aligned) {
+  OURO_UNROLL
+  for (int c = 0; c < Width / 16; ++c) OURO_UNROLL
+  for (int s = 0; s < 4; ++s) {
+    int const row = fragment_line() + s % 2 * 8;
+    int const column = 16 * c + s / 2 * 8 + fragment_column();
+    neighbours<float, 2> x{};
+    if (row < rows && column < width) x = load_neighbours<S, 2>(from + row * step + column, aligned);
+    to[c].square[s] = rounded_pair(x.at[0], x.at[1]);
+  }
+}
+
+/// products = left (16 rows) · right (16 rows of a tile)ᵀ.
+template <int Width>
+__device__ void multiply_rows(tile_sums (&products)[2], fragment const (&left)[Width / 16], bf16_pair const* right) {
+  products[0] = products[1] = tile_sums{};
+  right += squares_across(tile_pitch<Width>);
+  OURO_UNROLL
+  for (int c = 0; c < Width / 16; ++c) {
+    fragment const f = load_squares(right + 8 * c);
+    multiply_add(products[0], left[c], f.square[0], f.square[1]);
+    multiply_add(products[1], left[c], f.square[2], f.square[3]);
+  }
+}
+
+/// sums += left (16 by 16) · right (16 rows of a tile).
+template <int Columns, int Pitch>
+__device__ void add_product(tile_sums (&sums)[Columns / 8], fragment const& left, bf16_pair const* right) {
+  right += squares_down(Pitch);
+  OURO_UNROLL
+  for (int c = 0; c < Columns / 16; ++c) {
+    fragment const f = load_squares_transposed(right + 8 * c);
+    multiply_add(sums[2 * c], left, f.square[0], f.square[1]);
+    multiply_add(sums[2 * c + 1], left, f.square[2], f.square[3]);
+  }
+}
+
+/// A product of 16 rows and columns, rounded, as a left factor: what a thread has of both is the same.
+__device__ inline fragment rounded_left(tile_sums const (&x)[2]) {
+  return {{rounded_pair(x[0].at[0], x[0].at[1]), rounded_pair(x[0].at[2], x[0].at[3]),
+           rounded_pair(x[1].at[0], x[1].at[1]), rounded_pair(x[1].at[2], x[1].at[3])}};
+}
+
+template <int N>
+__device__ void clear(tile_sums (&sums)[N]) {
+  OURO_UNROLL
+  for (int n = 0; n < N; ++n) sums[n] = tile_sums{};
+}
+
+/// 16 rows of a result, each times a factor: `upper` for the first eight, `lower` for the rest.
+template <int Columns, class S>
+__device__ void store_rows(S* to, index step, int rows, int width, tile_sums const (&sums)[Columns / 8], float upper,
+                           float lower, bool aligned, bool accumulate) {
+  OURO_UNROLL
+  for (int n = 0; n < Columns / 8; ++n) OURO_UNROLL
+  for (int h = 0; h < 2; ++h) {
+    int const row = fragment_line() + 8 * h;
+    int const column = 8 * n + fragment_column();
+    float const factor = h == 0 ? upper : lower;
+    if (row < rows && column < width)
+      store_neighbours(to + row * step + column, sums[n].at[2 * h] * factor, sums[n].at[2 * h + 1] * factor, aligned,
+                       accumulate);
+  }
+}
+
+// Dropout: one Philox block has the numbers of eight keys of a query.
+
+/// Bit i says whether the mask keeps key 8 · octet + i of query `i`.
+template <class S>
+__device__ std::uint32_t kept_keys(fused_problem<S> const& p, index flat, int i, int octet) {
+  auto const place = static_cast<std::uint64_t>((flat * p.queries + i) * divide_up(p.keys, 8) + octet);
+  auto const words = philox::words(p.draw.key, p.draw.site, place);
+  std::uint32_t bits = 0;
+  OURO_UNROLL
+  for (unsigned b = 0; b < 8; ++b) bits |= static_cast<std::uint32_t>(philox::half(words, b) >= p.threshold) << b;
+  return bits;
+}
+
+/// Of 16 queries and a tile of keys: number e of the thread's n-th product of 8 keys is kept if keeps(n, e).
+struct kept_by_rows {
+  std::uint32_t bits[4];  // of products with even and odd n: of the upper rows and of the lower
+
+  /// Keys from `seen` on are never asked for.
+  template <class S>
+  __device__ kept_by_rows(fused_problem<S> const& p, index flat, int query, int key, int seen)
+      : bits{everybody, everybody, everybody, everybody} {
+    if (p.threshold == 0) return;
+    int const mate = lane_number() % 4;  // four lanes have the same rows: each makes a fourth of their blocks
+    int const row = query + fragment_line() + mate / 2 * 8;
+    std::uint32_t mine = 0;
+    for (int m = 0; m < 4; ++m) {
+      int const octet = key / 8 + 2 * m + mate % 2;
+      if (key + 16 * m < seen) mine |= kept_keys(p, flat, row, octet) << (8 * m);
+    }
+    OURO_UNROLL
+    for (int s = 0; s < 4; ++s) bits[s] = __shfl_sync(everybody, mine, lane_number() - mate + s) >> fragment_column();
+  }
+  [[nodiscard]] __device__ bool keeps(int n, int e) const {
+    return (bits[e / 2 * 2 + n % 2] >> (n / 2 * 8 + e % 2) & 1U) != 0;
+  }
+};
+
+__device__ inline float quad_sum(float x) {
+  x += __shfl_xor_sync(everybody, x, 1);
+  return x + __shfl_xor_sync(everybody, x, 2);
+}
+__device__ inline float quad_max(float x) {
+  for (int step = 1; step <= 2; step *= 2) {
+    float const other = __shfl_xor_sync(everybody, x, step);
+    x = other > x ? other : x;
+  }
+  return x;
+}
+
+}  // namespace ouro::cuda_kernels
