@@ -4,6 +4,7 @@
 // The gradient of attention. The weights are computed again from the log-sum-exp of their row; a pass over tiles of
 // queries makes dq, another over tiles of keys makes dk and dv, so that each sum has one owner.
 #include "attention_products.hpp"
+#include "fused_attention.hpp"
 #include "rows.hpp"
 
 namespace ouro {
@@ -173,6 +174,10 @@ void cuda::attention_gradient(destination dq, destination dk, destination dv, co
     index const rows = p.lanes * p.heads * p.queries;
     device_array<T> const dots(rows);
     for_rows("attention_gradient", rows, row_dots<T>{p, rows_of<T>(y), rows_of<T>(dy), dots.data()});
+    if constexpr (std::is_same_v<T, float>) {
+      if (attention_is_fused(q, rule))
+        return fused_attention_gradient(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);
+    }
     if (attention_is_long(q, k))
       return attention_gradient_by_products<T>(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);
     attention_slopes<T> const g{rows_of<T>(dy), lse.as<T>(), dots.data()};

@@ -90,7 +90,8 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
   S const* const v = at.rows(p.v, p.width);
 
   fragment q[Width / 16];
-  load_left<Width>(q, at.rows(p.q, p.width) + query * p.q.row, p.q.row, queries - query, width, p.aligned);
+  load_left<Width>(q, k_tile, at.rows(p.q, p.width) + first * p.q.row, p.q.row, smaller(queries - first, block_rows),
+                   query - first, width, p.aligned);
   running_rows<Width> rows(p, query);
   for (int j = 0; j < block_sees; j += tile_rows) {
     int const here = smaller(keys - j, tile_rows);

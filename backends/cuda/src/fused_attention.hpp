@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Attention in bf16 on the tensor cores, in kernels that keep the scores in registers (Dao, "FlashAttention-2", 2023). A
-// warp has 16 rows of scores; a block has up to eight warps, and tiles of 64 rows of the other sequence in shared memory.
+// warp has 16 rows of scores; a block has up to eight warps, and two tiles of 64 rows of the other sequence in shared memory.
 #pragma once
 
 #include "attention.hpp"
@@ -108,17 +108,17 @@ struct row_split {
 
 /// The head that a block works on, and its tile of rows.
 struct fused_place {
-  index flat, lane, head;
-  int tile, tiles;
+  int flat, lane, head, tile, tiles;
 
   template <class S>
   __device__ explicit fused_place(fused_problem<S> const& p) {
-    index const flats = p.lanes * p.heads;
-    flat = blockIdx.x % flats;
-    lane = flat / p.heads;
-    head = flat % p.heads;
-    tile = static_cast<int>(blockIdx.x / flats);
-    tiles = static_cast<int>(gridDim.x / flats);
+    int const heads = static_cast<int>(p.heads);
+    int const flats = static_cast<int>(p.lanes) * heads;
+    flat = static_cast<int>(blockIdx.x) % flats;
+    lane = flat / heads;
+    head = flat % heads;
+    tile = static_cast<int>(blockIdx.x) / flats;
+    tiles = static_cast<int>(gridDim.x) / flats;
   }
   template <class S>
   __device__ S* rows(head_rows<S> const& r, index width) const {
@@ -157,18 +157,16 @@ __device__ void load_tile(bf16_pair* to, S const* from, index step, int rows, in
   }
 }
 
-/// 16 rows of a matrix, rounded, as a left factor; zero outside.
+/// Of a block's rows the 16 that are this warp's, rounded, as a left factor. They pass through `room`, which holds them all.
 template <int Width, class S>
-__device__ void load_left(fragment (&to)[Width / 16], S const* from, index step, int rows, int width, bool aligned) {
+__device__ void load_left(fragment (&to)[Width / 16], bf16_pair* room, S const* from, index step, int rows, int own,
+                          int width, bool aligned) {
+  __syncthreads();  // who is still reading the room
+  load_tile<Width>(room, from, step, rows, width, aligned);
+  __syncthreads();
+  bf16_pair const* const line = room + own * tile_pitch<Width> + squares_down(tile_pitch<Width>);
   OURO_UNROLL
-  for (int c = 0; c < Width / 16; ++c) OURO_UNROLL
-  for (int s = 0; s < 4; ++s) {
-    int const row = fragment_line() + s % 2 * 8;
-    int const column = 16 * c + s / 2 * 8 + fragment_column();
-    neighbours<float, 2> x{};
-    if (row < rows && column < width) x = load_neighbours<S, 2>(from + row * step + column, aligned);
-    to[c].square[s] = rounded_pair(x.at[0], x.at[1]);
-  }
+  for (int c = 0; c < Width / 16; ++c) to[c] = load_squares(line + 8 * c);
 }
 
 /// products = left (16 rows) · right (16 rows of a tile)ᵀ.
@@ -228,7 +226,7 @@ __device__ void store_rows(S* to, index step, int rows, int width, tile_sums con
 
 /// Bit i says whether the mask keeps key 8 · octet + i of query `i`.
 template <class S>
-__device__ std::uint32_t kept_keys(fused_problem<S> const& p, index flat, int i, int octet) {
+__device__ std::uint32_t kept_keys(fused_problem<S> const& p, int flat, int i, int octet) {
   auto const place = static_cast<std::uint64_t>((flat * p.queries + i) * divide_up(p.keys, 8) + octet);
   auto const words = philox::words(p.draw.key, p.draw.site, place);
   std::uint32_t bits = 0;
@@ -237,28 +235,32 @@ __device__ std::uint32_t kept_keys(fused_problem<S> const& p, index flat, int i,
   return bits;
 }
 
-/// Of 16 queries and a tile of keys: number e of the thread's n-th product of 8 keys is kept if keeps(n, e).
+/// Of 16 queries and a tile of keys: element e of the thread's n-th product of 8 keys.
 struct kept_by_rows {
-  std::uint32_t bits[4];  // of products with even and odd n: of the upper rows and of the lower
+  std::uint32_t bits =
+      everybody;  // a byte for 16 keys, in it those of products with even and odd n, upper and lower rows
 
   /// Keys from `seen` on are never asked for.
   template <class S>
-  __device__ kept_by_rows(fused_problem<S> const& p, index flat, int query, int key, int seen)
-      : bits{everybody, everybody, everybody, everybody} {
+  __device__ kept_by_rows(fused_problem<S> const& p, int flat, int query, int key, int seen) {
     if (p.threshold == 0) return;
     int const mate = lane_number() % 4;  // four lanes have the same rows: each makes a fourth of their blocks
     int const row = query + fragment_line() + mate / 2 * 8;
     std::uint32_t mine = 0;
-    for (int m = 0; m < 4; ++m) {
-      int const octet = key / 8 + 2 * m + mate % 2;
-      if (key + 16 * m < seen) mine |= kept_keys(p, flat, row, octet) << (8 * m);
-    }
+    for (int m = 0; m < 4 && key + 16 * m < seen; ++m)
+      mine |= kept_keys(p, flat, row, key / 8 + 2 * m + mate % 2) << (8 * m);
+    bits = 0;
     OURO_UNROLL
-    for (int s = 0; s < 4; ++s) bits[s] = __shfl_sync(everybody, mine, lane_number() - mate + s) >> fragment_column();
+    for (int s = 0; s < 4; ++s) {
+      std::uint32_t const octets = __shfl_sync(everybody, mine, lane_number() - mate + s) >> fragment_column();
+      bits |= (octets & 0x03030303U) << (2 * s);
+    }
   }
   [[nodiscard]] __device__ bool keeps(int n, int e) const {
-    return (bits[e / 2 * 2 + n % 2] >> (n / 2 * 8 + e % 2) & 1U) != 0;
+    return (bits >> (n / 2 * 8 + e / 2 * 4 + n % 2 * 2 + e % 2) & 1U) != 0;
   }
+  /// What was product n + 2 is product n.
+  __device__ void go_on() { bits >>= 8; }
 };
 
 __device__ inline float quad_sum(float x) {
