@@ -135,38 +135,43 @@ template <int Width, class S>
 __device__ void load_tile(bf16_pair* to, S const* from, index step, int rows, int width, bool aligned) {
   constexpr int across = Width / 4;
   constexpr int at_once = 4;  // loads on their way
-  int const all = (rows + warp_rows - 1) / warp_rows * warp_rows * across;
-  int const threads = static_cast<int>(blockDim.x);
-  for (int first = static_cast<int>(threadIdx.x); first < all; first += at_once * threads) {
+  int const padded = (rows + warp_rows - 1) / warp_rows * warp_rows;
+  int const stride = static_cast<int>(blockDim.x) / across;
+  int const column = static_cast<int>(threadIdx.x) % across * 4;
+  for (int first = static_cast<int>(threadIdx.x) / across; first < padded; first += at_once * stride) {
+    S const* line = from + first * step + column;
     neighbours<float, 4> x[at_once];
     OURO_UNROLL
     for (int i = 0; i < at_once; ++i) {
-      int const row = (first + i * threads) / across;
-      int const column = (first + i * threads) % across * 4;
-      x[i] = row < rows && column < width ? load_neighbours<S, 4>(from + row * step + column, aligned)
-                                          : neighbours<float, 4>{};
+      bool const there = first + i * stride < rows && column < width;
+      x[i] = there ? load_neighbours<S, 4>(line, aligned) : neighbours<float, 4>{};
+      line += stride * step;  // the same column: a block's threads are whole rows
     }
     OURO_UNROLL
     for (int i = 0; i < at_once; ++i) {
-      int const e = first + i * threads;
-      if (e >= all) break;
-      auto* const place = to + e / across * tile_pitch<Width> + e % across * 2;
-      *reinterpret_cast<neighbours<bf16_pair, 2>*>(place) = {rounded_pair(x[i].at[0], x[i].at[1]),
-                                                             rounded_pair(x[i].at[2], x[i].at[3])};
+      int const row = first + i * stride;
+      if (row >= padded) break;
+      *reinterpret_cast<neighbours<bf16_pair, 2>*>(to + row * tile_pitch<Width> + column / 2) = {
+          rounded_pair(x[i].at[0], x[i].at[1]), rounded_pair(x[i].at[2], x[i].at[3])};
     }
   }
 }
 
-/// Of a block's rows the 16 that are this warp's, rounded, as a left factor. They pass through `room`, which holds them all.
+/// 16 rows of a tile as a left factor.
+template <int Width>
+__device__ void load_left(fragment (&to)[Width / 16], bf16_pair const* rows) {
+  rows += squares_down(tile_pitch<Width>);
+  OURO_UNROLL
+  for (int c = 0; c < Width / 16; ++c) to[c] = load_squares(rows + 8 * c);
+}
+/// The same of a block's rows in memory, which pass through `room`: those from `own` on are this warp's.
 template <int Width, class S>
 __device__ void load_left(fragment (&to)[Width / 16], bf16_pair* room, S const* from, index step, int rows, int own,
                           int width, bool aligned) {
   __syncthreads();  // who is still reading the room
   load_tile<Width>(room, from, step, rows, width, aligned);
   __syncthreads();
-  bf16_pair const* const line = room + own * tile_pitch<Width> + squares_down(tile_pitch<Width>);
-  OURO_UNROLL
-  for (int c = 0; c < Width / 16; ++c) to[c] = load_squares(line + 8 * c);
+  load_left<Width>(to, room + own * tile_pitch<Width>);
 }
 
 /// products = left (16 rows) · right (16 rows of a tile)ᵀ.
@@ -211,14 +216,15 @@ template <int Columns, class S>
 __device__ void store_rows(S* to, index step, int rows, int width, tile_sums const (&sums)[Columns / 8], float upper,
                            float lower, bool aligned, bool accumulate) {
   OURO_UNROLL
-  for (int n = 0; n < Columns / 8; ++n) OURO_UNROLL
   for (int h = 0; h < 2; ++h) {
     int const row = fragment_line() + 8 * h;
-    int const column = 8 * n + fragment_column();
     float const factor = h == 0 ? upper : lower;
-    if (row < rows && column < width)
-      store_neighbours(to + row * step + column, sums[n].at[2 * h] * factor, sums[n].at[2 * h + 1] * factor, aligned,
-                       accumulate);
+    S* const line = to + row * step + fragment_column();
+    if (row >= rows) continue;
+    OURO_UNROLL
+    for (int n = 0; n < Columns / 8; ++n)
+      if (8 * n < width)
+        store_neighbours(line + 8 * n, sums[n].at[2 * h] * factor, sums[n].at[2 * h + 1] * factor, aligned, accumulate);
   }
 }
 

@@ -90,11 +90,11 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
       multiply_rows<Width>(score, q, k_tile + warp_rows * m * pitch);
       multiply_rows<Width>(slope, dy, v_tile + warp_rows * m * pitch);
       OURO_UNROLL
-      for (int n = 0; n < 2; ++n) OURO_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        int const key = j + warp_rows * m + 8 * n + fragment_column() + e % 2;
-        float const keep = mask.keeps(n, e) ? p.factor : 0.0F;
-        weigh(score[n].at[e], slope[n].at[e], key < own.count[e / 2], p.steepness(), own.lse[e / 2], own.dot[e / 2],
+      for (int e = 0; e < 8; ++e) {
+        int const h = e % 4 / 2;
+        int const key = j + warp_rows * m + e / 4 * 8 + fragment_column() + e % 2;
+        float const keep = mask.keeps(e / 4, e % 4) ? p.factor : 0.0F;
+        weigh(score[e / 4].at[e % 4], slope[e / 4].at[e % 4], key < own.count[h], p.steepness(), own.lse[h], own.dot[h],
               keep);
       }
       mask.go_on();
@@ -155,19 +155,18 @@ inline constexpr int slope_pitch = tile_pitch<tile_rows>;
 /// The shared memory of the kernel over the queries.
 template <int Width>
 struct key_room {
+  query_tile* queries;
   bf16_pair* q;
   bf16_pair* dy;
-  query_tile* queries;
   bf16_pair* k;       // the block's keys, and
   bf16_pair* slopes;  // the slopes of a tile by keys, where it makes dq
 
-  __device__ explicit key_room(int keys) {
-    q = shared_memory<bf16_pair>();
-    dy = q + tile_rows * tile_pitch<Width>;
-    k = dy + tile_rows * tile_pitch<Width>;
-    slopes = k + keys * tile_pitch<Width>;
-    queries = reinterpret_cast<query_tile*>(slopes + keys * slope_pitch);
-  }
+  __device__ explicit key_room(int keys)
+      : queries(shared_memory<query_tile>()),
+        q(reinterpret_cast<bf16_pair*>(queries + 1)),
+        dy(q + tile_rows * tile_pitch<Width>),
+        k(dy + tile_rows * tile_pitch<Width>),
+        slopes(k + keys * tile_pitch<Width>) {}
   static std::size_t bytes(int keys, bool makes_dq) {
     int const pairs = 2 * tile_rows * tile_pitch<Width> + (makes_dq ? keys * (tile_pitch<Width> + slope_pitch) : 0);
     return static_cast<std::size_t>(pairs) * sizeof(bf16_pair) + sizeof(query_tile);
@@ -231,7 +230,7 @@ __global__ void __launch_bounds__(dkv_threads<Width>, 1)
   int const split = fused_warp() / groups;
   int const splits = fused_warps() / groups;
   int const key = first + group * warp_rows;
-  key_room<Width> const room(MakesDq ? groups * warp_rows : 0);
+  key_room<Width> const room(groups * warp_rows);
   S const* const q = at.rows(p.q, p.width);
   S const* const dy = at.rows(g.dy, p.width);
 
@@ -253,21 +252,23 @@ __global__ void __launch_bounds__(dkv_threads<Width>, 1)
     load_tile<Width>(room.dy, dy + i * g.dy.row, g.dy.row, rows, width, p.aligned);
     room.queries->load(p, g, at.flat, i);
     __syncthreads();
+    if constexpr (MakesDq)
+      load_left<Width>(k, room.k + group * warp_rows * pitch);  // registers for the rest of the time
     kept_by_columns const mask(p, at.flat, i, rows, key, split, splits);
     for (int m = split; warp_rows * m < rows; m += splits) {
       int const row = warp_rows * m;
-      if (room.queries->count[smaller(row + warp_rows, rows) - 1] <= key) continue;
+      if (p.count(i + smaller(row + warp_rows, rows) - 1) <= key) continue;
       tile_sums weight[2];
       tile_sums slope[2];
       multiply_rows<Width>(weight, k, room.q + row * pitch);
       multiply_rows<Width>(slope, v, room.dy + row * pitch);
       OURO_UNROLL
-      for (int n = 0; n < 2; ++n) OURO_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        int const r = row + 8 * n + fragment_column() + e % 2;
-        bool const seen = key + fragment_line() + e / 2 * 8 < room.queries->count[r];
-        float const keep = mask.keeps(m, n, e) ? p.factor : 0.0F;
-        weigh(weight[n].at[e], slope[n].at[e], seen, p.steepness(), room.queries->lse[r], room.queries->dot[r], keep);
+      for (int e = 0; e < 8; ++e) {
+        int const r = row + e / 4 * 8 + fragment_column() + e % 2;
+        bool const seen = key + fragment_line() + e % 4 / 2 * 8 < room.queries->count[r];
+        float const keep = mask.keeps(m, e / 4, e % 4) ? p.factor : 0.0F;
+        weigh(weight[e / 4].at[e % 4], slope[e / 4].at[e % 4], seen, p.steepness(), room.queries->lse[r],
+              room.queries->dot[r], keep);
       }
       fragment const slopes = rounded_left(slope);
       if constexpr (MakesDq) {
