@@ -170,13 +170,17 @@ void cuda::attention_gradient(destination dq, destination dk, destination dv, co
                               const_view y, const_view lse, const_view dy, attention_rule const& rule) {
   if (k.size() == 0) return;  // no lanes
   with_real(q.type, "attention_gradient", [&]<class T>(std::type_identity<T>) {
+    bool const fused = attention_is_fused(q, rule);
+    if constexpr (std::is_same_v<T, float>) {
+      if (fused && fused_gradient_is_one_pass(dq, dk, dv, k))
+        return fused_attention_gradient_in_one_pass(dq, dk, dv, q, k, v, y, lse.as<T>(), dy, rule);
+    }
     attention_problem<T> const p(q, k, v, rule);
     index const rows = p.lanes * p.heads * p.queries;
     device_array<T> const dots(rows);
     for_rows("attention_gradient", rows, row_dots<T>{p, rows_of<T>(y), rows_of<T>(dy), dots.data()});
     if constexpr (std::is_same_v<T, float>) {
-      if (attention_is_fused(q, rule))
-        return fused_attention_gradient(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);
+      if (fused) return fused_attention_gradient(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);
     }
     if (attention_is_long(q, k))
       return attention_gradient_by_products<T>(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);

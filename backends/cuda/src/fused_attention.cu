@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
   float total[2];
   OURO_UNROLL
   for (int h = 0; h < 2; ++h) {
-    total[h] = quad_sum(rows.sum[h]);
+    total[h] = run_sum<4>(rows.sum[h]);
     int const i = query + fragment_line() + 8 * h;
     if (i < queries && lane_number() % 4 == 0)
       lse[at.flat * p.queries + i] = (rows.top[h] + std::log2(total[h])) / log2_of_e;

@@ -20,6 +20,13 @@ bool attention_is_fused(const_view const& q, attention_rule const& rule);
 
 void fused_attention(view const& y, float* lse, const_view const& q, const_view const& k, const_view const& v,
                      attention_rule const& rule);
+/// Whether a block has all keys of a head, and so makes all gradients at once.
+bool fused_gradient_is_one_pass(destination const& dq, destination const& dk, destination const& dv,
+                                const_view const& k);
+void fused_attention_gradient_in_one_pass(destination const& dq, destination const& dk, destination const& dv,
+                                          const_view const& q, const_view const& k, const_view const& v,
+                                          const_view const& y, float const* lse, const_view const& dy,
+                                          attention_rule const& rule);
 /// dots: y · dy of each row and head, in the order of lse.
 void fused_attention_gradient(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
                               const_view const& k, const_view const& v, float const* lse, float const* dots,
@@ -93,17 +100,24 @@ struct fused_problem : attention_problem<S> {
   [[nodiscard]] __device__ float steepness() const { return this->scale * log2_of_e; }
 };
 
-/// How a sequence is cut among blocks: evenly, into as few tiles as fit, or smaller ones where the device has room.
+/// How a sequence is cut among blocks: evenly, into tiles of 16 rows for each warp.
 struct row_split {
-  int warps;  // of a block, 16 rows each
+  int warps;
   index tiles;
 
-  row_split(index rows, index flats) {
-    index most = most_warps * warp_rows;
-    if (rows > most / 2 && flats * divide_up(rows, most) * 16 < busy_blocks()) most /= 2;
-    warps = static_cast<int>(divide_up(divide_up(rows, divide_up(rows, most)), warp_rows));
-    tiles = divide_up(rows, warps * warp_rows);
+  /// As few tiles as fit, or smaller ones where blocks of the `flats` heads would not be enough for the device.
+  row_split(index rows, index flats)
+      : row_split(whole(rows, flats * divide_up(rows, most_rows) * 16 < busy_blocks() ? most_rows / 2 : most_rows)) {}
+  static row_split whole(index rows, index most = most_rows) {
+    row_split split;
+    split.warps = static_cast<int>(divide_up(divide_up(rows, divide_up(rows, most)), warp_rows));
+    split.tiles = divide_up(rows, split.warps * warp_rows);
+    return split;
   }
+
+ private:
+  static constexpr index most_rows = most_warps * warp_rows;
+  row_split() = default;
 };
 
 /// The head that a block works on, and its tile of rows.
@@ -269,9 +283,11 @@ struct kept_by_rows {
   __device__ void go_on() { bits >>= 8; }
 };
 
-__device__ inline float quad_sum(float x) {
-  x += __shfl_xor_sync(everybody, x, 1);
-  return x + __shfl_xor_sync(everybody, x, 2);
+/// The sum over the neighbouring lanes of a run.
+template <int Lanes>
+__device__ float run_sum(float x) {
+  for (int step = Lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(everybody, x, step);
+  return x;
 }
 __device__ inline float quad_max(float x) {
   for (int step = 1; step <= 2; step *= 2) {

@@ -15,6 +15,7 @@ namespace {
 /// What the gradient knows besides the operands, and where it goes; an unwanted destination has no data.
 template <class S>
 struct fused_slopes {
+  head_rows<S const> y;  // where the kernel makes the dots
   head_rows<S const> dy;
   float const* lse;
   float const* dots;
@@ -139,13 +140,39 @@ struct query_tile {
   float dot[tile_rows];
   int count[tile_rows];
 
+  /// All but the dots, and these too where they are made already.
   template <class S>
   __device__ void load(fused_problem<S> const& p, fused_slopes<S> const& g, int flat, int query) {
     for (int r = static_cast<int>(threadIdx.x); r < tile_rows; r += static_cast<int>(blockDim.x)) {
       int const i = query + r;
       count[r] = p.count(i);
       lse[r] = i < p.queries ? g.lse[flat * p.queries + i] * log2_of_e : 0.0F;
-      dot[r] = i < p.queries ? g.dots[flat * p.queries + i] : 0.0F;
+      if (g.dots != nullptr) dot[r] = i < p.queries ? g.dots[flat * p.queries + i] : 0.0F;
+    }
+  }
+
+  /// dot = y · dy of the first `rows`; the lanes that have a row are neighbours.
+  template <int Width, class S>
+  __device__ void make_dots(S const* y, index y_step, S const* dy, index dy_step, int rows, int width, bool aligned) {
+    constexpr int across = Width / 4;
+    constexpr int at_once = 4;
+    int const stride = static_cast<int>(blockDim.x) / across;
+    int const column = static_cast<int>(threadIdx.x) % across * 4;
+    for (int first = static_cast<int>(threadIdx.x) / across; first < tile_rows; first += at_once * stride) {
+      float sum[at_once] = {};
+      OURO_UNROLL
+      for (int i = 0; i < at_once; ++i) {
+        int const row = first + i * stride;
+        if (row >= rows || column >= width) continue;
+        auto const a = load_neighbours<S, 4>(y + row * y_step + column, aligned);
+        auto const b = load_neighbours<S, 4>(dy + row * dy_step + column, aligned);
+        for (int c = 0; c < 4; ++c) sum[i] += a.at[c] * b.at[c];
+      }
+      OURO_UNROLL
+      for (int i = 0; i < at_once; ++i) {
+        float const all = run_sum<across>(sum[i]);
+        if (column == 0 && first + i * stride < tile_rows) dot[first + i * stride] = all;
+      }
     }
   }
 };
@@ -251,6 +278,9 @@ __global__ void __launch_bounds__(dkv_threads<Width>, 1)
     load_tile<Width>(room.q, q + i * p.q.row, p.q.row, rows, width, p.aligned);
     load_tile<Width>(room.dy, dy + i * g.dy.row, g.dy.row, rows, width, p.aligned);
     room.queries->load(p, g, at.flat, i);
+    if constexpr (MakesDq)
+      room.queries->template make_dots<Width>(at.rows(g.y, p.width) + i * g.y.row, g.y.row, dy + i * g.dy.row, g.dy.row,
+                                              rows, width, p.aligned);
     __syncthreads();
     if constexpr (MakesDq)
       load_left<Width>(k, room.k + group * warp_rows * pitch);  // registers for the rest of the time
@@ -299,35 +329,71 @@ __global__ void __launch_bounds__(dkv_threads<Width>, 1)
                       g.dv_adds);
 }
 
+using stored = float;
+
+fused_slopes<stored> slopes_of(destination const& dq, destination const& dk, destination const& dv, float const* lse,
+                               const_view const& dy) {
+  return {{},
+          rows_of<stored>(dy),
+          lse,
+          nullptr,
+          rows_of<stored>(dq),
+          rows_of<stored>(dk),
+          rows_of<stored>(dv),
+          dq.accumulate,
+          dk.accumulate,
+          dv.accumulate};
+}
+template <class S>
+bool slopes_are_aligned(fused_slopes<S> const& g) {
+  return rows_are_aligned(g.y) && rows_are_aligned(g.dy) && rows_are_aligned(g.dq) && rows_are_aligned(g.dk) &&
+         rows_are_aligned(g.dv);
+}
+
+/// Blocks for all keys: a warp for 16, and more where there are few keys.
+template <int Width, bool MakesDq>
+void launch_dkv(char const* name, fused_problem<stored> const& p, fused_slopes<stored> const& g,
+                row_split const& split) {
+  int const warps = split.warps < 3 ? 4 : split.warps;
+  launch(name, fused_dkv_kernel<Width, MakesDq, stored>, p.flats() * split.tiles, warps * warp_size,
+         key_room<Width>::bytes(split.warps * warp_rows, MakesDq), p, g, split.warps);
+}
+
 }  // namespace
+
+bool fused_gradient_is_one_pass(destination const& dq, destination const& dk, destination const& dv,
+                                const_view const& k) {
+  return dq.wanted() && (dk.wanted() || dv.wanted()) && k.dims[1] <= most_warps * warp_rows;
+}
+
+void fused_attention_gradient_in_one_pass(destination const& dq, destination const& dk, destination const& dv,
+                                          const_view const& q, const_view const& k, const_view const& v,
+                                          const_view const& y, float const* lse, const_view const& dy,
+                                          attention_rule const& rule) {
+  fused_problem<stored> p(q, k, v, rule);
+  auto g = slopes_of(dq, dk, dv, lse, dy);
+  g.y = rows_of<stored>(y);
+  p.aligned = p.aligned && slopes_are_aligned(g);
+  with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
+    launch_dkv<Width, true>("attention_gradient", p, g, row_split::whole(p.keys));
+  });
+}
 
 void fused_attention_gradient(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
                               const_view const& k, const_view const& v, float const* lse, float const* dots,
                               const_view const& dy, attention_rule const& rule) {
-  using S = float;
-  fused_problem<S> p(q, k, v, rule);
-  fused_slopes<S> const g{rows_of<S>(dy), lse,           dots,          rows_of<S>(dq), rows_of<S>(dk),
-                          rows_of<S>(dv), dq.accumulate, dk.accumulate, dv.accumulate};
-  p.aligned =
-      p.aligned && rows_are_aligned(g.dy) && rows_are_aligned(g.dq) && rows_are_aligned(g.dk) && rows_are_aligned(g.dv);
-  bool const keys_wanted = dk.wanted() || dv.wanted();
-  bool const at_once = keys_wanted && dq.wanted() && p.keys <= most_warps * warp_rows;
+  fused_problem<stored> p(q, k, v, rule);
+  auto g = slopes_of(dq, dk, dv, lse, dy);
+  g.dots = dots;
+  p.aligned = p.aligned && slopes_are_aligned(g);
   with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
-    if (dq.wanted() && !at_once) {
+    if (dq.wanted()) {
       row_split const split(p.queries, p.flats());
-      launch("attention_gradient of q", fused_dq_kernel<Width, S>, p.flats() * split.tiles, split.warps * warp_size,
-             2 * tile_rows * tile_pitch<Width> * sizeof(bf16_pair), p, g);
+      launch("attention_gradient of q", fused_dq_kernel<Width, stored>, p.flats() * split.tiles,
+             split.warps * warp_size, 2 * tile_rows * tile_pitch<Width> * sizeof(bf16_pair), p, g);
     }
-    if (!keys_wanted) return;
-    row_split const split(p.keys, at_once ? busy_blocks() : p.flats());
-    int const groups = split.warps;
-    int const warps = groups == 1 ? 4 : groups == 2 ? 4 : groups;
-    std::size_t const bytes = key_room<Width>::bytes(groups * warp_rows, at_once);
-    if (at_once)
-      launch("attention_gradient", fused_dkv_kernel<Width, true, S>, p.flats(), warps * warp_size, bytes, p, g, groups);
-    else
-      launch("attention_gradient of k and v", fused_dkv_kernel<Width, false, S>, p.flats() * split.tiles,
-             warps * warp_size, bytes, p, g, groups);
+    if (dk.wanted() || dv.wanted())
+      launch_dkv<Width, false>("attention_gradient of k and v", p, g, row_split(p.keys, p.flats()));
   });
 }
 

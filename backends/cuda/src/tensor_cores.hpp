@@ -23,7 +23,7 @@ struct fragment {
 };
 
 /// Of a product, 16 rows and 8 columns: two neighbours of the upper eight rows, and two of the lower.
-struct tile_sums {
+struct alignas(16) tile_sums {
   float at[4];
 };
 
