@@ -304,6 +304,11 @@ int __syncthreads_or(int predicate) {
   emulated_cuda::wait(d.meeting);
   return d.votes[turn];
 }
+unsigned atomicInc(unsigned* count, unsigned most) {  // no other thread runs
+  unsigned const before = *count;
+  *count = before >= most ? 0 : before + 1;
+  return before;
+}
 
 namespace {
 
@@ -415,6 +420,13 @@ cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaM
     if (!m.holds(device, bytes) || m.holds(host, bytes)) return cudaErrorInvalidValue;
   }
   std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t) {
+  auto& m = heap();
+  std::lock_guard const lock(m.mutex);
+  if (!m.holds(to, bytes)) return cudaErrorInvalidValue;
+  std::memset(to, byte, bytes);
   return cudaSuccess;
 }
 

@@ -35,6 +35,9 @@ extern dim3 gridDim;
 void __syncthreads();
 int __syncthreads_or(int predicate);
 void __syncwarp();
+inline void __threadfence() {}
+/// Counts up to `most`, then from 0 again; returns what was there before.
+unsigned atomicInc(unsigned* count, unsigned most);
 
 namespace emulated_cuda {
 
@@ -97,6 +100,8 @@ cudaError_t cudaFree(void* p);
 cudaError_t cudaMallocHost(void** p, std::size_t bytes);
 /// The side that is the device's must lie in one of its live blocks, the other must not.
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+/// Within one of the device's live blocks.
+cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream);
 
 enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_NOT_SUPPORTED = 15 };
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };

@@ -10,10 +10,12 @@
 #include <cuda_runtime.h>
 #define OURO_UNROLL _Pragma("unroll")
 #define OURO_UNROLL_BY_8 _Pragma("unroll 8")
+#define OURO_ROLLED _Pragma("unroll 1")
 #else
 #include <emulated_cuda.hpp>
 #define OURO_UNROLL
 #define OURO_UNROLL_BY_8
+#define OURO_ROLLED
 #endif
 
 #include <cmath>
@@ -52,6 +54,8 @@ index resident_blocks([[maybe_unused]] void (*kernel)(P...), [[maybe_unused]] in
   return busy_blocks();
 #endif
 }
+/// Zeroes for last_of, `n` of them; whoever takes one leaves a zero.
+unsigned* tickets(index n);
 
 /// Runs a kernel by its name. An empty grid is nothing to do.
 template <class... P, class... A>
@@ -139,6 +143,18 @@ __device__ T warp_max(T x) {
     x = other > x ? other : x;
   }
   return x;
+}
+
+/// Whether this block is the last of `blocks` that come with one ticket: it then sees what all of them have written. Who
+/// comes last changes from run to run, so what it does must not depend on who it is.
+__device__ inline bool last_of(unsigned* ticket, index blocks) {
+  __threadfence();
+  __syncthreads();
+  unsigned const others = static_cast<unsigned>(blocks) - 1U;
+  bool const last = threadIdx.x == 0 && atomicInc(ticket, others) == others;
+  bool const here = __syncthreads_or(last ? 1 : 0) != 0;
+  if (here) __threadfence();
+  return here;
 }
 
 /// Shared memory of the size that the launch asked for.

@@ -50,10 +50,13 @@ struct staging {
   std::size_t used = 0;
 };
 
+constexpr index ticket_count = 8192;
+
 struct runtime {
   cudaStream_t stream = nullptr;
   staging outbox;
   index multiprocessors = 1;
+  unsigned* tickets = nullptr;
   std::string description;
   memory_pool<device_blocks> pool;
 
@@ -64,6 +67,9 @@ struct runtime {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     check(cudaMallocHost(reinterpret_cast<void**>(&outbox.room), staging::size), "cudaMallocHost");
     multiprocessors = p.multiProcessorCount;
+    std::size_t const ticket_bytes = ticket_count * sizeof(unsigned);
+    check(cudaMalloc(reinterpret_cast<void**>(&tickets), ticket_bytes), "cudaMalloc");
+    check(cudaMemsetAsync(tickets, 0, ticket_bytes, stream), "cudaMemsetAsync");
     description = std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." +
                   std::to_string(p.minor) + ", " + std::to_string(p.totalGlobalMem >> 20U) + " MiB";
   }
@@ -78,6 +84,10 @@ runtime& now() {
 
 cudaStream_t stream() { return now().stream; }
 index multiprocessors() { return now().multiprocessors; }
+unsigned* tickets(index n) {
+  require(n <= ticket_count, errc::shape, "cuda", "a call of ", n, " sums that end together");
+  return now().tickets;
+}
 
 namespace {
 void wait() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
