@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Elementwise primitives, on operands with any strides.
+#include "elementwise.hpp"
 #include "functions.hpp"
-#include "layout.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
@@ -11,64 +11,46 @@ namespace {
 
 template <class T>
 struct fill_values {
-  T* y;
+  static constexpr int in_flight = 4;
   T value;
-  __device__ void operator()(index const (&at)[1]) const { y[at[0]] = value; }
+  __device__ T operator()() const { return value; }
 };
 
-template <class T, class S>
-struct copy_values {
-  T* y;
-  S const* x;
-  bool accumulate;
-  __device__ void operator()(index const (&at)[2]) const {
-    S const value = x[at[1]];
-    T& to = y[at[0]];
-    to = accumulate ? static_cast<T>(static_cast<double>(to) + static_cast<double>(value)) : static_cast<T>(value);
+struct same_values {
+  static constexpr int in_flight = 4;
+  template <class S>
+  __device__ S operator()(S x) const {
+    return x;
   }
 };
 
 template <class T>
 struct scale_values {
-  T* y;
-  T const* x;
+  static constexpr int in_flight = 4;
   T factor;
-  bool accumulate;
-  __device__ void operator()(index const (&at)[2]) const { put(y[at[0]], factor * x[at[1]], accumulate); }
+  __device__ T operator()(T x) const { return factor * x; }
 };
 
 template <class T>
 struct map_values {
+  static constexpr int in_flight = 1;  // every function is there for every element
   unary f;
-  T* y;
-  T const* x;
-  __device__ void operator()(index const (&at)[2]) const { y[at[0]] = evaluate(f, x[at[1]]); }
+  __device__ T operator()(T x) const { return evaluate(f, x); }
 };
 
 template <class T>
 struct map_slopes {
+  static constexpr int in_flight = 1;
   unary f;
-  T* dx;
-  T const* saved;
-  T const* dy;
-  bool accumulate;
-  __device__ void operator()(index const (&at)[3]) const {
-    put(dx[at[0]], derivative(f, saved[at[1]]) * dy[at[2]], accumulate);
-  }
+  __device__ T operator()(T saved, T dy) const { return derivative(f, saved) * dy; }
 };
 
 template <class T>
 struct combine_values {
+  static constexpr int in_flight = 2;
   binary f;
-  T* c;
-  T const* a;
-  T const* b;
-  bool accumulate;
-  __device__ void operator()(index const (&at)[3]) const {
-    T const x = a[at[1]];
-    T const y = b[at[2]];
-    T const r = f == binary::add ? x + y : f == binary::subtract ? x - y : f == binary::multiply ? x * y : x / y;
-    put(c[at[0]], r, accumulate);
+  __device__ T operator()(T x, T y) const {
+    return f == binary::add ? x + y : f == binary::subtract ? x - y : f == binary::multiply ? x * y : x / y;
   }
 };
 
@@ -78,48 +60,39 @@ struct combine_values {
 using namespace cuda_kernels;
 
 void cuda::fill(view v, double value) {
-  layout<1> const l(v.dims, {&v.steps});
   with_any(v.type, [&]<class T>(std::type_identity<T>) {
-    for_each("fill", l, fill_values<T>{v.as<T>(), static_cast<T>(value)});
+    for_elements<T>("fill", fill_values<real_of<T>>{static_cast<real_of<T>>(value)}, v);
   });
 }
 
 void cuda::copy(view to, const_view from, bool accumulate) {
-  layout<2> const l(to.dims, {&to.steps, &from.steps});
   with_any(to.type, [&]<class T>(std::type_identity<T>) {
     with_any(from.type, [&]<class S>(std::type_identity<S>) {
-      for_each("copy", l, copy_values<T, S>{to.as<T>(), from.as<S>(), accumulate});
+      for_elements<T, S>("copy", same_values{}, {to, accumulate}, from);
     });
   });
 }
 
 void cuda::scale(destination y, const_view x, double factor) {
-  layout<2> const l(y.out.dims, {&y.out.steps, &x.steps});
   with_real(x.type, "scale", [&]<class T>(std::type_identity<T>) {
-    for_each("scale", l, scale_values<T>{y.out.as<T>(), x.as<T>(), static_cast<T>(factor), y.accumulate});
+    for_elements<T, T>("scale", scale_values<T>{static_cast<T>(factor)}, y, x);
   });
 }
 
 void cuda::map(unary f, view y, const_view x) {
-  layout<2> const l(y.dims, {&y.steps, &x.steps});
-  with_real(x.type, "map", [&]<class T>(std::type_identity<T>) {
-    for_each("map", l, map_values<T>{f, y.as<T>(), x.as<T>()});
-  });
+  with_real(x.type, "map", [&]<class T>(std::type_identity<T>) { for_elements<T, T>("map", map_values<T>{f}, y, x); });
 }
 
 void cuda::map_gradient(unary f, destination dx, const_view saved, const_view dy) {
   if (!dx.wanted()) return;
-  layout<3> const l(dy.dims, {&dx.out.steps, &saved.steps, &dy.steps});
   with_real(dy.type, "map_gradient", [&]<class T>(std::type_identity<T>) {
-    for_each("map_gradient", l, map_slopes<T>{f, dx.out.as<T>(), saved.as<T>(), dy.as<T>(), dx.accumulate});
+    for_elements<T, T, T>("map_gradient", map_slopes<T>{f}, dx, saved, dy);
   });
 }
 
 void cuda::combine(binary f, destination c, const_view a, const_view b) {
-  layout<3> const l(c.out.dims, {&c.out.steps, &a.steps, &b.steps});
-  with_real(a.type, "combine", [&]<class T>(std::type_identity<T>) {
-    for_each("combine", l, combine_values<T>{f, c.out.as<T>(), a.as<T>(), b.as<T>(), c.accumulate});
-  });
+  with_real(a.type, "combine",
+            [&]<class T>(std::type_identity<T>) { for_elements<T, T, T>("combine", combine_values<T>{f}, c, a, b); });
 }
 
 }  // namespace ouro

@@ -5,13 +5,14 @@
 #include <ouro/tensor/normal.hpp>
 
 #include "layout.hpp"
+#include "packs.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
 namespace {
 
-/// Eight elements from the sixteen bits each of one Philox block (random_draw::half).
-template <class T>
+/// A pack of elements, which lie in one Philox block of sixteen bits for each of eight (random_draw::half).
+template <int W, class T>
 struct drop_values {
   T* y;
   T const* x;
@@ -20,14 +21,24 @@ struct drop_values {
   std::uint32_t threshold;
   T factor;
   bool accumulate;
-  __device__ void operator()(index group) const {
-    auto const words = philox::words(draw.key, draw.site, static_cast<std::uint64_t>(group));
+  __device__ void operator()(index number) const {
+    index const first = number * W;
+    int const count = size - first < W ? static_cast<int>(size - first) : W;
+    pack<T, W> const given = load<W>(x + first, count);
+    pack<T, W> result;
+    if (accumulate) result = load<W>(y + first, count);
+    auto const at = static_cast<std::uint64_t>(first);
+    auto const words = philox::words(draw.key, draw.site, at / 8);
+    std::uint32_t kept = 0;  // a bit for each element of the block: the words stay in registers
     OURO_UNROLL
-    for (int e = 0; e < 8; ++e) {
-      index const i = 8 * group + e;
-      bool const kept = philox::half(words, static_cast<std::uint64_t>(e)) >= threshold;
-      if (i < size) put(y[i], kept ? x[i] * factor : T(0), accumulate);
+    for (std::uint32_t e = 0; e < 8; ++e) kept |= (philox::half(words, e) >= threshold ? 1U : 0U) << e;
+    kept >>= at % 8;
+    OURO_UNROLL
+    for (int e = 0; e < W; ++e) {
+      put(result.values[e], (kept & 1U) != 0 ? given.values[e] * factor : T(0), accumulate);
+      kept >>= 1U;
     }
+    store<W>(y + first, result, count);
   }
 };
 
@@ -59,9 +70,12 @@ using namespace cuda_kernels;
 void cuda::dropout(destination y, const_view x, double rate, random_draw draw) {
   dropout_mask const mask(rate);
   with_real(x.type, "dropout", [&]<class T>(std::type_identity<T>) {
-    for_count("dropout", divide_up(x.size(), 8),
-              drop_values<T>{y.out.as<T>(), x.as<T>(), x.size(), draw, mask.threshold, static_cast<T>(mask.factor),
-                             y.accumulate});
+    T* const to = y.out.as<T>();
+    T const* const from = x.as<T>();
+    with_width<T>(aligned_for(to, pack_width<T>) && aligned_for(from, pack_width<T>), [&]<int W>(width_of<W>) {
+      for_count("dropout", divide_up(x.size(), W),
+                drop_values<W, T>{to, from, x.size(), draw, mask.threshold, static_cast<T>(mask.factor), y.accumulate});
+    });
   });
 }
 
