@@ -1,85 +1,125 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Sums over axes, in f64: where there is much to sum parts first, by threads that take elements in a fixed order, then the
-// parts, so that the bits are the same from run to run.
+// Sums over axes, in f64: by threads that take elements in a fixed order. Where there is much to sum blocks take parts of
+// it, and the last one to end adds up the parts in their order, so that the bits are the same from run to run.
 #include "layout.hpp"
+#include "packs.hpp"
 #include "sums.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
 namespace {
 
-/// A sum over axes as kept elements times summed ones.
+/// A sum over axes as kept elements times summed ones: places in packs of neighbours, which are kept ones or summed ones.
 struct reduction {
   layout<2> kept;    // offsets in y and in x
   layout<1> summed;  // more offsets in x
-  index chunk;       // summed elements of a part
-  index parts;
+  index chunk = 0;   // summed places of a part
+  index parts = 1;
+  int team = 0;  // neighbouring threads that take neighbouring places
+
+  void cut(index most) {
+    parts = most > 1 ? most : 1;
+    chunk = divide_up(summed.size, parts);
+    if (chunk > 0) parts = divide_up(summed.size, chunk);
+  }
+  [[nodiscard]] __device__ index from(index part) const { return part * chunk; }
+  [[nodiscard]] __device__ index end(index part) const {
+    return from(part) + chunk < summed.size ? from(part) + chunk : summed.size;
+  }
 };
 
-/// Where sums go: a sum of one part to its place in y, others to the parts.
+/// Where sums go: the factor times them to y.
 template <class T>
 struct sum_place {
-  layout<2> kept;
-  double* part;
-  index parts;
   T* y;
   double factor;
   bool accumulate;
-  __device__ void store(index element, double sum) const {
-    index at[2];
-    kept.locate(element, at);
-    put(y[at[0]], static_cast<T>(factor * sum), accumulate);
-  }
-  __device__ void take(index element, index number, double sum) const {
-    if (parts == 1) store(element, sum);
-    else part[element * parts + number] = sum;
-  }
-  /// The sum of an element's parts.
-  __device__ void operator()(index element) const {
-    double sum = 0;
-    for (index p = 0; p < parts; ++p) sum += part[element * parts + p];
-    store(element, sum);
+  __device__ void operator()(index at, double sum) const { put(y[at], static_cast<T>(factor * sum), accumulate); }
+};
+
+/// The places of x that belong to a kept one.
+template <class T>
+struct summed_places {
+  layout<1> const& summed;
+  T const* x;
+  __device__ T const* operator()(index i) const {
+    index at[1];
+    summed.locate(i, at);
+    return x + at[0];
   }
 };
 
-/// A block for each kept element and part: neighbouring threads take neighbouring summed elements.
-template <class T>
-__global__ void sum_rows(reduction r, T const* x, sum_place<T> to) {
-  __shared__ double sums[warp_size];
-  index const element = blockIdx.x / r.parts;
-  index const from = blockIdx.x % r.parts * r.chunk;
-  index const end = from + r.chunk < r.summed.size ? from + r.chunk : r.summed.size;
-  index at[2];
-  r.kept.locate(element, at);
-  double sum = 0;
-  for (index i = from + threadIdx.x; i < end; i += blockDim.x) {
-    index more[1];
-    r.summed.locate(i, more);
-    sum += static_cast<double>(x[at[1] + more[0]]);
+/// Neighbouring threads take neighbouring kept elements, `team` at a time.
+template <int W, class T>
+__global__ void sum_columns(reduction r, T const* x, sum_place<T> to, double* part, unsigned* ticket) {
+  unsigned const tile = blockIdx.x / static_cast<unsigned>(r.parts);
+  index const number = blockIdx.x % static_cast<unsigned>(r.parts);
+  int const walker = static_cast<int>(threadIdx.x) / r.team;
+  int const walkers = pack_threads / r.team;
+  index const column = static_cast<index>(tile) * r.team + static_cast<int>(threadIdx.x) % r.team;
+  bool const mine = column < r.kept.size;
+  index at[2] = {};
+  if (mine) r.kept.locate(column, at);
+  double sum[W] = {};
+  if (mine) add_packs(sum, r.from(number) + walker, r.end(number), walkers, summed_places<T>{r.summed, x + at[1]});
+  walkers_sum(sum, r.team);
+  if (r.parts > 1) {
+    double* const parts = part + column * W;
+    index const step = r.kept.size * W;
+    if (mine && walker == 0) {
+      OURO_UNROLL
+      for (int e = 0; e < W; ++e) parts[number * step + e] = sum[e];
+    }
+    if (!last_of(ticket + tile, r.parts)) return;
+    for (int e = 0; e < W; ++e) sum[e] = 0;
+    if (mine) add_packs(sum, walker, r.parts, walkers, [&](index p) { return parts + p * step; });
+    walkers_sum(sum, r.team);
   }
-  sum = block_sum(sum, sums);
-  if (threadIdx.x == 0) to.take(element, blockIdx.x % r.parts, sum);
+  if (!mine || walker > 0) return;
+  OURO_UNROLL
+  for (int e = 0; e < W; ++e) to(at[0] + e * (r.kept.innermost(0) / W), sum[e]);
 }
 
-/// A thread for each kept element and part: neighbouring threads take neighbouring kept elements.
-template <class T>
-__global__ void sum_columns(reduction r, T const* x, sum_place<T> to) {
-  for (index i = thread_number(); i < r.kept.size * r.parts; i += thread_count()) {
-    index const element = i % r.kept.size;
-    index const from = i / r.kept.size * r.chunk;
-    index const end = from + r.chunk < r.summed.size ? from + r.chunk : r.summed.size;
-    index at[2];
+/// Neighbouring threads take neighbouring summed elements: a team, which is a warp or a block, for each kept element and
+/// part.
+template <int W, class T>
+__global__ void sum_rows(reduction r, T const* x, sum_place<T> to, double* part, unsigned* ticket) {
+  __shared__ double sums[warp_size];
+  auto const team = static_cast<unsigned>(r.team);
+  unsigned const sum_and_part = blockIdx.x * (blockDim.x / team) + threadIdx.x / team;
+  unsigned const element = sum_and_part / static_cast<unsigned>(r.parts);
+  index const number = sum_and_part % static_cast<unsigned>(r.parts);
+  int const place = static_cast<int>(threadIdx.x) % r.team;
+  bool const mine = element < r.kept.size;
+  auto team_sum = [&](double term) { return r.team == warp_size ? warp_sum(term) : block_sum(term, sums); };
+  index at[2] = {};
+  double terms[W] = {};
+  if (mine) {
     r.kept.locate(element, at);
-    double sum = 0;
-    for (index j = from; j < end; ++j) {
-      index more[1];
-      r.summed.locate(j, more);
-      sum += static_cast<double>(x[at[1] + more[0]]);
-    }
-    to.take(element, i / r.kept.size, sum);
+    add_packs(terms, r.from(number) + place, r.end(number), r.team, summed_places<T>{r.summed, x + at[1]});
   }
+  double sum = 0;
+  for (int e = 0; e < W; ++e) sum += terms[e];
+  sum = team_sum(sum);
+  if (r.parts > 1) {
+    double* const parts = part + element * r.parts;
+    if (place == 0) parts[number] = sum;
+    if (!last_of(ticket + element, r.parts)) return;
+    double more[1] = {};
+    add_packs(more, place, r.parts, r.team, [&](index p) { return parts + p; });
+    sum = team_sum(more[0]);
+  }
+  if (mine && place == 0) to(at[0], sum);
+}
+
+/// Threads that take neighbouring columns: as few as there are; no more than a warp, unless there are so few rows that
+/// nobody would be left to take them.
+int columns_team(index columns, index rows) {
+  int team = pack_threads;
+  while (team > 1 && (team / 2 >= columns || (team > warp_size && rows * team > 8 * pack_threads))) team /= 2;
+  return team;
 }
 
 }  // namespace
@@ -91,23 +131,39 @@ void cuda::reduce_sum(destination y, const_view x, double factor) {
   shape inner = x.dims;
   for (int i = 0; i < x.dims.rank(); ++i)
     if (y.out.dims[i] != 1 || x.dims[i] == 1) inner[i] = 1;
-  reduction r{{y.out.dims, {&y.out.steps, &x.steps}}, {inner, {&x.steps}}, 0, 1};
+  if (x.size() > most_located) {
+    cut const halves(x.dims);
+    bool const is_kept = inner[halves.axis] == 1;
+    reduce_sum({is_kept ? halves.front(y.out) : y.out, y.accumulate}, halves.front(x), factor);
+    reduce_sum({is_kept ? halves.rest(y.out) : y.out, y.accumulate || !is_kept}, halves.rest(x), factor);
+    return;
+  }
+  reduction r{{y.out.dims, {&y.out.steps, &x.steps}}, {inner, {&x.steps}}};
   if (r.kept.size == 0) return;
-  bool const by_column = r.kept.rank > 0 && r.kept.innermost(1) == 1 && r.kept.size >= warp_size;
-  // Enough parts to keep the device busy, each of enough elements to be worth its place.
-  index const threads = by_column ? r.kept.size : r.kept.size * each_threads;
-  index const wanted = divide_up(busy_blocks() * each_threads, threads);
-  index const most = divide_up(r.summed.size, by_column ? 16 : 4 * each_threads);
-  r.chunk = divide_up(r.summed.size, wanted < most ? wanted : most > 0 ? most : 1);
-  r.parts = r.chunk > 0 ? divide_up(r.summed.size, r.chunk) : 1;
-  device_array<double> const part(r.parts > 1 ? r.kept.size * r.parts : 0);
+  bool const by_column = r.kept.innermost(1) == 1;
   with_real(x.type, "reduce_sum", [&]<class T>(std::type_identity<T>) {
-    sum_place<T> const to{r.kept, part.data(), r.parts, y.out.as<T>(), factor, y.accumulate};
-    index const sums = r.kept.size * r.parts;
-    if (by_column)
-      launch("reduce_sum", sum_columns<T>, divide_up(sums, each_threads), each_threads, 0, r, x.as<T>(), to);
-    else launch("reduce_sum", sum_rows<T>, sums, each_threads, 0, r, x.as<T>(), to);
-    if (r.parts > 1) for_count("reduce_sum", r.kept.size, to);
+    constexpr int width = pack_width<T>;
+    auto const* from = x.as<T>();
+    auto whole_packs = [&](auto const& own, int n, auto const& other, int m) {
+      return own.dense(n, width) && own.row() % width == 0 && other.multiples(m, width) && aligned_for(from, width);
+    };
+    bool const packed = by_column ? whole_packs(r.kept, 1, r.summed, 0) : whole_packs(r.summed, 0, r.kept, 1);
+    with_width<T>(packed, [&]<int W>(width_of<W>) {
+      if (by_column) r.kept = r.kept.in_packs(W);
+      else r.summed = r.summed.in_packs(W);
+      // A team for each tile of columns or each row; where there are few, parts of enough places to be worth a block.
+      bool const warps = r.summed.size <= 16 * warp_size || r.kept.size >= busy_blocks();
+      r.team = by_column ? columns_team(r.kept.size, r.summed.size) : warps ? warp_size : pack_threads;
+      index const sums = by_column ? divide_up(r.kept.size, r.team) : r.kept.size;
+      index const worth = by_column ? 16 * (pack_threads / r.team) : 8 * pack_threads;
+      index const most = by_column || !warps ? divide_up(r.summed.size, worth) : 1;
+      r.cut(most * sums < busy_blocks() ? most : busy_blocks() / sums);
+      device_array<double> const part(r.parts > 1 ? r.kept.size * r.parts * (by_column ? W : 1) : 0);
+      index const teams_of_block = by_column ? 1 : pack_threads / r.team;
+      launch("reduce_sum", by_column ? sum_columns<W, T> : sum_rows<W, T>, divide_up(sums * r.parts, teams_of_block),
+             pack_threads, 0, r, from, sum_place<T>{y.out.as<T>(), factor, y.accumulate}, part.data(),
+             tickets(r.parts > 1 ? sums : 0));
+    });
   });
 }
 
