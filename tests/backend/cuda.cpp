@@ -309,6 +309,141 @@ TEST_CASE("cuda: products of operands that cuBLAS has no words for") {
   CHECK(ouro_test::relative_error(oc, other) < 1e-14);
 }
 
+namespace {
+/// Compares what f(backend, tensor) leaves in a tensor of `dims` on cuda, in f32, and on the reference, in f64 unless
+/// nothing may be different.
+template <class F>
+void check_same(shape const& dims, double limit, F const& f) {
+  auto run = [&]<class B>(std::type_identity<B> backend) {
+    dtype const type = std::is_same_v<B, R> && limit > 0 ? dtype::f64 : dtype::f32;
+    ouro::tensor<B> y = ouro::tensor<B>::full(dims, type, 0.25);
+    f(backend, y);
+    return y;
+  };
+  auto const c = run(std::type_identity<C>{});
+  auto const again = run(std::type_identity<C>{});
+  CHECK(c.template values<float>() == again.template values<float>());
+  CHECK(ouro_test::relative_error(c, run(std::type_identity<R>{}), 1.0) <= limit);
+}
+template <class B>
+ouro::tensor<B> numbers(shape const& dims, std::uint64_t seed = 3, dtype type = dtype::f32) {
+  ouro::random_stream stream(ouro::seed{seed});
+  auto const x = ouro::normal<R>(dims, dtype::f32, stream.next());
+  return ouro::tensor<B>::from(x.template values<float>(), dims, type);
+}
+}  // namespace
+
+TEST_CASE("cuda: elements in packs and one by one, in rows of every length, from every place") {
+  need_device();
+  for (std::int64_t width : {1, 2, 3, 4, 5, 7, 8, 16, 33, 64})
+    for (std::int64_t start : {0, 1, 4})
+      for (std::int64_t pitch : {width + 4, width + 12 - width % 4, width}) {
+        INFO("width " << width << ", from " << start << ", pitch " << pitch);
+        std::int64_t const from = pitch == width ? 0 : start;
+        std::int64_t const rows = 70;
+        auto columns = [&](auto const& v) { return v.slice(1, from, width); };
+        check_same({rows, pitch}, 0, [&]<class B>(std::type_identity<B>, ouro::tensor<B>& y) {
+          auto const x = numbers<B>({rows, pitch});
+          auto const bias = numbers<B>({pitch}, 5);
+          B::copy(columns(y.write()), columns(x.read()), false);
+          B::copy(columns(y.write()), columns(x.read()), true);
+          B::combine(ouro::binary::add, {columns(y.write()), true}, columns(x.read()),
+                     bias.read().slice(0, 0, width).expand({rows, width}));
+          B::combine(ouro::binary::multiply, columns(y.write()), x.read().slice(1, 0, 1).expand({rows, width}),
+                     columns(y.read()));
+        });
+        check_same({rows, pitch}, 0, [&]<class B>(std::type_identity<B>, ouro::tensor<B>& y) {
+          ouro::tensor<B> narrow = ouro::tensor<B>::zeros({rows, pitch}, dtype::bf16);
+          B::copy(columns(narrow.write()), columns(numbers<B>({rows, pitch}).read()), false);
+          B::copy(columns(narrow.write()), columns(numbers<B>({rows, pitch}, 7).read()), true);
+          B::copy(columns(narrow.write()), columns(narrow.copy().read()), true);
+          B::copy(columns(y.write()), columns(narrow.read()), true);
+          B::fill(columns(narrow.write()), 3.0);
+          B::copy(y.write(), narrow.read(), true);
+        });
+      }
+  // More packs than threads, and (on the emulated device) more elements than one call takes.
+  for (auto const& dims : {shape{70, 1000}, shape{40, 33, 53}, shape{3, 5, 7, 11, 61}, shape{70001}})
+    check_same(dims, 0, [&]<class B>(std::type_identity<B>, ouro::tensor<B>& y) {
+      B::copy(y.write(), numbers<B>(dims).read(), true);
+      B::scale({y.write(), true}, numbers<B>(dims, 5).read(), 0.5);
+      B::fill(y.write().slice(0, 1, 1), -2.0);
+    });
+}
+
+TEST_CASE("cuda: dropout in packs and one by one") {
+  need_device();
+  for (std::int64_t size : {1, 3, 8, 13, 1001})
+    for (std::int64_t start : {0, 1, 2, 4})
+      for (bool add : {false, true}) {
+        INFO(size << " elements from " << start);
+        check_same({size + start}, 0, [&]<class B>(std::type_identity<B>, ouro::tensor<B>& y) {
+          auto const x = numbers<B>({size + start});
+          B::dropout({y.write().slice(0, start, size), add}, x.read().slice(0, start, size), 0.3, {5, 9});
+        });
+      }
+}
+
+TEST_CASE("cuda: sums of few and many, narrow and wide, whole and in parts") {
+  need_device();
+  for (auto const& dims : {shape{1, 1}, shape{3, 2}, shape{5000, 3}, shape{5000, 12}, shape{700, 132}, shape{2, 9000},
+                           shape{2000, 33}, shape{40, 1700}, shape{1, 70000}, shape{300, 4}, shape{0, 5}})
+    for (std::int64_t start : {0, 1})
+      for (auto const& to : {dims.with(0, 1), dims.with(1, 1), shape{1, 1}})
+        for (bool add : {false, true}) {
+          INFO(dims.str() << " to " << to.str() << ", from " << start);
+          check_same(to, 1e-6, [&]<class B>(std::type_identity<B>, ouro::tensor<B>& y) {
+            auto const x = numbers<B>({dims[0], dims[1] + start}, 3, y.type());
+            B::reduce_sum({y.write(), add}, x.read().slice(1, start, dims[1]), 0.5);
+          });
+        }
+  // Sums over the middle, over both ends, and into turned results.
+  shape const dims{6, 150, 20};
+  for (auto const& to : {dims.with(1, 1), shape{1, 150, 1}, dims.with(0, 1), dims.with(2, 1)})
+    check_same(to, 1e-6, [&]<class B>(std::type_identity<B>, ouro::tensor<B>& y) {
+      B::reduce_sum(y.write(), numbers<B>(dims, 3, y.type()).read(), 2.0);
+    });
+  check_same({20, 150, 1}, 1e-6, [&]<class B>(std::type_identity<B>, ouro::tensor<B>& y) {
+    B::reduce_sum({y.write().transpose(0, 2), true}, numbers<B>(dims, 3, y.type()).read(), 2.0);
+  });
+}
+
+namespace {
+/// scatter_sum for rows that name what entry(i) says, and the look-up of its result.
+template <class F>
+void check_tables(std::int64_t tables, std::int64_t entries, std::int64_t rows, std::int64_t width, F const& entry) {
+  INFO(rows << " rows of " << width << " in " << tables << " tables of " << entries);
+  std::vector<std::int32_t> named;
+  for (std::int64_t i = 0; i < rows * tables; ++i) named.push_back(static_cast<std::int32_t>(entry(i)));
+  for (bool add : {false, true}) {
+    auto scatter = [&]<class B>(std::type_identity<B>, ouro::tensor<B>& dtable) {
+      auto const dy = numbers<B>({rows, width}, 3, dtable.type());
+      B::scatter_sum({dtable.write(), add}, ouro::tensor<B>::from(named, {rows, tables}).read(), dy.read());
+    };
+    check_same({tables, entries, width}, 1e-6, scatter);
+  }
+  check_same({rows, width}, 1e-6, [&]<class B>(std::type_identity<B>, ouro::tensor<B>& y) {
+    auto const table = numbers<B>({tables, entries, width}, 3, y.type());
+    B::gather_sum(y.write(), table.read(), ouro::tensor<B>::from(named, {rows, tables}).read());
+  });
+}
+}  // namespace
+
+TEST_CASE("cuda: tables and their gradient, whatever rows name") {
+  need_device();
+  for (std::int64_t rows : {0, 1, 31, 32, 33, 700, 2600})
+    for (std::int64_t width : {1, 4, 6, 36}) {
+      std::int64_t const tables = rows == 700 ? 9 : 1;
+      check_tables(tables, 50, rows, width, [](std::int64_t) { return 49; });
+      check_tables(tables, 50, rows, width, [](std::int64_t) { return -1; });
+      check_tables(tables, 50, rows, width, [](std::int64_t i) { return i % 7 == 0 ? i * 31 % 50 : 17; });
+      check_tables(tables, 50, rows, width, [](std::int64_t i) { return i * i * 13 % 51 - 1; });
+      check_tables(tables, 50, rows, width, [](std::int64_t i) { return i / 32 % 50; });
+    }
+  check_tables(2, 1100, 1000, 8, [](std::int64_t i) { return i * 97 % 1101 - 1; });  // more entries than threads
+  check_tables(1, 5, 300, 300, [](std::int64_t i) { return i % 5; });
+}
+
 #if defined(OURO_EMULATED_CUDA)
 
 TEST_CASE("cuda: exhausted memory is an exception, and all else goes on") {
