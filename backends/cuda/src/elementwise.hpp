@@ -101,11 +101,9 @@ void for_elements(char const* name, F const& f, destination const& y, View const
   layout<call::operands> const l(y.out.dims, {&y.out.steps, &x.steps...});
   call const e{f, y.out.template as<To>(), {x.template as<From>()...}, y.accumulate};
   constexpr int width = pack_width<To, From...>;
-  int operand = 0;
-  bool const packed = l.dense(operand, width) && aligned_for(e.to, width) &&
-                      ((++operand, l.innermost(operand) == 0 ||
-                                       (l.dense(operand, width) && aligned_for(x.template as<From>(), width))) &&
-                       ...);
+  auto fits = [&](int n, auto const* data) { return l.dense(n, width) && aligned_for(data, width); };
+  int n = 0;
+  bool const packed = fits(n, e.to) && ((++n, l.innermost(n) == 0 || fits(n, x.template as<From>())) && ...);
   if (packed) launch_elementwise<width>(name, l, e);
   else launch_elementwise<1>(name, l, e);
 }

@@ -4,6 +4,8 @@
 // Where the elements of strided operands lie: axes that run on in every operand are joined, so that most calls have one.
 #pragma once
 
+#include <bit>
+
 #include "device.hpp"
 
 namespace ouro::cuda_kernels {
@@ -46,7 +48,7 @@ struct divider {
   divider() = default;
   explicit divider(index n) {
     if (n < 1) return;  // nothing to divide
-    while ((index(1) << shift) < n) ++shift;
+    shift = static_cast<std::uint32_t>(std::bit_width(static_cast<std::uint64_t>(n - 1)));
     multiplier = static_cast<std::uint32_t>((((index(1) << shift) - n) << 32) / n + 1);
   }
   __device__ std::uint32_t operator()(std::uint32_t x) const {

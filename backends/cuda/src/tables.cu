@@ -42,7 +42,7 @@ struct gather_values {
 };
 
 /// A row and the entry of a table that it names.
-struct named_entry {
+struct alignas(8) named_entry {
   std::int32_t row;
   std::int32_t entry;
 };
