@@ -7,6 +7,11 @@
 namespace ouro::cuda_kernels {
 namespace {
 
+/// 16 queries and 64 keys: 16 keys, 8 keys, and what the thread has of these.
+using score_tile = tile_sums[4][2];
+/// Of the thread's row `h` the i-th element.
+__device__ inline float& element(score_tile& s, int h, int i) { return s[i / 4][i / 2 % 2].at[2 * h + i % 2]; }
+
 /// The running softmax of 16 queries, in powers of two: `top` is the largest score so far.
 template <int Width>
 struct running_rows {
@@ -27,47 +32,46 @@ struct running_rows {
   }
 
   /// Scores of keys `key` and on to weights; what was summed under a lower top shrinks.
-  __device__ void weigh(tile_sums (&s)[4][2], int key, float steepness) {
+  __device__ void weigh(score_tile& s, int key, float steepness) {
     OURO_UNROLL
     for (int h = 0; h < 2; ++h) {
       int const limit = count[h] - key - fragment_column();
       float best = top[h];
       OURO_UNROLL
-      for (int n = 0; n < 8; ++n) OURO_UNROLL
-      for (int c = 0; c < 2; ++c) {
-        float& x = s[n / 2][n % 2].at[2 * h + c];
-        x = 8 * n + c < limit ? x * steepness : -std::numeric_limits<float>::infinity();
+      for (int i = 0; i < 16; ++i) {
+        float& x = element(s, h, i);
+        x = i / 2 * 8 + i % 2 < limit ? x * steepness : -std::numeric_limits<float>::infinity();
         best = x > best ? x : best;
       }
       best = quad_max(best);
-      float const shrink = power_of_two(top[h] - best);
+      shrink(h, power_of_two(top[h] - best));
       top[h] = best;
-      sum[h] *= shrink;
       OURO_UNROLL
-      for (int n = 0; n < 8; ++n) OURO_UNROLL
-      for (int c = 0; c < 2; ++c) {
-        float& x = s[n / 2][n % 2].at[2 * h + c];
+      for (int i = 0; i < 16; ++i) {
+        float& x = element(s, h, i);
         x = power_of_two(x - best);
         sum[h] += x;
       }
-      OURO_UNROLL
-      for (int n = 0; n < Width / 8; ++n) {
-        out[n].at[2 * h] *= shrink;
-        out[n].at[2 * h + 1] *= shrink;
-      }
+    }
+  }
+  __device__ void shrink(int h, float factor) {
+    sum[h] *= factor;
+    OURO_UNROLL
+    for (int n = 0; n < Width / 8; ++n) {
+      out[n].at[2 * h] *= factor;
+      out[n].at[2 * h + 1] *= factor;
     }
   }
 };
 
 /// The weights of a tile after the dropout.
 template <class S>
-__device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, tile_sums (&s)[4][2]) {
+__device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, score_tile& s) {
   if (p.threshold == 0) return;
   OURO_UNROLL
-  for (int n = 0; n < 8; ++n) OURO_UNROLL
-  for (int e = 0; e < 4; ++e) {
-    float& x = s[n / 2][n % 2].at[e];
-    x = mask.keeps(n, e) ? x * p.factor : 0.0F;
+  for (int i = 0; i < 32; ++i) {
+    float& x = s[i / 8][i / 4 % 2].at[i % 4];
+    x = mask.keeps(i / 4, i % 4) ? x * p.factor : 0.0F;
   }
 }
 
@@ -100,7 +104,7 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
     load_tile<Width>(v_tile, v + j * p.v.row, p.v.row, here, width, p.aligned);
     __syncthreads();
     if (j >= warp_sees) continue;
-    tile_sums s[4][2] = {};
+    score_tile s = {};
     OURO_UNROLL
     for (int m = 0; m < 4; ++m)
       if (j + 16 * m < warp_sees) multiply_rows<Width>(s[m], q, k_tile + 16 * m * pitch);

@@ -257,8 +257,7 @@ __device__ std::uint32_t kept_keys(fused_problem<S> const& p, int flat, int i, i
 
 /// Of 16 queries and a tile of keys: element e of the thread's n-th product of 8 keys.
 struct kept_by_rows {
-  std::uint32_t bits =
-      everybody;  // a byte for 16 keys, in it those of products with even and odd n, upper and lower rows
+  std::uint32_t bits = everybody;  // a byte for 16 keys: of even and odd n, for the upper rows, then the lower
 
   /// Keys from `seen` on are never asked for.
   template <class S>

@@ -230,22 +230,21 @@ __device__ void join_warps(tile_sums (&sums)[N], tile_sums* room, int groups) {
   auto place = [&](int s, int n) {
     return room + (((s - 1) * groups + fused_warp() % groups) * N + n) * warp_size + lane_number();
   };
-  if (split > 0) OURO_UNROLL
-  for (int n = 0; n < N; ++n) *place(split, n) = sums[n];
+  OURO_UNROLL
+  for (int n = 0; n < N; ++n)
+    if (split > 0) *place(split, n) = sums[n];
   __syncthreads();
   if (split > 0) return;
-  for (int s = 1; s < splits; ++s) OURO_UNROLL
-  for (int n = 0; n < N; ++n) OURO_UNROLL
-  for (int e = 0; e < 4; ++e) sums[n].at[e] += place(s, n)->at[e];
+  for (int s = 1; s < splits; ++s) {
+    OURO_UNROLL
+    for (int i = 0; i < 4 * N; ++i) sums[i / 4].at[i % 4] += place(s, i / 4)->at[i % 4];
+  }
 }
 
-/// Threads that a multiprocessor shall have room for: more than a block has, where few registers are enough.
-template <int Width>
-inline constexpr int dkv_threads = Width <= 64 ? 384 : most_warps* warp_size;
-
 /// A block's warps have `groups` times 16 keys; those that share theirs take turns at the queries.
+/// (More threads than a block has are named so that the compiler keeps to registers for two blocks of six warps.)
 template <int Width, bool MakesDq, class S>
-__global__ void __launch_bounds__(dkv_threads<Width>, 1)
+__global__ void __launch_bounds__(Width <= 64 ? 384 : most_warps * warp_size, 1)
     fused_dkv_kernel(fused_problem<S> p, fused_slopes<S> g, int groups) {
   constexpr int pitch = tile_pitch<Width>;
   fused_place const at(p);
