@@ -35,6 +35,7 @@ template <class... P>
 row_shares share_rows(void (*kernel)(P...), int threads, index rows, index lane_rows) {
   constexpr index least = 4;
   constexpr index most = 512;
+  if (rows == 0) return {0, 1, 1, 1};
   index each = least;
   if (rows > least * multiprocessors()) each = divide_up(rows, resident_blocks(kernel, threads));
   each = each < least ? least : each > most ? most : each;
