@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The fused hormone gate of the accelerated backends against its composition on the reference in f64.
+#include <optional>
+
 #include <ouro/autodiff/tape.hpp>
 #include <ouro_test/backends.hpp>
 #include <ouro_test/hormone_gate.hpp>
@@ -64,12 +66,12 @@ TEMPLATE_LIST_TEST_CASE("backends: hormone gate at the edges of its kernels", ""
            ouro_test::gate_sizes{1, 5, 128},     // a warp, full
            ouro_test::gate_sizes{1, 90, 136},    // a warp and two threads; more rows than blocks of the least size
            ouro_test::gate_sizes{1, 3, 1536},    // the widest that registers hold
-           ouro_test::gate_sizes{1, 3, 1544},    // and one wider, in two chunks
+           ouro_test::gate_sizes{1, 3, 1544},    // and one wider
            ouro_test::gate_sizes{2, 2, 4104},    // in several
            ouro_test::gate_sizes{3, 90, 40},     // lanes of several blocks
            ouro_test::gate_sizes{40, 3, 24},     // blocks of several lanes
            ouro_test::gate_sizes{90, 1, 32, 4},  // lanes of one row
-           ouro_test::gate_sizes{1, 20, 392},    // two chunks a thread, the second not for all
+           ouro_test::gate_sizes{1, 20, 512},    // two chunks a thread
            ouro_test::gate_sizes{1, 20, 132, 1, 2},
            ouro_test::gate_sizes{2, 9, 40, 2, 3},
            ouro_test::gate_sizes{1, 70, 260, 4, 4},
@@ -79,6 +81,128 @@ TEMPLATE_LIST_TEST_CASE("backends: hormone gate at the edges of its kernels", ""
            ouro_test::gate_sizes{1, 2, 14, 1, 4},
        })
     for (int i : {0, 1, 10, 15}) check_gate<TestType>(i, sizes, i % 2 == 0);
+}
+
+#endif
+#if defined(OURO_HAS_CUDA)
+
+namespace {
+
+using C = ouro::cuda;
+using R = ouro::reference;
+using ouro::dtype;
+
+/// ‖a − b‖ / ‖b‖
+double norm_error(ouro::tensor<C> const& a, ouro::tensor<R> const& b) {
+  auto const x = a.values<double>();
+  auto const y = b.values<double>();
+  REQUIRE(x.size() == y.size());
+  double apart = 0;
+  double size = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    apart += (x[i] - y[i]) * (x[i] - y[i]);
+    size += y[i] * y[i];
+  }
+  return std::sqrt(apart / size);
+}
+/// Where inner values are: f32, or bf16.
+dtype any_inner() { return ouro_test::pick(0, 1) == 0 ? dtype::f32 : dtype::bf16; }
+/// What both sides see of values of this type.
+ouro::tensor<R> seen(ouro::tensor<R> const& x, dtype type) { return x.copy(type).copy(dtype::f64); }
+ouro::tensor<C> stored(ouro::tensor<R> const& x, dtype type) {
+  return ouro::tensor<C>::from(x.values<double>(), x.dims(), type);
+}
+
+/// A gradient of the gate on the device, which is added to what was there or replaces it.
+struct inner_gradient {
+  ouro::tensor<R> before;
+  ouro::tensor<C> after;
+  inner_gradient(ouro::shape const& dims, dtype type)
+      : before(seen(ouro_test::noise<R>(dims), type)), after(stored(before, type)) {}
+  double error(ouro::tensor<R> const& right, bool added) const {
+    return norm_error(after, added ? before + right : right);
+  }
+};
+
+/// The gate with each of its inner values in f32 or in bf16; in all cases alike, if one is said.
+void check_inner_gate(int i, ouro_test::gate_sizes const& sizes, std::optional<dtype> all = {}) {
+  // What is stored in f32 is but as good as the functions of the gate.
+  auto limit = [](ouro::tensor<C> const& x) { return x.type() == dtype::bf16 ? 2e-2 : 5e-3; };
+  auto inner = [all] { return all.value_or(any_inner()); };
+  bool const add = i % 2 == 1;
+  ouro_test::gate_case<R> r(i, sizes, dtype::f32);
+  std::vector<ouro::tensor<C>> c;
+  for (std::size_t k = 0; k < r.inputs.size(); ++k) {
+    dtype const type = k == 0 || k == 9 || (k == 2 && !r.normalises) ? inner() : dtype::f32;
+    r.inputs[k] = seen(r.inputs[k], type);
+    c.push_back(stored(r.inputs[k], type));
+  }
+  CAPTURE(i, sizes.lanes, sizes.rows, sizes.width, sizes.fold, sizes.spread, c[0].type(), c[2].type());
+  ouro::tape<R> tape;
+  for (auto const& x : r.inputs) tape.watch(x);
+  auto const right = ouro::hormone_gate(r.with(r.inputs));
+  dtype const slopes = inner();
+  auto const dy = seen(r.weights(right.dims()), slopes);
+  tape.backward(ouro::sum(right * dy));
+
+  std::int64_t const rows = sizes.lanes * sizes.rows;
+  std::int64_t const wide = sizes.spread * sizes.width;
+  ouro::shape const narrow_rows{rows, sizes.fold * sizes.width};
+  ouro::shape const wide_rows{rows, wide};
+  ouro::const_view const none;
+  ouro::hormone_gate_operands const in{c[0].read().reshape(narrow_rows),
+                                       c[1].read().reshape({sizes.lanes, sizes.width}),
+                                       r.normalises ? none : c[2].read().reshape(wide_rows),
+                                       r.normalises ? c[2].read() : none,
+                                       c[3].read(),
+                                       c[4].read(),
+                                       c[5].read(),
+                                       c[6].read(),
+                                       c[7].read(),
+                                       c[8].read(),
+                                       r.remains ? c[9].read().reshape(wide_rows) : none,
+                                       r.gelu,
+                                       r.dropout,
+                                       {11, 7}};
+  ouro::tensor<C> y(right.dims(), inner());
+  ouro::tensor<C> statistics({rows, ouro::hormone_gate_statistics}, dtype::f32);
+  C::hormone_gate(y.write().reshape(wide_rows), statistics.write(), in);
+  CHECK(norm_error(y, right.detach()) < limit(y));
+
+  std::vector<inner_gradient> d;
+  for (std::size_t k = 0; k < 9; ++k)
+    d.emplace_back(r.inputs[k].dims(), k == 0 || (k == 2 && !r.normalises) ? inner() : dtype::f32);
+  auto to = [&d, add](std::size_t k) { return ouro::destination(d[k].after.write(), add); };
+  ouro::hormone_gate_gradients gradients{to(0), to(1), {}, {}, to(3), to(4), to(5), to(6), to(7), to(8)};
+  (r.normalises ? gradients.scale : gradients.f) = to(2);
+  C::hormone_gate_gradient(gradients, in, statistics.read(), stored(dy, slopes).read().reshape(wide_rows));
+  for (std::size_t k = 0; k < d.size(); ++k) {
+    CAPTURE(k, d[k].after.type());
+    CHECK(d[k].error(tape.gradient(r.inputs[k]), add) < limit(d[k].after));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("cuda: hormone gate of inner values in bf16") {
+  ouro_test::in<C, dtype::f32>::need();
+  REQUIRE(C::has_hormone_gate(dtype::f32));
+  for (ouro_test::gate_sizes const& sizes : {
+           ouro_test::gate_sizes{1, 5, 128},
+           ouro_test::gate_sizes{3, 40, 40},        // lanes of several blocks, and part of a warp
+           ouro_test::gate_sizes{1, 20, 384},       // three chunks a thread, or one
+           ouro_test::gate_sizes{20, 3, 256},       // two
+           ouro_test::gate_sizes{2, 3, 392},        // one
+           ouro_test::gate_sizes{1, 3, 1536},       // the widest that registers hold
+           ouro_test::gate_sizes{1, 3, 1544},       // and one wider
+           ouro_test::gate_sizes{2, 9, 132, 2, 2},  // folds and repetitions
+           ouro_test::gate_sizes{2, 9, 40, 6, 3}, ouro_test::gate_sizes{1, 30, 260, 4, 4},
+           ouro_test::gate_sizes{1, 9, 16, 1, 5},  // more repetitions than registers hold
+           ouro_test::gate_sizes{2, 33, 6, 3, 4},  // rows that do not lie aligned
+       }) {
+    for (int i = 0; i < 12; ++i) check_inner_gate(i, sizes);
+    for (int i : {0, 1, 2, 3}) check_inner_gate(i, sizes, dtype::bf16);
+  }
 }
 
 #endif

@@ -119,6 +119,34 @@ TEST_CASE("lives: what cpu saved goes on on cuda, learns the same, and comes bac
   CHECK(worst < 2e-2);  // two steps of 1e-3, where a gradient of nearly zero may have either sign
 }
 
+TEST_CASE("lives: with inner values in bf16 cuda learns what it learns in f32") {
+  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
+  auto const config = small();
+  auto learn = [&](ouro::dtype inner) {
+    ouro::set_cuda_inner_values(inner);
+    network<ouro::cuda> model(config, ouro::seed{1});
+    auto s = model.newborn(ouro::seed{2});
+    ouro::trainer<network<ouro::cuda>> t(model, {.learning_rate = 3e-3, .warmup = 0}, config.dropout);
+    std::vector<double> losses;
+    for (std::uint64_t u = 0; u < 12; ++u) {
+      auto const r = t.update(s, cycle<ouro::cuda>(config, u % 2));
+      REQUIRE(!r.refused);
+      losses.push_back(r.loss);
+    }
+    ouro::set_cuda_inner_values(ouro::dtype::f32);
+    for (auto const& f : ouro::fields(model)) CHECK(f.value->type() != ouro::dtype::bf16);
+    CHECK(s.mem.type() == ouro::dtype::f32);
+    return losses;
+  };
+  auto const exact = learn(ouro::dtype::f32);
+  auto const narrow = learn(ouro::dtype::bf16);
+  double apart = 0;
+  for (std::size_t i = 0; i < exact.size(); ++i) apart = std::max(apart, std::abs(narrow[i] / exact[i] - 1));
+  CHECK(apart < 3e-2);
+  CHECK(apart > 1e-6);  // or nothing was stored in bf16
+  CHECK(exact.back() < 0.97 * exact.front());
+}
+
 TEST_CASE("lives: after ten cycles of wake and sleep cpu and cuda have the same state") {
   if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
   auto const config = small();

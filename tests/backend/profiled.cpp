@@ -16,7 +16,7 @@ TEMPLATE_LIST_TEST_CASE("backends: a profile counts calls, operations and bytes"
   auto product = []<class X>(std::type_identity<X>) {
     auto const a = ouro::tensor<X>::full({2, 70, 30}, TestType::type, 0.5);
     auto const b = ouro::tensor<X>::full({2, 30, 50}, TestType::type, 0.25);
-    auto const c = ouro::tensor<X>::full({1, 1, 50}, TestType::type, 3.0);
+    auto const c = ouro::tensor<X>::full({2, 1, 50}, TestType::type, 3.0);
     return ouro::matmul(a, b, c).template values<double>();
   };
   auto const expected = product(std::type_identity<B>{});

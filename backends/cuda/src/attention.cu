@@ -6,6 +6,8 @@
 // sequences that are too short for attention_products.cu, where fused_attention.cu is not asked for.
 #include "attention_products.hpp"
 #include "fused_attention.hpp"
+#include "rows.hpp"
+#include "sums.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
@@ -83,6 +85,43 @@ __global__ void __launch_bounds__(256) attention_kernel(attention_problem<T> p, 
   }
 }
 
+constexpr int one_query_threads = 128;
+constexpr index most_keys_of_one = 4096;  // their weights lie in shared memory
+
+/// The only query of a lane and head, as when one byte after the other is said: a warp for each key, then a thread for each
+/// column.
+template <class T>
+__global__ void __launch_bounds__(one_query_threads) attention_of_one(attention_problem<T> p, head_rows<T> y, T* lse) {
+  constexpr int warps = one_query_threads / warp_size;
+  T* const weights = shared_memory<T>();
+  __shared__ T room[warps];
+  index const head = blockIdx.x % p.heads * p.width;
+  index const lane = blockIdx.x / p.heads;
+  T const* const q = p.q.data + lane * p.q.lane + head;
+  T const* const k = p.k.data + lane * p.k.lane + head;
+  T const* const v = p.v.data + lane * p.v.lane + head;
+  index const keys = p.sees.count(0, p.keys);
+  OURO_UNROLL_BY_8
+  for (index j = static_cast<int>(threadIdx.x) / warp_size; j < keys; j += warps) {
+    T const score = row_sum<T>(p.width, lane_number(), [&](index c) { return q[c] * k[j * p.k.row + c]; });
+    if (lane_number() == 0) weights[j] = score * p.scale;
+  }
+  __syncthreads();
+  T top = weights[0];
+  for (index j = lane_number(); j < keys; j += warp_size) top = weights[j] > top ? weights[j] : top;
+  top = warp_max(top);
+  T mine = 0;
+  for (index j = threadIdx.x; j < keys; j += one_query_threads) mine += std::exp(weights[j] - top);
+  T const sum = block_sum(mine, room);
+  if (threadIdx.x == 0) lse[blockIdx.x] = top + std::log(sum);
+  for (index c = threadIdx.x; c < p.width; c += one_query_threads) {
+    T out = 0;
+    OURO_UNROLL_BY_8
+    for (index j = 0; j < keys; ++j) out += std::exp(weights[j] - top) * v[j * p.v.row + c];
+    y.data[lane * y.lane + head + c] = out / sum;
+  }
+}
+
 }  // namespace
 }  // namespace cuda_kernels
 
@@ -91,9 +130,17 @@ using namespace cuda_kernels;
 void cuda::attention(view y, view lse, const_view q, const_view k, const_view v, attention_rule const& rule) {
   if (y.size() == 0) return;
   if (attention_is_fused(q, rule)) return fused_attention(y, lse.as<float>(), q, k, v, rule);
+  if (q.type == dtype::bf16) {
+    f32_result const result(y);
+    attention(result.get().out, lse, f32_values(q).get(), f32_values(k).get(), f32_values(v).get(), rule);
+    return result.finish();
+  }
   with_real(q.type, "attention", [&]<class T>(std::type_identity<T>) {
     if (attention_is_long(q, k)) return attention_by_products<T>(y, lse.as<T>(), q, k, v, rule);
     attention_problem<T> const p(q, k, v, rule);
+    if (p.queries == 1 && p.threshold == 0 && p.keys <= most_keys_of_one)
+      return launch("attention", attention_of_one<T>, p.lanes * p.heads, one_query_threads,
+                    static_cast<std::size_t>(p.keys) * sizeof(T), p, rows_of<T>(destination(y)), lse.as<T>());
     launch("attention", attention_kernel<T>, p.blocks(p.queries), attention_tiles<T>::threads, 0, p,
            rows_of<T>(destination(y)), lse.as<T>());
   });

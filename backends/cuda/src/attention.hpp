@@ -8,8 +8,9 @@
 #pragma once
 
 #include <limits>
+#include <optional>
 
-#include "device.hpp"
+#include "packs.hpp"
 
 namespace ouro::cuda_kernels {
 
@@ -33,6 +34,10 @@ struct head_rows {
   index lane = 0;
   index row = 0;
 };
+/// T, constant where Void is.
+template <class Void, class T>
+using like = std::conditional_t<std::is_const_v<Void>, T const, T>;
+
 template <class T>
 head_rows<T const> rows_of(const_view const& v) {
   return {v.as<T>(), v.steps[0], v.steps[1]};
@@ -42,15 +47,73 @@ head_rows<T> rows_of(destination const& d) {
   return d.wanted() ? head_rows<T>{d.out.as<T>(), d.out.steps[0], d.out.steps[1]} : head_rows<T>{};
 }
 
+/// The same where the launch, not the kernel's type, says what they are stored in: bf16 if they are `narrow`.
+template <class Void>
+struct stored_rows {
+  Void* data = nullptr;
+  index lane = 0;
+  index row = 0;
+  bool narrow = false;
+};
+inline stored_rows<void const> stored_rows_of(const_view const& v) {
+  return {v.data, v.steps[0], v.steps[1], v.type == dtype::bf16};
+}
+inline stored_rows<void> stored_rows_of(destination const& d) {
+  if (!d.wanted()) return {};
+  return {d.out.data, d.out.steps[0], d.out.steps[1], d.out.type == dtype::bf16};
+}
+/// Calls f(head_rows) with rows of bf16 or of T.
+template <class T, class Void, class F>
+__device__ void with_stored(stored_rows<Void> const& r, F const& f) {
+  if (r.narrow) f(head_rows<like<Void, bf16>>{static_cast<like<Void, bf16>*>(r.data), r.lane, r.row});
+  else f(head_rows<like<Void, T>>{static_cast<like<Void, T>*>(r.data), r.lane, r.row});
+}
+
+/// A view in f32 of values that may be stored in bf16: then of a copy.
+class f32_values {
+ public:
+  explicit f32_values(const_view const& v) : values_(v) {
+    if (v.type != dtype::bf16) return;
+    memory_.emplace(v.size());
+    view const copy(memory_->data(), dtype::f32, v.dims);
+    cuda::copy(copy, v, false);
+    values_ = copy;
+  }
+  [[nodiscard]] const_view const& get() const { return values_; }
+
+ private:
+  std::optional<device_array<float>> memory_;
+  const_view values_;
+};
+/// Where a result goes in f32: to its destination or, where that is stored in bf16, to memory from which `finish` takes it.
+class f32_result {
+ public:
+  explicit f32_result(destination const& d) : to_(d), last_(d) {
+    if (!d.wanted() || d.out.type != dtype::bf16) return;
+    memory_.emplace(d.out.size());
+    to_ = view(memory_->data(), dtype::f32, d.out.dims);
+  }
+  [[nodiscard]] destination const& get() const { return to_; }
+  void finish() const {
+    if (memory_) cuda::copy(last_.out, to_.out, last_.accumulate);
+  }
+
+ private:
+  std::optional<device_array<float>> memory_;
+  destination to_;
+  destination last_;
+};
+
+/// `T` is what queries, keys and values are stored in.
 template <class T>
 struct attention_problem {
   head_rows<T const> q, k, v;
   index lanes, heads, queries, keys, width;
-  T scale;
+  real_of<T> scale;
   visibility sees;
   random_draw draw;
   std::uint32_t threshold;  // of the dropout; 0 keeps all
-  T factor;
+  real_of<T> factor;
 
   attention_problem(const_view const& qs, const_view const& ks, const_view const& vs, attention_rule const& rule)
       : q(rows_of<T>(qs)),
@@ -61,11 +124,11 @@ struct attention_problem {
         queries(qs.dims[1]),
         keys(ks.dims[1]),
         width(qs.dims[2] / rule.heads),
-        scale(static_cast<T>(rule.scale)),
+        scale(static_cast<real_of<T>>(rule.scale)),
         sees(rule.sees),
         draw(rule.draw),
         threshold(dropout_mask(rule.dropout).threshold),
-        factor(static_cast<T>(dropout_mask(rule.dropout).factor)) {}
+        factor(static_cast<real_of<T>>(dropout_mask(rule.dropout).factor)) {}
 
   [[nodiscard]] index slices() const { return divide_up(width, attention_tiles<T>::side); }
   /// Blocks for tiles of `rows` rows, in every slice of every head.

@@ -21,18 +21,22 @@ struct attention_slopes {
 
 template <class T>
 struct row_dots {
-  attention_problem<T> p;
-  head_rows<T const> y;
-  head_rows<T const> dy;
+  index queries, heads, width;
+  stored_rows<void const> y;
+  stored_rows<void const> dy;
   T* dots;
   __device__ void operator()(index r, int lane) const {
-    index const i = r % p.queries;
-    index const head = r / p.queries % p.heads;
-    index const n = r / p.queries / p.heads;
-    T const* a = y.data + n * y.lane + i * y.row + head * p.width;
-    T const* b = dy.data + n * dy.lane + i * dy.row + head * p.width;
-    T const sum = row_sum<T>(p.width, lane, [&](index c) { return a[c] * b[c]; });
-    if (lane == 0) dots[r] = sum;
+    index const i = r % queries;
+    index const head = r / queries % heads;
+    index const n = r / queries / heads;
+    with_stored<T>(y, [&](auto const& ys) {
+      with_stored<T>(dy, [&](auto const& dys) {
+        auto const* a = ys.data + n * ys.lane + i * ys.row + head * width;
+        auto const* b = dys.data + n * dys.lane + i * dys.row + head * width;
+        T const sum = row_sum<T>(width, lane, [&](index c) { return static_cast<T>(a[c]) * static_cast<T>(b[c]); });
+        if (lane == 0) dots[r] = sum;
+      });
+    });
   }
 };
 
@@ -161,6 +165,11 @@ __global__ void __launch_bounds__(256) attention_dkv(attention_problem<T> p, att
   if (dv.data != nullptr) store<T>(p, at, dv, dv_adds, p.keys, sum_v);
 }
 
+template <class... View>
+bool any_in_bf16(View const&... v) {
+  return ((!v.empty() && v.type == dtype::bf16) || ...);
+}
+
 }  // namespace
 }  // namespace cuda_kernels
 
@@ -169,21 +178,28 @@ using namespace cuda_kernels;
 void cuda::attention_gradient(destination dq, destination dk, destination dv, const_view q, const_view k, const_view v,
                               const_view y, const_view lse, const_view dy, attention_rule const& rule) {
   if (k.size() == 0) return;  // no lanes
-  with_real(q.type, "attention_gradient", [&]<class T>(std::type_identity<T>) {
-    bool const fused = attention_is_fused(q, rule);
-    if constexpr (std::is_same_v<T, float>) {
-      if (fused && fused_gradient_is_one_pass(dq, dk, dv, k))
-        return fused_attention_gradient_in_one_pass(dq, dk, dv, q, k, v, y, lse.as<T>(), dy, rule);
-    }
-    attention_problem<T> const p(q, k, v, rule);
-    index const rows = p.lanes * p.heads * p.queries;
+  bool const fused = attention_is_fused(q, rule);
+  if (fused && fused_gradient_is_one_pass(dq, dk, dv, k))
+    return fused_attention_gradient_in_one_pass(dq, dk, dv, q, k, v, y, lse.as<float>(), dy, rule);
+  if (!fused && any_in_bf16(dq.out, dk.out, dv.out, q, dy)) {
+    f32_result const results[] = {f32_result(dq), f32_result(dk), f32_result(dv)};
+    attention_gradient(results[0].get(), results[1].get(), results[2].get(), f32_values(q).get(), f32_values(k).get(),
+                       f32_values(v).get(), f32_values(y).get(), lse, f32_values(dy).get(), rule);
+    for (auto const& r : results) r.finish();
+    return;
+  }
+  with_real(lse.type, "attention_gradient", [&]<class T>(std::type_identity<T>) {
+    index const rows = lse.size();
     device_array<T> const dots(rows);
-    for_rows("attention_gradient", rows, row_dots<T>{p, rows_of<T>(y), rows_of<T>(dy), dots.data()});
+    for_rows(
+        "attention_gradient", rows,
+        row_dots<T>{q.dims[1], rule.heads, q.dims[2] / rule.heads, stored_rows_of(y), stored_rows_of(dy), dots.data()});
     if constexpr (std::is_same_v<T, float>) {
       if (fused) return fused_attention_gradient(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);
     }
     if (attention_is_long(q, k))
       return attention_gradient_by_products<T>(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);
+    attention_problem<T> const p(q, k, v, rule);
     attention_slopes<T> const g{rows_of<T>(dy), lse.as<T>(), dots.data()};
     constexpr int threads = attention_tiles<T>::threads;
     if (dq.wanted())

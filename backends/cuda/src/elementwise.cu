@@ -54,45 +54,55 @@ struct combine_values {
   }
 };
 
+/// Calls f(std::type_identity<S>{}) with what elements of a type are loaded as.
+template <class F>
+void with_stored(dtype type, F&& f) {
+  if (type == dtype::i32) return f(std::type_identity<std::int32_t>{});
+  if (type == dtype::u16) return f(std::type_identity<std::uint16_t>{});
+  with_inner(type, "elements", f);
+}
+
 }  // namespace
 }  // namespace cuda_kernels
 
 using namespace cuda_kernels;
 
 void cuda::fill(view v, double value) {
-  with_any(v.type, [&]<class T>(std::type_identity<T>) {
-    for_elements<T>("fill", fill_values<real_of<T>>{static_cast<real_of<T>>(value)}, v);
+  with_stored(v.type, [&]<class S>(std::type_identity<S>) {
+    for_elements<S>("fill", fill_values<real_of<S>>{static_cast<real_of<S>>(value)}, v);
   });
 }
 
 void cuda::copy(view to, const_view from, bool accumulate) {
-  with_any(to.type, [&]<class T>(std::type_identity<T>) {
-    with_any(from.type, [&]<class S>(std::type_identity<S>) {
-      for_elements<T, S>("copy", same_values{}, {to, accumulate}, from);
+  with_stored(to.type, [&]<class To>(std::type_identity<To>) {
+    with_stored(from.type, [&]<class From>(std::type_identity<From>) {
+      for_elements<To, From>("copy", same_values{}, {to, accumulate}, from);
     });
   });
 }
 
 void cuda::scale(destination y, const_view x, double factor) {
-  with_real(x.type, "scale", [&]<class T>(std::type_identity<T>) {
-    for_elements<T, T>("scale", scale_values<T>{static_cast<T>(factor)}, y, x);
+  with_inner(x.type, "scale", [&]<class S>(std::type_identity<S>) {
+    for_elements<S, S>("scale", scale_values<real_of<S>>{static_cast<real_of<S>>(factor)}, y, x);
   });
 }
 
 void cuda::map(unary f, view y, const_view x) {
-  with_real(x.type, "map", [&]<class T>(std::type_identity<T>) { for_elements<T, T>("map", map_values<T>{f}, y, x); });
+  with_inner(x.type, "map",
+             [&]<class S>(std::type_identity<S>) { for_elements<S, S>("map", map_values<real_of<S>>{f}, y, x); });
 }
 
 void cuda::map_gradient(unary f, destination dx, const_view saved, const_view dy) {
   if (!dx.wanted()) return;
-  with_real(dy.type, "map_gradient", [&]<class T>(std::type_identity<T>) {
-    for_elements<T, T, T>("map_gradient", map_slopes<T>{f}, dx, saved, dy);
+  with_inner(dy.type, "map_gradient", [&]<class S>(std::type_identity<S>) {
+    for_elements<S, S, S>("map_gradient", map_slopes<real_of<S>>{f}, dx, saved, dy);
   });
 }
 
 void cuda::combine(binary f, destination c, const_view a, const_view b) {
-  with_real(a.type, "combine",
-            [&]<class T>(std::type_identity<T>) { for_elements<T, T, T>("combine", combine_values<T>{f}, c, a, b); });
+  with_inner(a.type, "combine", [&]<class S>(std::type_identity<S>) {
+    for_elements<S, S, S>("combine", combine_values<real_of<S>>{f}, c, a, b);
+  });
 }
 
 }  // namespace ouro

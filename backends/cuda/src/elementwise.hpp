@@ -24,8 +24,8 @@ struct elementwise {
   static constexpr auto inputs = std::make_index_sequence<sizeof...(From)>{};
 
   F f;
-  To* to;
-  std::tuple<From const*...> from;
+  elements<To, void> to;
+  std::tuple<elements<From, void const>...> from;
   bool accumulate;
 
   /// What there is to compute a pack from.
@@ -33,8 +33,8 @@ struct elementwise {
   struct loaded {
     index at = 0;
     int count = 0;
-    pack<To, W> before;
-    std::tuple<pack<From, W>...> x;
+    typename elements<To, void>::template raw<W> before;
+    std::tuple<typename elements<From, void const>::template raw<W>...> x;
   };
 
   /// Pack number i of rows that are `row` long.
@@ -45,22 +45,25 @@ struct elementwise {
     loaded<W> p;
     p.at = at[0];
     p.count = rest < W ? static_cast<int>(rest) : W;
-    if (accumulate) p.before = load<W>(to + p.at, p.count);
-    ((std::get<n>(p.x) = load<W>(std::get<n>(from) + at[n + 1], p.count, l.innermost(n + 1) == 0)), ...);
+    if (accumulate) p.before = to.template load_raw<W>(p.at, p.count);
+    ((std::get<n>(p.x) = std::get<n>(from).template load_raw<W>(at[n + 1], p.count, l.innermost(n + 1) == 0)), ...);
     return p;
   }
 
   template <int W, std::size_t... n>
   __device__ void store_pack(loaded<W> const& p, std::index_sequence<n...>) const {
-    pack<To, W> y;
+    using real = real_of<To>;
+    std::tuple<pack<real_of<From>, W>...> const x{std::get<n>(from).template reals<W>(std::get<n>(p.x))...};
+    auto const before = to.template reals<W>(p.before);
+    pack<real, W> y;
     OURO_UNROLL
     for (int e = 0; e < W; ++e) {
-      auto const value = f(static_cast<real_of<From>>(std::get<n>(p.x).values[e])...);
-      using sum = sum_of<To, std::remove_const_t<decltype(value)>>;
-      y.values[e] = accumulate ? static_cast<To>(static_cast<sum>(p.before.values[e]) + static_cast<sum>(value))
-                               : static_cast<To>(value);
+      auto const value = f(std::get<n>(x).values[e]...);
+      using sum = sum_of<real, std::remove_const_t<decltype(value)>>;
+      y.values[e] = accumulate ? static_cast<real>(static_cast<sum>(before.values[e]) + static_cast<sum>(value))
+                               : static_cast<real>(value);
     }
-    store<W>(to + p.at, y, p.count);
+    to.template store_reals<W>(p.at, y, p.count);
   }
 };
 
@@ -88,7 +91,7 @@ void launch_elementwise(char const* name, layout<E::operands> const& l, E const&
   launch(name, elementwise_kernel<W, E>, divide_up(threads, each_threads), each_threads, 0, packs, l.row(), e);
 }
 
-/// y (+)= f(x...) with elements of these types.
+/// y (+)= f(x...) with elements of these types, which are those of the views or `inner`.
 template <class To, class... From, class F, class... View>
 void for_elements(char const* name, F const& f, destination const& y, View const&... x) {
   using call = elementwise<F, To, From...>;
@@ -99,11 +102,11 @@ void for_elements(char const* name, F const& f, destination const& y, View const
     return;
   }
   layout<call::operands> const l(y.out.dims, {&y.out.steps, &x.steps...});
-  call const e{f, y.out.template as<To>(), {x.template as<From>()...}, y.accumulate};
+  call const e{f, elements<To, void>(y.out), {elements<From, void const>(x)...}, y.accumulate};
   constexpr int width = pack_width<To, From...>;
-  auto fits = [&](int n, auto const* data) { return l.dense(n, width) && aligned_for(data, width); };
+  auto fits = [&](int n, auto const& operand) { return l.dense(n, width) && operand.aligned(width); };
   int n = 0;
-  bool const packed = fits(n, e.to) && ((++n, l.innermost(n) == 0 || fits(n, x.template as<From>())) && ...);
+  bool const packed = fits(n, e.to) && ((++n, l.innermost(n) == 0 || fits(n, elements<From, void const>(x))) && ...);
   if (packed) launch_elementwise<width>(name, l, e);
   else launch_elementwise<1>(name, l, e);
 }

@@ -19,9 +19,10 @@ struct running_rows {
   float top[2];
   float sum[2];  // of this thread's keys
   int count[2];
+  int least;  // that any of the queries sees
 
   template <class S>
-  __device__ running_rows(fused_problem<S> const& p, int query) {
+  __device__ running_rows(fused_problem<S> const& p, int query) : least(p.count(query)) {
     clear(out);
     OURO_UNROLL
     for (int h = 0; h < 2; ++h) {
@@ -34,15 +35,13 @@ struct running_rows {
   /// Scores of keys `key` and on to weights; what was summed under a lower top shrinks.
   __device__ void weigh(score_tile& s, int key, float steepness) {
     OURO_UNROLL
+    for (int i = 0; i < 32; ++i) element(s, i / 16, i % 16) *= steepness;
+    if (key + tile_rows > least) hide(s, key);
+    OURO_UNROLL
     for (int h = 0; h < 2; ++h) {
-      int const limit = count[h] - key - fragment_column();
       float best = top[h];
       OURO_UNROLL
-      for (int i = 0; i < 16; ++i) {
-        float& x = element(s, h, i);
-        x = i / 2 * 8 + i % 2 < limit ? x * steepness : -std::numeric_limits<float>::infinity();
-        best = x > best ? x : best;
-      }
+      for (int i = 0; i < 16; ++i) best = std::fmax(best, element(s, h, i));
       best = quad_max(best);
       shrink(h, power_of_two(top[h] - best));
       top[h] = best;
@@ -52,6 +51,16 @@ struct running_rows {
         x = power_of_two(x - best);
         sum[h] += x;
       }
+    }
+  }
+  /// Scores of keys that their queries do not see are less than all others.
+  __device__ void hide(score_tile& s, int key) const {
+    OURO_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      int const limit = count[h] - key - fragment_column();
+      OURO_UNROLL
+      for (int i = 0; i < 16; ++i)
+        if (i / 2 * 8 + i % 2 >= limit) element(s, h, i) = -std::numeric_limits<float>::infinity();
     }
   }
   __device__ void shrink(int h, float factor) {
@@ -64,14 +73,14 @@ struct running_rows {
   }
 };
 
-/// The weights of a tile after the dropout.
+/// The weights of a tile after the dropout, but for its factor.
 template <class S>
 __device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, score_tile& s) {
   if (p.threshold == 0) return;
   OURO_UNROLL
   for (int i = 0; i < 32; ++i) {
     float& x = s[i / 8][i / 4 % 2].at[i % 4];
-    x = mask.keeps(i / 4, i % 4) ? x * p.factor : 0.0F;
+    x = mask.keeps(i / 4, i % 4) ? x : 0.0F;
   }
 }
 
@@ -79,37 +88,38 @@ template <int Width, class S>
 __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
     fused_attention_kernel(fused_problem<S> p, head_rows<S> y, float* lse) {
   constexpr int pitch = tile_pitch<Width>;
-  bf16_pair* const k_tile = shared_memory<bf16_pair>();
-  bf16_pair* const v_tile = k_tile + tile_rows * pitch;
+  key_tiles<Width> const tiles;
   fused_place const at(p);
   int const queries = static_cast<int>(p.queries);
-  int const keys = static_cast<int>(p.keys);
   int const width = static_cast<int>(p.width);
   int const block_rows = fused_warps() * warp_rows;
   int const first = (at.tiles - 1 - at.tile) * block_rows;  // those who see the most begin
   int const query = first + fused_warp() * warp_rows;
   int const block_sees = p.count(smaller(first + block_rows, queries) - 1);
   int const warp_sees = query < queries ? p.count(smaller(query + warp_rows, queries) - 1) : 0;
-  S const* const k = at.rows(p.k, p.width);
-  S const* const v = at.rows(p.v, p.width);
 
+  // The queries pass through the room of the second tiles.
+  load_tile<Width>(tiles.k(1), at.rows(p.q, p.width) + first * p.q.row, p.q.row, smaller(queries - first, block_rows),
+                   width, p.aligned);
+  load_keys(tiles, p, at, 0);
+  finish_loads();
+  __syncthreads();
   fragment q[Width / 16];
-  load_left<Width>(q, k_tile, at.rows(p.q, p.width) + first * p.q.row, p.q.row, smaller(queries - first, block_rows),
-                   query - first, width, p.aligned);
+  load_left<Width>(q, tiles.k(1) + (query - first) * pitch);
   running_rows<Width> rows(p, query);
   for (int j = 0; j < block_sees; j += tile_rows) {
-    int const here = smaller(keys - j, tile_rows);
-    __syncthreads();  // who is still reading the tiles
-    load_tile<Width>(k_tile, k + j * p.k.row, p.k.row, here, width, p.aligned);
-    load_tile<Width>(v_tile, v + j * p.v.row, p.v.row, here, width, p.aligned);
-    __syncthreads();
+    finish_loads();
+    __syncthreads();  // this tile is there, and nobody reads the one before
+    if (j + tile_rows < block_sees) load_keys(tiles, p, at, j + tile_rows);
     if (j >= warp_sees) continue;
+    bf16_pair const* const k_tile = tiles.k(j / tile_rows);
+    bf16_pair const* const v_tile = tiles.v(j / tile_rows);
     score_tile s = {};
     OURO_UNROLL
     for (int m = 0; m < 4; ++m)
       if (j + 16 * m < warp_sees) multiply_rows<Width>(s[m], q, k_tile + 16 * m * pitch);
     rows.weigh(s, j, p.steepness());
-    drop(p, kept_by_rows(p, at.flat, query, j, warp_sees), s);
+    drop(p, kept_by_rows(p, at.flat, query, j, warp_sees, 0, 1), s);
     OURO_UNROLL
     for (int m = 0; m < 4; ++m)
       if (j + 16 * m < warp_sees) add_product<Width, pitch>(rows.out, rounded_left(s[m]), v_tile + 16 * m * pitch);
@@ -122,27 +132,28 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
     if (i < queries && lane_number() % 4 == 0)
       lse[at.flat * p.queries + i] = (rows.top[h] + std::log2(total[h])) / log2_of_e;
   }
-  store_rows<Width>(at.rows(y, p.width) + query * y.row, y.row, queries - query, width, rows.out, 1 / total[0],
-                    1 / total[1], p.aligned, false);
+  store_rows<Width>(at.rows(y, p.width) + query * y.row, y.row, queries - query, width, rows.out, p.factor / total[0],
+                    p.factor / total[1], p.aligned, false);
 }
 
 }  // namespace
 
 bool attention_is_fused(const_view const& q, attention_rule const& rule) {
   index const width = q.dims[2] / rule.heads;
-  return cuda_products() == product_precision::bf16 && q.type == dtype::f32 && q.dims[1] > 1 && width % 16 == 0 &&
-         width <= 128;
+  bool const rounds = q.type == dtype::bf16 || (q.type == dtype::f32 && cuda_products() == product_precision::bf16);
+  return rounds && q.dims[1] > 1 && width % 16 == 0 && width <= 128;
 }
 
 void fused_attention(view const& y, float* lse, const_view const& q, const_view const& k, const_view const& v,
                      attention_rule const& rule) {
-  fused_problem<float> p(q, k, v, rule);
-  auto const to = rows_of<float>(destination(y));
-  p.aligned = p.aligned && rows_are_aligned(to);
-  row_split const split(p.queries, p.flats());
-  with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
-    launch("attention", fused_attention_kernel<Width, float>, p.flats() * split.tiles, split.warps * warp_size,
-           2 * tile_rows * tile_pitch<Width> * sizeof(bf16_pair), p, to, lse);
+  with_fused_storage(q.type, [&]<class S>(std::type_identity<S>) {
+    fused_problem<S> p(q, k, v, rule);
+    p.aligned = p.aligned && rows_are_aligned(const_view(y));
+    row_split const split(p.queries, p.flats(), most_warps, 4);
+    with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
+      launch("attention", fused_attention_kernel<Width, S>, p.flats() * split.tiles, split.warps * warp_size,
+             key_tiles<Width>::bytes, p, rows_of<S>(destination(y)), lse);
+    });
   });
 }
 

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Attention in bf16 on the tensor cores, in kernels that keep the scores in registers (Dao, "FlashAttention-2", 2023). A
-// warp has 16 rows of scores; a block has up to eight warps, and two tiles of 64 rows of the other sequence in shared memory.
+// warp has 16 rows of scores; a block has up to eight warps, and in shared memory tiles of 64 rows of the other sequence:
+// those that it works on, and the next, which are on their way.
 #pragma once
 
 #include "attention.hpp"
@@ -40,15 +41,25 @@ void with_fused_width(index width, F const& f) {
   f(std::integral_constant<int, 128>{});
 }
 
+/// Calls f(type_identity) with what queries, keys and values are stored in.
+template <class F>
+void with_fused_storage(dtype type, F const& f) {
+  if (type == dtype::bf16) return f(std::type_identity<bf16>{});
+  f(std::type_identity<float>{});
+}
+
 /// Pairs from a row of a tile to the next, so that eight rows lie in different banks.
 template <int Width>
 inline constexpr int tile_pitch = Width / 2 + 4;
+/// Pairs of a tile.
+template <int Width>
+inline constexpr int tile_room = tile_rows* tile_pitch<Width>;
 
 // Storage: what a tensor is stored in is known to these functions alone.
 
 /// Neighbours in memory that are moved at once where they lie at a multiple of their size.
 template <class S, int N>
-struct alignas(sizeof(S) * N) neighbours {
+struct alignas(sizeof(S) * N < 16 ? sizeof(S) * N : 16) neighbours {
   S at[N];
 };
 template <class S, int N>
@@ -62,6 +73,10 @@ __device__ neighbours<float, N> load_neighbours(S const* from, bool aligned) {
   for (int i = 0; i < N; ++i) y.at[i] = static_cast<float>(x.at[i]);
   return y;
 }
+__device__ inline neighbours<float, 2> rounded_to(float const*, float first, float second) { return {first, second}; }
+__device__ inline neighbours<bf16, 2> rounded_to(bf16 const*, float first, float second) {
+  return std::bit_cast<neighbours<bf16, 2>>(rounded_pair(first, second));
+}
 template <class S>
 __device__ void store_neighbours(S* to, float first, float second, bool aligned, bool accumulate) {
   if (accumulate) {
@@ -69,27 +84,57 @@ __device__ void store_neighbours(S* to, float first, float second, bool aligned,
     first += there.at[0];
     second += there.at[1];
   }
+  auto const x = rounded_to(to, first, second);
   if (aligned) {
-    *reinterpret_cast<neighbours<S, 2>*>(to) = {static_cast<S>(first), static_cast<S>(second)};
+    *reinterpret_cast<neighbours<S, 2>*>(to) = x;
   } else {
-    to[0] = static_cast<S>(first);
-    to[1] = static_cast<S>(second);
+    to[0] = x.at[0];
+    to[1] = x.at[1];
   }
 }
 
-/// Whether four neighbours of any row may be moved at once.
-template <class S>
-bool rows_are_aligned(head_rows<S> const& r) {
-  return reinterpret_cast<std::uintptr_t>(r.data) % (4 * sizeof(S)) == 0 && r.lane % 4 == 0 && r.row % 4 == 0;
+/// Whether sixteen bytes of any row may be moved at once.
+inline bool rows_are_aligned(const_view const& v) {
+  index const together = 16 / size_of(v.type);
+  return reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0 && v.steps[0] % together == 0 && v.steps[1] % together == 0;
 }
+inline bool rows_are_aligned(destination const& d) { return !d.wanted() || rows_are_aligned(const_view(d.out)); }
+
+/// philox::words with the keys of its rounds made once for a launch, whose constants they are.
+struct philox_rounds {
+  std::uint32_t keys[10][2];
+
+  explicit philox_rounds(std::uint64_t key) {
+    for (unsigned r = 0; r < 10; ++r) {
+      keys[r][0] = static_cast<std::uint32_t>(key) + r * 0x9E3779B9U;
+      keys[r][1] = static_cast<std::uint32_t>(key >> 32U) + r * 0xBB67AE85U;
+    }
+  }
+  [[nodiscard]] __device__ philox::block words(std::uint64_t high, std::uint64_t low) const {
+    philox::block c = {static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(low >> 32U),
+                       static_cast<std::uint32_t>(high), static_cast<std::uint32_t>(high >> 32U)};
+    OURO_UNROLL
+    for (int r = 0; r < 10; ++r) {
+      std::uint64_t const p0 = 0xD2511F53ULL * c[0];
+      std::uint64_t const p1 = 0xCD9E8D57ULL * c[2];
+      c = {static_cast<std::uint32_t>(p1 >> 32U) ^ c[1] ^ keys[r][0], static_cast<std::uint32_t>(p1),
+           static_cast<std::uint32_t>(p0 >> 32U) ^ c[3] ^ keys[r][1], static_cast<std::uint32_t>(p0)};
+    }
+    return c;
+  }
+};
 
 template <class S>
 struct fused_problem : attention_problem<S> {
+  philox_rounds rounds;
+  index octets;  // blocks of a query
   bool aligned;
 
   fused_problem(const_view const& qs, const_view const& ks, const_view const& vs, attention_rule const& rule)
       : attention_problem<S>(qs, ks, vs, rule),
-        aligned(rows_are_aligned(this->q) && rows_are_aligned(this->k) && rows_are_aligned(this->v)) {}
+        rounds(rule.draw.key),
+        octets(divide_up(this->keys, 8)),
+        aligned(rows_are_aligned(qs) && rows_are_aligned(ks) && rows_are_aligned(vs)) {}
 
   [[nodiscard]] index flats() const { return this->lanes * this->heads; }
   /// How many keys query `i` sees; none where there is no such query.
@@ -105,19 +150,31 @@ struct row_split {
   int warps;
   index tiles;
 
-  /// As few tiles as fit, or smaller ones where blocks of the `flats` heads would not be enough for the device.
-  row_split(index rows, index flats)
-      : row_split(whole(rows, flats * divide_up(rows, most_rows) * 16 < busy_blocks() ? most_rows / 2 : most_rows)) {}
-  static row_split whole(index rows, index most = most_rows) {
+  /// For blocks of up to `most` warps, or of less, down to `fewest`, where those of the `flats` heads would not be enough
+  /// for the device.
+  row_split(index rows, index flats, int most, int fewest) {
+    while (most > fewest && flats * divide_up(rows, most * warp_rows) < 3 * multiprocessors()) most /= 2;
+    *this = whole(rows, most);
+  }
+  static row_split whole(index rows, int most = most_warps) {
     row_split split;
-    split.warps = static_cast<int>(divide_up(divide_up(rows, divide_up(rows, most)), warp_rows));
+    split.warps = static_cast<int>(divide_up(divide_up(rows, divide_up(rows, most * warp_rows)), warp_rows));
     split.tiles = divide_up(rows, split.warps * warp_rows);
     return split;
   }
 
  private:
-  static constexpr index most_rows = most_warps * warp_rows;
   row_split() = default;
+};
+
+/// Tiles of keys and of values in shared memory: the number of a tile says where it lies, the next lies elsewhere.
+template <int Width>
+struct key_tiles {
+  bf16_pair* memory = shared_memory<bf16_pair>();
+
+  static constexpr std::size_t bytes = 4 * tile_room<Width> * sizeof(bf16_pair);
+  [[nodiscard]] __device__ bf16_pair* k(int tile) const { return memory + tile % 2 * 2 * tile_room<Width>; }
+  [[nodiscard]] __device__ bf16_pair* v(int tile) const { return k(tile) + tile_room<Width>; }
 };
 
 /// The head that a block works on, and its tile of rows.
@@ -144,21 +201,24 @@ __device__ inline int smaller(int a, int b) { return a < b ? a : b; }
 __device__ inline int fused_warp() { return static_cast<int>(threadIdx.x) / warp_size; }
 __device__ inline int fused_warps() { return static_cast<int>(blockDim.x) / warp_size; }
 
-/// Rows to a tile in shared memory, rounded; up to the next multiple of 16 rows and from `width` on they are zero.
-template <int Width, class S>
-__device__ void load_tile(bf16_pair* to, S const* from, index step, int rows, int width, bool aligned) {
+// Rows to a tile in shared memory, where they are after finish_loads and a barrier. Up to the next multiple of 16 rows and
+// from `width` on they are zero.
+
+/// In f32: rounded on the way.
+template <int Width>
+__device__ void load_tile(bf16_pair* to, float const* from, index step, int rows, int width, bool aligned) {
   constexpr int across = Width / 4;
   constexpr int at_once = 4;  // loads on their way
   int const padded = (rows + warp_rows - 1) / warp_rows * warp_rows;
   int const stride = static_cast<int>(blockDim.x) / across;
   int const column = static_cast<int>(threadIdx.x) % across * 4;
   for (int first = static_cast<int>(threadIdx.x) / across; first < padded; first += at_once * stride) {
-    S const* line = from + first * step + column;
+    float const* line = from + first * step + column;
     neighbours<float, 4> x[at_once];
     OURO_UNROLL
     for (int i = 0; i < at_once; ++i) {
       bool const there = first + i * stride < rows && column < width;
-      x[i] = there ? load_neighbours<S, 4>(line, aligned) : neighbours<float, 4>{};
+      x[i] = there ? load_neighbours<float, 4>(line, aligned) : neighbours<float, 4>{};
       line += stride * step;  // the same column: a block's threads are whole rows
     }
     OURO_UNROLL
@@ -171,21 +231,51 @@ __device__ void load_tile(bf16_pair* to, S const* from, index step, int rows, in
   }
 }
 
+/// In bf16: copied by the device on its own.
+template <int Width>
+__device__ void load_tile(bf16_pair* to, bf16 const* from, index step, int rows, int width, bool aligned) {
+  constexpr int across = Width / 8;
+  int const padded = (rows + warp_rows - 1) / warp_rows * warp_rows;
+  int const stride = static_cast<int>(blockDim.x) / across;
+  int const column = static_cast<int>(threadIdx.x) % across * 8;
+  int const first = static_cast<int>(threadIdx.x) / across;
+  int const there = column < width ? rows : 0;
+  bf16 const* line = from + first * step + column;
+  bf16_pair* place = to + first * tile_pitch<Width> + column / 2;
+  step *= stride;
+  if (aligned) {
+    for (int row = first; row < padded; row += stride) {
+      load_later(place, line, row < there);
+      line += step;
+      place += stride * tile_pitch<Width>;
+    }
+    return;
+  }
+  for (int row = first; row < padded; row += stride) {
+    OURO_UNROLL
+    for (int i = 0; i < 4; ++i)
+      place[i] = row < there ? line[2 * i].bits | static_cast<bf16_pair>(line[2 * i + 1].bits) << 16U : 0;
+    line += step;
+    place += stride * tile_pitch<Width>;
+  }
+}
+
+/// Keys and values from number `key` on, as the tiles of that number.
+template <int Width, class S>
+__device__ void load_keys(key_tiles<Width> const& tiles, fused_problem<S> const& p, fused_place const& at, int key) {
+  int const rows = smaller(static_cast<int>(p.keys) - key, tile_rows);
+  int const width = static_cast<int>(p.width);
+  int const tile = key / tile_rows;
+  load_tile<Width>(tiles.k(tile), at.rows(p.k, p.width) + key * p.k.row, p.k.row, rows, width, p.aligned);
+  load_tile<Width>(tiles.v(tile), at.rows(p.v, p.width) + key * p.v.row, p.v.row, rows, width, p.aligned);
+}
+
 /// 16 rows of a tile as a left factor.
 template <int Width>
 __device__ void load_left(fragment (&to)[Width / 16], bf16_pair const* rows) {
   rows += squares_down(tile_pitch<Width>);
   OURO_UNROLL
   for (int c = 0; c < Width / 16; ++c) to[c] = load_squares(rows + 8 * c);
-}
-/// The same of a block's rows in memory, which pass through `room`: those from `own` on are this warp's.
-template <int Width, class S>
-__device__ void load_left(fragment (&to)[Width / 16], bf16_pair* room, S const* from, index step, int rows, int own,
-                          int width, bool aligned) {
-  __syncthreads();  // who is still reading the room
-  load_tile<Width>(room, from, step, rows, width, aligned);
-  __syncthreads();
-  load_left<Width>(to, room + own * tile_pitch<Width>);
 }
 
 /// products = left (16 rows) · right (16 rows of a tile)ᵀ.
@@ -225,6 +315,38 @@ __device__ void clear(tile_sums (&sums)[N]) {
   for (int n = 0; n < N; ++n) sums[n] = tile_sums{};
 }
 
+/// Pairs of four lanes that have the same row: what was pair i of the t-th of them is pair t of the i-th.
+__device__ inline neighbours<bf16_pair, 4> exchange_pairs(neighbours<bf16_pair, 4> x) {
+  OURO_UNROLL
+  for (int step = 1; step <= 2; step *= 2) {
+    bool const upper = (lane_number() & step) != 0;
+    OURO_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      if ((i & step) != 0) continue;
+      bf16_pair const other = __shfl_xor_sync(everybody, upper ? x.at[i] : x.at[i + step], step);
+      if (upper) x.at[i] = other;
+      else x.at[i + step] = other;
+    }
+  }
+  return x;
+}
+/// The thread's row of 16, the upper or the lower, in bf16 at multiples of 16 bytes: a lane stores eight columns of 32.
+template <int Columns>
+__device__ void store_eights(bf16* line, bool there, int width, tile_sums const (&sums)[Columns / 8], int lower,
+                             float factor) {
+  OURO_UNROLL
+  for (int first = 0; first < Columns / 8; first += 4) {
+    neighbours<bf16_pair, 4> x;
+    OURO_UNROLL
+    for (int n = 0; n < 4; ++n)
+      x.at[n] = rounded_pair(sums[first + n].at[2 * lower] * factor, sums[first + n].at[2 * lower + 1] * factor);
+    x = exchange_pairs(x);
+    int const column = 8 * (first + lane_number() % 4);
+    if (there && column < width)
+      *reinterpret_cast<neighbours<bf16, 8>*>(line + column) = std::bit_cast<neighbours<bf16, 8>>(x);
+  }
+}
+
 /// 16 rows of a result, each times a factor: `upper` for the first eight, `lower` for the rest.
 template <int Columns, class S>
 __device__ void store_rows(S* to, index step, int rows, int width, tile_sums const (&sums)[Columns / 8], float upper,
@@ -233,6 +355,12 @@ __device__ void store_rows(S* to, index step, int rows, int width, tile_sums con
   for (int h = 0; h < 2; ++h) {
     int const row = fragment_line() + 8 * h;
     float const factor = h == 0 ? upper : lower;
+    if constexpr (std::is_same_v<S, bf16>) {
+      if (aligned && !accumulate) {
+        store_eights<Columns>(to + row * step, row < rows, width, sums, h, factor);
+        continue;
+      }
+    }
     S* const line = to + row * step + fragment_column();
     if (row >= rows) continue;
     OURO_UNROLL
@@ -247,8 +375,8 @@ __device__ void store_rows(S* to, index step, int rows, int width, tile_sums con
 /// Bit i says whether the mask keeps key 8 · octet + i of query `i`.
 template <class S>
 __device__ std::uint32_t kept_keys(fused_problem<S> const& p, int flat, int i, int octet) {
-  auto const place = static_cast<std::uint64_t>((flat * p.queries + i) * divide_up(p.keys, 8) + octet);
-  auto const words = philox::words(p.draw.key, p.draw.site, place);
+  auto const place = static_cast<std::uint64_t>((flat * p.queries + i) * p.octets + octet);
+  auto const words = p.rounds.words(p.draw.site, place);
   std::uint32_t bits = 0;
   OURO_UNROLL
   for (unsigned b = 0; b < 8; ++b) bits |= static_cast<std::uint32_t>(philox::half(words, b) >= p.threshold) << b;
@@ -259,14 +387,14 @@ __device__ std::uint32_t kept_keys(fused_problem<S> const& p, int flat, int i, i
 struct kept_by_rows {
   std::uint32_t bits = everybody;  // a byte for 16 keys: of even and odd n, for the upper rows, then the lower
 
-  /// Keys from `seen` on are never asked for.
+  /// Keys from `seen` on are never asked for, and only runs m of 16 with m mod `every` = `which`.
   template <class S>
-  __device__ kept_by_rows(fused_problem<S> const& p, int flat, int query, int key, int seen) {
+  __device__ kept_by_rows(fused_problem<S> const& p, int flat, int query, int key, int seen, int which, int every) {
     if (p.threshold == 0) return;
     int const mate = lane_number() % 4;  // four lanes have the same rows: each makes a fourth of their blocks
     int const row = query + fragment_line() + mate / 2 * 8;
     std::uint32_t mine = 0;
-    for (int m = 0; m < 4 && key + 16 * m < seen; ++m)
+    for (int m = which; m < 4 && key + 16 * m < seen; m += every)
       mine |= kept_keys(p, flat, row, key / 8 + 2 * m + mate % 2) << (8 * m);
     bits = 0;
     OURO_UNROLL
@@ -278,8 +406,12 @@ struct kept_by_rows {
   [[nodiscard]] __device__ bool keeps(int n, int e) const {
     return (bits >> (n / 2 * 8 + e / 2 * 4 + n % 2 * 2 + e % 2) & 1U) != 0;
   }
-  /// What was product n + 2 is product n.
-  __device__ void go_on() { bits >>= 8; }
+  /// The same from the m-th 16 keys on.
+  [[nodiscard]] __device__ kept_by_rows from(int m) const {
+    kept_by_rows rest = *this;
+    rest.bits >>= 8 * m;
+    return rest;
+  }
 };
 
 /// The sum over the neighbouring lanes of a run.
@@ -289,10 +421,7 @@ __device__ float run_sum(float x) {
   return x;
 }
 __device__ inline float quad_max(float x) {
-  for (int step = 1; step <= 2; step *= 2) {
-    float const other = __shfl_xor_sync(everybody, x, step);
-    x = other > x ? other : x;
-  }
+  for (int step = 1; step <= 2; step *= 2) x = std::fmax(x, __shfl_xor_sync(everybody, x, step));
   return x;
 }
 

@@ -19,9 +19,9 @@ inline constexpr int gate_sums = wide_sums + narrow_sums;
 template <class T, int E, class Own>
 struct wide_totals {
   quad<T> total[wide_sums][E][Own::count] = {};
-  __device__ wide_totals(Own const&, row_sums<T, gate_sums> const&, index) {}
+  __device__ wide_totals(Own const&, row_sums<T, gate_sums> const&, int) {}
   __device__ void add(int s, int j, int k, int v, T x) { total[s][j][k][v] += x; }
-  __device__ void leave(row_sums<T, gate_sums> const& to, Own const& own, index width) const {
+  __device__ void leave(row_sums<T, gate_sums> const& to, Own const& own, int width) const {
     OURO_UNROLL
     for (int s = 0; s < wide_sums; ++s) {
       OURO_UNROLL
@@ -36,18 +36,21 @@ template <class T, class Own>
 struct wide_totals<T, 0, Own> {
   Own const& own;
   T* part;
-  index width;
-  index columns;
-  __device__ wide_totals(Own const& o, row_sums<T, gate_sums> const& to, index d)
-      : own(o), part(to.part + static_cast<index>(blockIdx.x) * to.stride), width(d), columns(to.sum[of_bias].columns) {
-    for (index row = 0; row < wide_sums * columns; row += width)
+  int width;
+  int columns;
+  __device__ wide_totals(Own const& o, row_sums<T, gate_sums> const& to, int d)
+      : own(o),
+        part(to.part + static_cast<index>(blockIdx.x) * to.stride),
+        width(d),
+        columns(static_cast<int>(to.sum[of_bias].columns)) {
+    for (int row = 0; row < wide_sums * columns; row += width)
       for (int k = 0; k < own.chunks(); ++k) own.store(part, row, k, quad<T>{});
   }
   __device__ void add(int s, int j, int k, int v, T x) { part[s * columns + j * width + own.first(k) + v] += x; }
-  __device__ void leave(row_sums<T, gate_sums> const& to, Own const&, index) const {
+  __device__ void leave(row_sums<T, gate_sums> const& to, Own const&, int) const {
     if (to.blocks > 1) return;
     for (int s = 0; s < wide_sums; ++s)
-      for (index row = 0; row < columns; row += width)
+      for (int row = 0; row < columns; row += width)
         for (int k = 0; k < own.chunks(); ++k) {
           quad<T> total{};
           for (int v = 0; v < own_width; ++v)
@@ -60,21 +63,22 @@ struct wide_totals<T, 0, Own> {
 template <class T>
 struct gate_slopes {
   T const* statistics;
-  T const* dy;
-  T *dx, *df;
+  reals<T> dy;
+  real_places<T> dx, df;
   T* dh;  // where a block has whole lanes
-  bool dx_adds, df_adds, dh_adds;
+  bool dh_adds;
 };
 
 /// Where a thread adds up little, 128 registers are enough.
-template <class T, int Chunks, int E, bool Whole>
+template <class T, int Chunks, int E, bool Whole, bool Rough>
 __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads)
     gate_row_slopes(gate_operands<T> g, gate_slopes<T> to, row_shares shares, row_sums<T, gate_sums> sums) {
   using own_type = own_columns<Chunks, Whole>;
-  index const d = g.width;
-  index const n = g.wide();
-  int const repetitions = E > 0 ? E : static_cast<int>(g.spread);
-  bool const norm = E <= 1 && g.f == nullptr;
+  using functions = gate_functions<Rough, T>;
+  int const d = g.width;
+  int const n = g.wide();
+  int const repetitions = E > 0 ? E : g.spread;
+  bool const norm = E <= 1 && g.f.absent();
   constexpr int first_sums = E <= 1 ? 4 : 2;
   T const wide_inverse = T(1) / static_cast<T>(n);
   T const narrow_inverse = T(1) / static_cast<T>(d);
@@ -88,17 +92,19 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
   index lane_end = (lane + 1) * g.lane_rows;
 
   for (index r = shares.from(); r < end; ++r) {
-    wide_numbers<T, E, own_type> const f(own, norm ? g.x : g.f, r * n, d);
-    wide_numbers<T, E, own_type> const dy(own, to.dy, r * n, d);
+    wide_numbers<T, E == 0 ? 0 : 1, own_type> x(own, g.x, g.parts(r), d);
+    wide_numbers<T, E, own_type> f(own, g.f, r * n, d);
+    wide_numbers<T, E, own_type> dy(own, to.dy, r * n, d);
     kept_columns<T, E, own_type> const kept(g, own, r * n);
     T const* const st = to.statistics + r * hormone_gate_statistics;
     moments<T> const query{st[query_mean], st[query_rstd]};
     moments<T> const projection{st[proj_mean], st[proj_rstd]};
-    moments<T> const x{st[norm_mean], st[norm_rstd]};
+    moments<T> const front{st[norm_mean], st[norm_rstd]};
     quad<T> qhat[Chunks];
     quad<T> q[Chunks];
+    x.arrive();
     for (int k = 0; k < own.chunks(); ++k) {
-      quad<T> const sum = g.folded(r, lane, own, k);
+      quad<T> const sum = g.folded(x(0, k), r, lane, own, k);
       quad<T> const weight = own.load(g.query_weight, 0, k);
       quad<T> const bias = own.load(g.query_bias, 0, k);
       OURO_UNROLL
@@ -113,6 +119,8 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
     T means[first_sums] = {};  // of the projection's gradient, and of that times the projection; of the norm's likewise
     quad<T> dq[Chunks] = {};   // Σ_j of the projection's gradient times the gate
     quad<T> slope[Chunks] = {};  // towards f + bias; kept for the norm, which has j = 0 only
+    f.arrive();
+    dy.arrive();
     OURO_UNROLL
     for (int j = 0; j < repetitions; ++j)
       for (int k = 0; k < own.chunks(); ++k) {
@@ -126,7 +134,7 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
         if (norm) {
           OURO_UNROLL
           for (int v = 0; v < own_width; ++v) {
-            standard[v] = (value[v] - x.mean) * x.rstd;
+            standard[v] = (x(0, k)[v] - front.mean) * front.rstd;
             value[v] = standard[v] * scale[v];
           }
         }
@@ -136,12 +144,12 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
         for (int v = 0; v < own_width; ++v) {
           value[v] += bias[v];
           p[v] = (gate[v] * q[k][v] - projection.mean) * projection.rstd;
-          a[v] = std::tanh(p[v] * weight[v] + shift[v]);
+          a[v] = functions::tanh(p[v] * weight[v] + shift[v]);
         }
         quad<T> back = dy(j, k);
         if (g.gelu) {
           OURO_UNROLL
-          for (int v = 0; v < own_width; ++v) back[v] *= gelu_slope(value[v] * a[v]);
+          for (int v = 0; v < own_width; ++v) back[v] *= functions::gelu_slope(value[v] * a[v]);
         }
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) {
@@ -168,7 +176,7 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
               narrow[c][k][v] += slope[k][v] * standard[v];
             }
           }
-        if (to.df != nullptr) own.store(to.df, r * n + j * d, k, slope[k], to.df_adds);
+        if (!to.df.absent()) own.store(to.df, r * n + j * d, k, slope[k]);
       }
     block_sums(means, 0);
     OURO_UNROLL
@@ -215,19 +223,19 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
         narrow[h][k][v] += back[v];
       }
       if (to.dh != nullptr && lane_ends) {
-        own.store(to.dh, lane * d, k, narrow[h][k], to.dh_adds);
+        own.store(to.dh + lane * d, 0, k, narrow[h][k], to.dh_adds);
         narrow[h][k] = {};
       }
-      if (to.dx == nullptr) continue;
+      if (to.dx.absent()) continue;
       if constexpr (E <= 1)
         if (norm) {
           quad<T> const scale = own.load(g.scale, 0, k);
-          quad<T> const front = f(0, k);
           OURO_UNROLL
           for (int v = 0; v < own_width; ++v)
-            back[v] += x.rstd * (slope[k][v] * scale[v] - means[2] - (front[v] - x.mean) * x.rstd * means[3]);
+            back[v] +=
+                front.rstd * (slope[k][v] * scale[v] - means[2] - (x(0, k)[v] - front.mean) * front.rstd * means[3]);
         }
-      for (index j = 0; j < g.folds; ++j) own.store(to.dx, (r * g.folds + j) * d, k, back, to.dx_adds);
+      for (int j = 0; j < g.folds; ++j) own.store(to.dx, g.parts(r) + j * d, k, back);
     }
     if (lane_ends) {
       ++lane;
@@ -245,7 +253,7 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
 bool writes_whole(hormone_gate_gradients const& to) {
   for (auto const* d : {&to.x, &to.h, &to.f, &to.scale, &to.bias, &to.query_weight, &to.query_bias, &to.gate,
                         &to.proj_weight, &to.proj_bias})
-    if (!aligned(d->out.data)) return false;
+    if (!aligned(d->out)) return false;
   return true;
 }
 
@@ -257,13 +265,13 @@ using namespace cuda_kernels;
 void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
                                  const_view statistics, const_view dy) {
   constexpr auto name = "hormone_gate_gradient";
-  bool const whole = reads_whole(in) && writes_whole(to) && aligned(dy.data);
-  with_gate_form(name, in, whole, [&]<class T, int Chunks, int E, bool Whole>() {
+  bool const whole = reads_whole(in) && writes_whole(to) && aligned(dy);
+  with_gate_form<2>(name, in, whole, dy.type, [&]<class T, int Chunks, int E, bool Whole, bool Rough>() {
     gate_operands<T> const g(in);
     index const d = g.width;
     index const n = g.wide();
     int const threads = row_threads(d, Whole ? Chunks : 1, most_row_threads);
-    constexpr auto kernel = gate_row_slopes<T, Chunks, E, Whole>;
+    constexpr auto kernel = gate_row_slopes<T, Chunks, E, Whole, Rough>;
     auto const shares = share_rows(kernel, threads, g.rows, g.lane_rows);
     bool const whole_lanes = shares.pieces == 1;
     index const stride = wide_sums * n + narrow_sums * d;
@@ -280,12 +288,10 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
         stride,
         shares.blocks()};
     gate_slopes<T> const slopes{statistics.as<T>(),
-                                dy.as<T>(),
-                                place_of<T>(to.x),
-                                place_of<T>(to.f),
+                                reals<T>(dy),
+                                real_places<T>(to.x),
+                                real_places<T>(to.f),
                                 whole_lanes ? place_of<T>(to.h) : nullptr,
-                                to.x.accumulate,
-                                to.f.accumulate,
                                 to.h.accumulate};
     launch(name, kernel, shares.blocks(), threads, 0, g, slopes, shares, sums);
     finish(name, sums);

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // What is done to a whole list of tensors in one launch: the optimiser's update, a product with a number, and the sum of
-// squares. A block takes
-// the elements of one tensor that lie in a chunk; a table on the device says which.
+// squares. A block takes the elements of one tensor that lie in a chunk; a table on the device says which.
+#include "packs.hpp"
 #include "sums.hpp"
 
 namespace ouro {
@@ -78,19 +78,36 @@ struct adamw_item {
         before(0) {}
 };
 
-template <class T>
+/// f(first, count) for the packs of W elements that are this thread's; the last one of a tensor may have fewer.
+template <int W, class Item, class F>
+__device__ void for_packs(list_place<Item> const& at, F const& f) {
+  for (index i = at.from + static_cast<index>(threadIdx.x) * W; i < at.to; i += static_cast<index>(blockDim.x) * W)
+    f(i, at.to - i < W ? static_cast<int>(at.to - i) : W);
+}
+
+template <int W, class T>
 __global__ void adamw_kernel(adamw_item<T> const* table, index count) {
   list_place<adamw_item<T>> const at(table, count);
   adamw_item<T> const u = at.item;
-  for (index i = at.from + threadIdx.x; i < at.to; i += blockDim.x) {
-    T const d = u.g[i] * u.gradient_scale;
-    T const first = u.beta1 * u.m[i] + u.rest1 * d;
-    T const second = u.beta2 * u.v[i] + u.rest2 * d * d;
-    u.m[i] = first;
-    u.v[i] = second;
-    T const value = u.p[i] - u.decay * u.p[i];
-    u.p[i] = value - u.rate * (first / u.correction1) / (std::sqrt(second / u.correction2) + u.epsilon);
-  }
+  for_packs<W>(at, [&](index i, int n) {
+    auto const g = load<W>(u.g + i, n);
+    auto m = load<W>(u.m + i, n);
+    auto v = load<W>(u.v + i, n);
+    auto p = load<W>(u.p + i, n);
+    OURO_UNROLL
+    for (int e = 0; e < W; ++e) {
+      T const d = g.values[e] * u.gradient_scale;
+      T const first = u.beta1 * m.values[e] + u.rest1 * d;
+      T const second = u.beta2 * v.values[e] + u.rest2 * d * d;
+      m.values[e] = first;
+      v.values[e] = second;
+      T const value = p.values[e] - u.decay * p.values[e];
+      p.values[e] = value - u.rate * (first / u.correction1) / (std::sqrt(second / u.correction2) + u.epsilon);
+    }
+    store<W>(u.m + i, m, n);
+    store<W>(u.v + i, v, n);
+    store<W>(u.p + i, p, n);
+  });
 }
 
 template <class T>
@@ -102,12 +119,19 @@ struct scaled_item {
   index before;
 };
 
-template <class T>
+template <int W, class T>
 __global__ void scale_by_kernel(scaled_item<T> const* table, index count, T const* factor) {
   list_place<scaled_item<T>> const at(table, count);
   auto const u = at.item;
   T const f = *factor;
-  for (index i = at.from + threadIdx.x; i < at.to; i += blockDim.x) put(u.y[i], f * u.x[i], u.accumulate);
+  for_packs<W>(at, [&](index i, int n) {
+    auto const x = load<W>(u.x + i, n);
+    pack<T, W> y;
+    if (u.accumulate) y = load<W>(u.y + i, n);
+    OURO_UNROLL
+    for (int e = 0; e < W; ++e) put(y.values[e], f * x.values[e], u.accumulate);
+    store<W>(u.y + i, y, n);
+  });
 }
 
 template <class T>
@@ -117,16 +141,20 @@ struct square_item {
   index before;
 };
 
-template <class T>
+template <int W, class T>
 __global__ void sum_squares(square_item<T> const* table, index count, double* part) {
   __shared__ double sums[warp_size];
   list_place<square_item<T>> const at(table, count);
   T const* const x = at.item.x;
   double sum = 0;
-  for (index i = at.from + threadIdx.x; i < at.to; i += blockDim.x) {
-    auto const v = static_cast<double>(x[i]);
-    sum += v * v;
-  }
+  for_packs<W>(at, [&](index i, int n) {
+    auto const values = load<W>(x + i, n);
+    OURO_UNROLL
+    for (int e = 0; e < W; ++e) {
+      auto const v = static_cast<double>(values.values[e]);
+      sum += v * v;
+    }
+  });
   sum = block_sum(sum, sums);
   if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
@@ -137,6 +165,12 @@ __global__ void sum_parts(index n, double const* part, double* to, bool accumula
   for (index i = threadIdx.x; i < n; i += blockDim.x) sum += part[i];
   sum = block_sum(sum, sums);
   if (threadIdx.x == 0) put(*to, sum, accumulate);
+}
+
+/// Whether packs may be loaded at each of these places.
+template <class... T>
+bool packs_fit(T const*... place) {
+  return (aligned_for(place, pack_width<T>) && ...);
 }
 
 template <class F>
@@ -153,23 +187,34 @@ using namespace cuda_kernels;
 void cuda::adamw(adamw_update const* updates, std::size_t count) {
   for_each_real([&]<class T>(std::type_identity<T>) {
     std::vector<adamw_item<T>> items;
-    for (std::size_t i = 0; i < count; ++i)
-      if (updates[i].parameter.type == dtype_of<T> && updates[i].parameter.size() > 0) items.emplace_back(updates[i]);
+    bool packed = true;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (updates[i].parameter.type != dtype_of<T> || updates[i].parameter.size() == 0) continue;
+      auto const& u = items.emplace_back(updates[i]);
+      packed = packed && packs_fit(u.p, u.m, u.v, u.g);
+    }
     index const chunks = number_chunks(items);
     device_table<adamw_item<T>> const table(items);
-    launch("adamw", adamw_kernel<T>, chunks, list_threads, 0, table.data(), items.size());
+    with_width<T>(packed, [&]<int W>(width_of<W>) {
+      launch("adamw", adamw_kernel<W, T>, chunks, list_threads, 0, table.data(), items.size());
+    });
   });
 }
 
 void cuda::scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor) {
   with_real(factor.type, "scale_by", [&]<class T>(std::type_identity<T>) {
     std::vector<scaled_item<T>> items;
-    for (std::size_t i = 0; i < count; ++i)
-      if (places[i].wanted() && list[i].size() > 0)
-        items.push_back({places[i].out.as<T>(), list[i].as<T>(), places[i].accumulate, list[i].size(), 0});
+    bool packed = true;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (!places[i].wanted() || list[i].size() == 0) continue;
+      items.push_back({places[i].out.as<T>(), list[i].as<T>(), places[i].accumulate, list[i].size(), 0});
+      packed = packed && packs_fit(items.back().y, items.back().x);
+    }
     index const chunks = number_chunks(items);
     device_table<scaled_item<T>> const table(items);
-    launch("scale_by", scale_by_kernel<T>, chunks, list_threads, 0, table.data(), items.size(), factor.as<T>());
+    with_width<T>(packed, [&]<int W>(width_of<W>) {
+      launch("scale_by", scale_by_kernel<W, T>, chunks, list_threads, 0, table.data(), items.size(), factor.as<T>());
+    });
   });
 }
 
@@ -177,13 +222,19 @@ void cuda::sum_of_squares(view y, const_view const* views, std::size_t count) {
   fill(y, 0.0);
   for_each_real([&]<class T>(std::type_identity<T>) {
     std::vector<square_item<T>> items;
-    for (std::size_t i = 0; i < count; ++i)
-      if (views[i].type == dtype_of<T> && views[i].size() > 0) items.push_back({views[i].as<T>(), views[i].size(), 0});
+    bool packed = true;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (views[i].type != dtype_of<T> || views[i].size() == 0) continue;
+      items.push_back({views[i].as<T>(), views[i].size(), 0});
+      packed = packed && packs_fit(items.back().x);
+    }
     if (items.empty()) return;
     index const chunks = number_chunks(items);
     device_table<square_item<T>> const table(items);
     device_array<double> const part(chunks);
-    launch("sum_of_squares", sum_squares<T>, chunks, list_threads, 0, table.data(), items.size(), part.data());
+    with_width<T>(packed, [&]<int W>(width_of<W>) {
+      launch("sum_of_squares", sum_squares<W, T>, chunks, list_threads, 0, table.data(), items.size(), part.data());
+    });
     launch("sum_of_squares", sum_parts, 1, list_threads, 0, chunks, part.data(), y.as<double>(), true);
   });
 }

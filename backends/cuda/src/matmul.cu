@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "cublas.hpp"
+#include "row_products.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
@@ -131,6 +132,7 @@ void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
     if (!c.accumulate) fill(c.out, 0.0);
     return;
   }
+  if (has_few_rows(c.out, a, b)) return row_products(c, a, b, alpha, {});
   auto const asked = cuda_products();
   bool const large = multiplications(a, b) >= large_product;
   bool const both = a.type == dtype::bf16 && b.type == dtype::bf16;
@@ -182,6 +184,13 @@ void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
                     c.out.type == dtype::bf16 ? CUDA_R_16BF : CUDA_R_32F, CUBLAS_COMPUTE_32F);
   multiply(in_f32, factor(*left, x), factor(*right, y), CUDA_R_32F, CUDA_R_32F,
            asked == product_precision::f32 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_FAST_TF32);
+}
+
+void cuda::affine(view c, const_view a, const_view b, const_view bias) {
+  if (c.size() == 0) return;
+  if (has_few_rows(c, a, b)) return row_products(c, a, b, 1.0, bias);
+  copy(c, bias.expand(c.dims), false);
+  matmul({c, true}, a, b, 1.0);
 }
 
 dtype cuda::inner_values() { return inner; }

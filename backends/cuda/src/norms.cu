@@ -13,9 +13,11 @@ inline constexpr int most_norm_threads = 1024;
 
 template <class T, int Chunks, bool Whole>
 __global__ void __launch_bounds__(most_norm_threads)
-    layer_norm_rows(T* y, T* mean, T* rstd, T const* x, T const* w, T const* b, T eps, index rows, index width) {
+    layer_norm_rows(real_places<T> y, T* mean, T* rstd, reals<T> x, T const* w, T const* b, T eps, index rows,
+                    int width) {
   own_columns<Chunks, Whole> const own(width);
-  T const columns = own.template columns_of_warp<T>();
+  amount<T> const columns(own.template columns_of_warp<T>());
+  amount<T> const all(static_cast<T>(width));
   int slot = 0;
   for (index r = blockIdx.x; r < rows; r += gridDim.x, slot = 1 - slot) {
     quad<T> row[Chunks];
@@ -23,7 +25,7 @@ __global__ void __launch_bounds__(most_norm_threads)
     scatter<T> const part[1] = {
         warp_scatter(columns, [&](auto const& take) { own.each([&](int k, int v) { take(row[k][v]); }); })};
     moments<T> m[1];
-    block_moments(m, part, columns, static_cast<T>(width), eps, slot);
+    block_moments(m, part, all, eps, slot);
     if (threadIdx.x == 0) {
       mean[r] = m[0].mean;
       rstd[r] = m[0].rstd;
@@ -44,10 +46,11 @@ enum : int { of_weight, of_bias };
 /// Without dx only the sums over rows are taken.
 template <class T, int Chunks, bool Whole>
 __global__ void __launch_bounds__(most_norm_threads)
-    layer_norm_slopes(T* dx, bool adds, T const* x, T const* mean, T const* rstd, T const* w, T const* dy, index width,
+    layer_norm_slopes(real_places<T> dx, reals<T> x, T const* mean, T const* rstd, T const* w, reals<T> dy, int width,
                       row_shares shares, row_sums<T, 2> sums) {
   own_columns<Chunks, Whole> const own(width);
   quad<T> total[2][Chunks] = {};
+  T const inverse = T(1) / static_cast<T>(width);
   index const end = shares.to();
   int slot = 0;
   for (index r = shares.from(); r < end; ++r, slot = 1 - slot) {
@@ -57,9 +60,11 @@ __global__ void __launch_bounds__(most_norm_threads)
     quad<T> slope[Chunks];
     T means[2] = {};
     for (int k = 0; k < own.chunks(); ++k) {
-      standard[k] = own.load(x, r * width, k);
-      slope[k] = own.load(dy, r * width, k);
+      standard[k] = own.fetch(x, r * width, k);
+      slope[k] = own.fetch(dy, r * width, k);
       quad<T> const weight = own.load(w, 0, k);
+      own.widen(x, standard[k]);
+      own.widen(dy, slope[k]);
       OURO_UNROLL
       for (int v = 0; v < own_width; ++v) {
         standard[k][v] = (standard[k][v] - mu) * s;
@@ -70,14 +75,13 @@ __global__ void __launch_bounds__(most_norm_threads)
         means[1] += slope[k][v] * standard[k][v];
       }
     }
-    if (dx == nullptr) continue;
+    if (dx.absent()) continue;
     block_sums(means, slot);
-    T const inverse = T(1) / static_cast<T>(width);
     for (int k = 0; k < own.chunks(); ++k) {
       OURO_UNROLL
       for (int v = 0; v < own_width; ++v)
         slope[k][v] = s * (slope[k][v] - means[0] * inverse - standard[k][v] * (means[1] * inverse));
-      own.store(dx, r * width, k, slope[k], adds);
+      own.store(dx, r * width, k, slope[k]);
     }
   }
   OURO_UNROLL
@@ -139,13 +143,13 @@ void cuda::layer_norm(view y, view mean, view rstd, const_view x, const_view w, 
   constexpr auto name = "layer_norm";
   index const rows = x.dims.rows();
   index const width = x.dims.back();
-  bool const whole = aligned(y.data) && aligned(x.data) && aligned(w.data) && aligned(b.data);
-  with_real(x.type, name, [&]<class T>(std::type_identity<T>) {
+  bool const whole = aligned(y) && aligned(x) && aligned(w) && aligned(b);
+  with_real(w.type, name, [&]<class T>(std::type_identity<T>) {
     with_norm_form(name, width, whole, [&]<int Chunks, bool Whole>() {
       int const threads = row_threads(width, 1, most_norm_threads);
       constexpr auto kernel = layer_norm_rows<T, Chunks, Whole>;
-      launch(name, kernel, row_blocks(kernel, rows, threads), threads, 0, y.as<T>(), mean.as<T>(), rstd.as<T>(),
-             x.as<T>(), w.as<T>(), b.as<T>(), static_cast<T>(eps), rows, width);
+      launch(name, kernel, row_blocks(kernel, rows, threads), threads, 0, real_places<T>(y), mean.as<T>(), rstd.as<T>(),
+             reals<T>(x), w.as<T>(), b.as<T>(), static_cast<T>(eps), rows, width);
     });
   });
 }
@@ -155,9 +159,8 @@ void cuda::layer_norm_gradient(destination dx, destination dw, destination db, c
   constexpr auto name = "layer_norm_gradient";
   index const rows = x.dims.rows();
   index const width = x.dims.back();
-  bool const whole = aligned(dx.out.data) && aligned(dw.out.data) && aligned(db.out.data) && aligned(x.data) &&
-                     aligned(w.data) && aligned(dy.data);
-  with_real(x.type, name, [&]<class T>(std::type_identity<T>) {
+  bool const whole = aligned(dx.out) && aligned(dw.out) && aligned(db.out) && aligned(x) && aligned(w) && aligned(dy);
+  with_real(w.type, name, [&]<class T>(std::type_identity<T>) {
     with_norm_form(name, width, whole, [&]<int Chunks, bool Whole>() {
       int const threads = row_threads(width, 1, most_norm_threads);
       constexpr auto kernel = layer_norm_slopes<T, Chunks, Whole>;
@@ -168,8 +171,8 @@ void cuda::layer_norm_gradient(destination dx, destination dw, destination db, c
           parts.data(),
           2 * width,
           shares.blocks()};
-      launch(name, kernel, shares.blocks(), threads, 0, place_of<T>(dx), dx.accumulate, x.as<T>(), mean.as<T>(),
-             rstd.as<T>(), w.as<T>(), dy.as<T>(), width, shares, sums);
+      launch(name, kernel, shares.blocks(), threads, 0, real_places<T>(dx), reals<T>(x), mean.as<T>(), rstd.as<T>(),
+             w.as<T>(), reals<T>(dy), width, shares, sums);
       finish(name, sums);
     });
   });

@@ -33,11 +33,21 @@ struct reduction {
 /// Where sums go: the factor times them to y.
 template <class T>
 struct sum_place {
-  T* y;
+  elements<T, void> y;
   double factor;
   bool accumulate;
-  __device__ void operator()(index at, double sum) const { put(y[at], static_cast<T>(factor * sum), accumulate); }
+  __device__ void operator()(index at, double sum) const {
+    using real = real_of<T>;
+    pack<real, 1> result;
+    if (accumulate) result = y.template reals<1>(y.template load_raw<1>(at));
+    put(result.values[0], static_cast<real>(factor * sum), accumulate);
+    y.template store_reals<1>(at, result);
+  }
 };
+
+/// What a sum over elements of T is written as: as f64, or as any type that is computed in f32.
+template <class T>
+using sum_type = std::conditional_t<std::is_same_v<T, double>, double, inner>;
 
 /// The places of x that belong to a kept one.
 template <class T>
@@ -53,7 +63,7 @@ struct summed_places {
 
 /// Neighbouring threads take neighbouring kept elements, `team` at a time.
 template <int W, class T>
-__global__ void sum_columns(reduction r, T const* x, sum_place<T> to, double* part, unsigned* ticket) {
+__global__ void sum_columns(reduction r, T const* x, sum_place<sum_type<T>> to, double* part, unsigned* ticket) {
   unsigned const tile = blockIdx.x / static_cast<unsigned>(r.parts);
   index const number = blockIdx.x % static_cast<unsigned>(r.parts);
   int const walker = static_cast<int>(threadIdx.x) / r.team;
@@ -85,7 +95,7 @@ __global__ void sum_columns(reduction r, T const* x, sum_place<T> to, double* pa
 /// Neighbouring threads take neighbouring summed elements: a team, which is a warp or a block, for each kept element and
 /// part.
 template <int W, class T>
-__global__ void sum_rows(reduction r, T const* x, sum_place<T> to, double* part, unsigned* ticket) {
+__global__ void sum_rows(reduction r, T const* x, sum_place<sum_type<T>> to, double* part, unsigned* ticket) {
   __shared__ double sums[warp_size];
   auto const team = static_cast<unsigned>(r.team);
   unsigned const sum_and_part = blockIdx.x * (blockDim.x / team) + threadIdx.x / team;
@@ -122,49 +132,62 @@ int columns_team(index columns, index rows) {
   return team;
 }
 
+/// How many parts to cut the rows of a tile of columns into. A walker's time goes with its rows of a part, and then, for the
+/// last block, with its share of the parts: both are short where there are as many parts as rows in each.
+index balanced_parts(index rows, int walkers) {
+  auto const balanced = static_cast<index>(std::sqrt(static_cast<double>(rows)));
+  index const most = rows / (4 * walkers);  // four loads on their way for each walker
+  return balanced < most ? balanced : most;
+}
+
+/// Sums over elements of T at places that have 32 bits.
+template <class T>
+void sum_elements(destination const& y, const_view const& x, double factor, reduction r) {
+  bool const by_column = r.kept.innermost(1) == 1;
+  constexpr int width = pack_width<T>;
+  auto const* from = x.as<T>();
+  auto whole_packs = [&](auto const& own, int n, auto const& other, int m) {
+    return own.dense(n, width) && own.row() % width == 0 && other.multiples(m, width) && aligned_for(from, width);
+  };
+  bool const packed = by_column ? whole_packs(r.kept, 1, r.summed, 0) : whole_packs(r.summed, 0, r.kept, 1);
+  with_width<T>(packed, [&]<int W>(width_of<W>) {
+    if (by_column) r.kept = r.kept.in_packs(W);
+    else r.summed = r.summed.in_packs(W);
+    // A team for each tile of columns or each row; where there are few, parts of enough places to be worth a block.
+    bool const warps = r.summed.size <= 16 * warp_size || r.kept.size >= busy_blocks();
+    r.team = by_column ? columns_team(r.kept.size, r.summed.size) : warps ? warp_size : pack_threads;
+    index const sums = by_column ? divide_up(r.kept.size, r.team) : r.kept.size;
+    index const most = by_column ? balanced_parts(r.summed.size, pack_threads / r.team)
+                                 : (warps ? 1 : divide_up(r.summed.size, 8 * pack_threads));
+    r.cut(most * sums < busy_blocks() ? most : busy_blocks() / sums);
+    device_array<double> const part(r.parts > 1 ? r.kept.size * r.parts * (by_column ? W : 1) : 0);
+    index const teams_of_block = by_column ? 1 : pack_threads / r.team;
+    launch("reduce_sum", by_column ? sum_columns<W, T> : sum_rows<W, T>, divide_up(sums * r.parts, teams_of_block),
+           pack_threads, 0, r, from, sum_place<sum_type<T>>{elements<sum_type<T>, void>(y.out), factor, y.accumulate},
+           part.data(), tickets(r.parts > 1 ? sums : 0));
+  });
+}
+
 }  // namespace
 }  // namespace cuda_kernels
 
 using namespace cuda_kernels;
 
 void cuda::reduce_sum(destination y, const_view x, double factor) {
-  shape inner = x.dims;
+  shape summed = x.dims;
   for (int i = 0; i < x.dims.rank(); ++i)
-    if (y.out.dims[i] != 1 || x.dims[i] == 1) inner[i] = 1;
+    if (y.out.dims[i] != 1 || x.dims[i] == 1) summed[i] = 1;
   if (x.size() > most_located) {
     cut const halves(x.dims);
-    bool const is_kept = inner[halves.axis] == 1;
+    bool const is_kept = summed[halves.axis] == 1;
     reduce_sum({is_kept ? halves.front(y.out) : y.out, y.accumulate}, halves.front(x), factor);
     reduce_sum({is_kept ? halves.rest(y.out) : y.out, y.accumulate || !is_kept}, halves.rest(x), factor);
     return;
   }
-  reduction r{{y.out.dims, {&y.out.steps, &x.steps}}, {inner, {&x.steps}}};
+  reduction const r{{y.out.dims, {&y.out.steps, &x.steps}}, {summed, {&x.steps}}};
   if (r.kept.size == 0) return;
-  bool const by_column = r.kept.innermost(1) == 1;
-  with_real(x.type, "reduce_sum", [&]<class T>(std::type_identity<T>) {
-    constexpr int width = pack_width<T>;
-    auto const* from = x.as<T>();
-    auto whole_packs = [&](auto const& own, int n, auto const& other, int m) {
-      return own.dense(n, width) && own.row() % width == 0 && other.multiples(m, width) && aligned_for(from, width);
-    };
-    bool const packed = by_column ? whole_packs(r.kept, 1, r.summed, 0) : whole_packs(r.summed, 0, r.kept, 1);
-    with_width<T>(packed, [&]<int W>(width_of<W>) {
-      if (by_column) r.kept = r.kept.in_packs(W);
-      else r.summed = r.summed.in_packs(W);
-      // A team for each tile of columns or each row; where there are few, parts of enough places to be worth a block.
-      bool const warps = r.summed.size <= 16 * warp_size || r.kept.size >= busy_blocks();
-      r.team = by_column ? columns_team(r.kept.size, r.summed.size) : warps ? warp_size : pack_threads;
-      index const sums = by_column ? divide_up(r.kept.size, r.team) : r.kept.size;
-      index const worth = by_column ? 16 * (pack_threads / r.team) : 8 * pack_threads;
-      index const most = by_column || !warps ? divide_up(r.summed.size, worth) : 1;
-      r.cut(most * sums < busy_blocks() ? most : busy_blocks() / sums);
-      device_array<double> const part(r.parts > 1 ? r.kept.size * r.parts * (by_column ? W : 1) : 0);
-      index const teams_of_block = by_column ? 1 : pack_threads / r.team;
-      launch("reduce_sum", by_column ? sum_columns<W, T> : sum_rows<W, T>, divide_up(sums * r.parts, teams_of_block),
-             pack_threads, 0, r, from, sum_place<T>{y.out.as<T>(), factor, y.accumulate}, part.data(),
-             tickets(r.parts > 1 ? sums : 0));
-    });
-  });
+  if (x.type == dtype::bf16) return sum_elements<bf16>(y, x, factor, r);
+  with_real(x.type, "reduce_sum", [&]<class T>(std::type_identity<T>) { sum_elements<T>(y, x, factor, r); });
 }
 
 }  // namespace ouro

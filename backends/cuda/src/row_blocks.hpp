@@ -6,7 +6,7 @@
 // owned in several chunks of four.
 #pragma once
 
-#include "device.hpp"
+#include "tensor_cores.hpp"
 
 namespace ouro::cuda_kernels {
 
@@ -62,8 +62,106 @@ __device__ void store_quad(T* to, quad<T> q, bool accumulate) {
   for (int v = 0; v < own_width; ++v) put(to[v], q[v], accumulate);
 #endif
 }
+
+/// Two pairs of bf16, which are four numbers.
+struct alignas(8) pair_of_pairs {
+  bf16_pair of[2];
+};
+__device__ inline float first_of(bf16_pair p) { return std::bit_cast<float>(p << 16U); }
+__device__ inline float second_of(bf16_pair p) { return std::bit_cast<float>(p & 0xFFFF0000U); }
+__device__ inline pair_of_pairs load_pairs(void const* from) {
+#if defined(__CUDACC__)
+  uint2 const p = __ldg(static_cast<uint2 const*>(from));
+  return {{p.x, p.y}};
+#else
+  return *static_cast<pair_of_pairs const*>(from);
+#endif
+}
+
+/// Memory whose numbers are computed in T and stored in T or, where that is f32, also in bf16. One kernel serves both: all
+/// threads branch alike.
+template <class T, class Void>
+struct stored_numbers {
+  Void* data;
+  bool halves;  // whether bf16
+
+  explicit stored_numbers(basic_view<Void> const& v) : data(v.data), halves(v.type == dtype::bf16) {}
+
+  [[nodiscard]] __device__ bool absent() const { return data == nullptr; }
+  [[nodiscard]] __device__ bool narrow() const { return std::is_same_v<T, float> && halves; }
+  template <class S>
+  [[nodiscard]] __device__ auto* at(index i) const {
+    return static_cast<std::conditional_t<std::is_const_v<Void>, S const, S>*>(data) + i;
+  }
+};
+
+/// What a kernel reads.
+template <class T>
+struct reals : stored_numbers<T, void const> {
+  using stored_numbers<T, void const>::stored_numbers;
+
+  [[nodiscard]] __device__ T operator[](index i) const {
+    return this->narrow() ? static_cast<T>(*this->template at<bf16>(i)) : *this->template at<T>(i);
+  }
+  /// Four numbers, still to be widened: until then two bf16 lie in each of the first two, so that a thread has all its
+  /// loads on their way before it waits for one.
+  [[nodiscard]] __device__ quad<T> load(index i) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (this->narrow()) {
+        pair_of_pairs const p = load_pairs(this->template at<bf16>(i));
+        return {{std::bit_cast<float>(p.of[0]), std::bit_cast<float>(p.of[1])}};
+      }
+    return load_quad(this->template at<T>(i));
+  }
+  __device__ void widen(quad<T>& q) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (this->narrow()) {
+        auto const a = std::bit_cast<bf16_pair>(q[0]);
+        auto const b = std::bit_cast<bf16_pair>(q[1]);
+        q = {{first_of(a), second_of(a), first_of(b), second_of(b)}};
+      }
+  }
+};
+
+/// What a kernel writes or, if it `adds`, adds to; sums are rounded once.
+template <class T>
+struct real_places : stored_numbers<T, void> {
+  bool adds = false;
+
+  explicit real_places(view const& v) : stored_numbers<T, void>(v) {}
+  explicit real_places(destination const& d) : stored_numbers<T, void>(d.out), adds(d.accumulate) {}
+
+  __device__ void store(index i, T x) const {
+    if (this->narrow()) {
+      bf16* const place = this->template at<bf16>(i);
+      *place = bf16(adds ? static_cast<T>(*place) + x : x);
+    } else {
+      put(*this->template at<T>(i), x, adds);
+    }
+  }
+  __device__ void store(index i, quad<T> q) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (this->narrow()) {
+        auto* const place = reinterpret_cast<pair_of_pairs*>(this->template at<bf16>(i));
+        if (adds) {
+          pair_of_pairs const old = *place;
+          for (int p = 0; p < 2; ++p) {
+            q[2 * p] += first_of(old.of[p]);
+            q[2 * p + 1] += second_of(old.of[p]);
+          }
+        }
+        *place = {{rounded_pair(q[0], q[1]), rounded_pair(q[2], q[3])}};
+        return;
+      }
+    store_quad(this->template at<T>(i), q, adds);
+  }
+};
+
 /// Whether four numbers at a time can be read from, or written to, this place on.
-inline bool aligned(void const* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+inline bool aligned(const_view const& v) {
+  index const bytes = own_width * size_of(v.type);
+  return reinterpret_cast<std::uintptr_t>(v.data) % static_cast<std::uintptr_t>(bytes < 16 ? bytes : 16) == 0;
+}
 
 /// The threads of a block for rows of this width, when each owns so many chunks.
 inline int row_threads(index width, int chunks, int most) {
@@ -72,7 +170,7 @@ inline int row_threads(index width, int chunks, int most) {
 }
 
 /// The columns of a thread: Chunks times four, or with Whole, where the four are a row's or none is and lie aligned, always
-/// so many.
+/// so many; a Whole row of several chunks is a multiple of what the block has threads for, and no thread is idle.
 template <int Chunks, bool Whole>
 class own_columns {
  public:
@@ -88,7 +186,9 @@ class own_columns {
     return own_width * static_cast<int>(threadIdx.x + static_cast<unsigned>(k) * blockDim.x);
   }
   /// Whether the row has column v of chunk k.
-  [[nodiscard]] __device__ bool has(int k, int v) const { return first(k) + (Whole ? 0 : v) < width_; }
+  [[nodiscard]] __device__ bool has(int k, int v) const {
+    return (Whole && Chunks > 1) || first(k) + (Whole ? 0 : v) < width_;
+  }
 
   /// f(k, v) for every column.
   template <class F>
@@ -101,26 +201,58 @@ class own_columns {
   }
   /// The numbers of chunk k in the row that begins at element `row`; zero where the row has none.
   template <class T>
-  [[nodiscard]] __device__ quad<T> load(T const* from, index row, int k) const {
+  [[nodiscard]] __device__ quad<T> load(T const* from, int row, int k) const {
     quad<T> q{};
-    T const* const own = from + row + first(k);
+    int const own = row + first(k);
     if constexpr (Whole) {
-      if (has(k, 0)) q = load_quad(own);
+      if (has(k, 0)) q = load_quad(from + own);
     } else {
       for (int v = 0; v < own_width; ++v)
-        if (has(k, v)) q[v] = own[v];
+        if (has(k, v)) q[v] = from[own + v];
+    }
+    return q;
+  }
+  /// Likewise, to be widened before use.
+  template <class T>
+  [[nodiscard]] __device__ quad<T> fetch(reals<T> const& from, index row, int k) const {
+    quad<T> q{};
+    index const own = row + first(k);
+    if constexpr (Whole) {
+      if (has(k, 0)) q = from.load(own);
+    } else {
+      for (int v = 0; v < own_width; ++v)
+        if (has(k, v)) q[v] = from[own + v];
     }
     return q;
   }
   template <class T>
-  __device__ void store(T* to, index row, int k, quad<T> q, bool accumulate = false) const {
-    T* const own = to + row + first(k);
+  __device__ void widen(reals<T> const& from, quad<T>& fetched) const {
+    if constexpr (Whole) from.widen(fetched);
+  }
+  template <class T>
+  [[nodiscard]] __device__ quad<T> load(reals<T> const& from, index row, int k) const {
+    quad<T> q = fetch(from, row, k);
+    widen(from, q);
+    return q;
+  }
+  template <class T>
+  __device__ void store(T* to, int row, int k, quad<T> q, bool accumulate = false) const {
+    T* const own = to + (row + first(k));
     if constexpr (Whole) {
-      if (!has(k, 0)) return;
-      store_quad(own, q, accumulate);
+      if (has(k, 0)) store_quad(own, q, accumulate);
     } else {
       for (int v = 0; v < own_width; ++v)
         if (has(k, v)) put(own[v], q[v], accumulate);
+    }
+  }
+  template <class T>
+  __device__ void store(real_places<T> const& to, index row, int k, quad<T> const& q) const {
+    index const own = row + first(k);
+    if constexpr (Whole) {
+      if (has(k, 0)) to.store(own, q);
+    } else {
+      for (int v = 0; v < own_width; ++v)
+        if (has(k, v)) to.store(own + v, q[v]);
     }
   }
   /// How many of the row's columns the threads of this warp own.
@@ -136,50 +268,97 @@ class own_columns {
   int chunks_;
 };
 
-/// The numbers that a thread owns in E rows one after another, held in registers; without E, read whenever asked for.
+/// The numbers that a thread owns in E rows one after another, held in registers, and zeroes where there are none; without
+/// E, read whenever asked for. They are asked for at once and can be used when they have arrived.
 template <class T, int E, class Own>
-struct wide_numbers {
-  quad<T> held[E][Own::count];
-  __device__ wide_numbers(Own const& own, T const* from, index row, index width) {
+class wide_numbers {
+ public:
+  __device__ wide_numbers(Own const& own, reals<T> const& from, index row, int width) : own_(own), from_(from) {
     OURO_UNROLL
     for (int j = 0; j < E; ++j) {
       OURO_UNROLL
       for (int k = 0; k < Own::count; ++k)
-        held[j][k] = from == nullptr ? quad<T>{} : own.load(from, row + j * width, k);
+        held_[j][k] = from.absent() ? quad<T>{} : own.fetch(from, row + j * width, k);
     }
   }
-  __device__ quad<T> const& operator()(int j, int k) const { return held[j][k]; }
+  __device__ void arrive() {
+    OURO_UNROLL
+    for (int j = 0; j < E; ++j) {
+      OURO_UNROLL
+      for (int k = 0; k < Own::count; ++k) own_.widen(from_, held_[j][k]);
+    }
+  }
+  __device__ quad<T> const& operator()(int j, int k) const { return held_[j][k]; }
+
+ private:
+  Own const& own_;
+  reals<T> const& from_;
+  quad<T> held_[E][Own::count];
 };
 template <class T, class Own>
-struct wide_numbers<T, 0, Own> {
-  Own const& own;
-  T const* from;
-  index row;
-  index width;
-  __device__ wide_numbers(Own const& o, T const* f, index r, index w) : own(o), from(f), row(r), width(w) {}
+class wide_numbers<T, 0, Own> {
+ public:
+  __device__ wide_numbers(Own const& own, reals<T> const& from, index row, int width)
+      : own_(own), from_(from), row_(row), width_(width) {}
+  __device__ void arrive() {}
   __device__ quad<T> operator()(int j, int k) const {
-    return from == nullptr ? quad<T>{} : own.load(from, row + j * width, k);
+    return from_.absent() ? quad<T>{} : own_.load(from_, row_ + j * width_, k);
   }
+
+ private:
+  Own const& own_;
+  reals<T> const& from_;
+  index row_;
+  int width_;
 };
 
+/// f(p) for what each warp has left, p = 0 of as many as there are warps in a block: four are read at a time, zeroes where
+/// there are no more.
+template <class P, class F>
+__device__ void each_warps_part(P const* left, int warps, F const& f) {
+  constexpr int at_once = 4;
+  OURO_ROLLED
+  for (int w = 0; w < warps; w += at_once) {
+    P part[at_once] = {};
+    OURO_UNROLL
+    for (int i = 0; i < at_once; ++i)
+      if (w + i < warps) part[i] = left[w + i];
+    OURO_UNROLL
+    for (int i = 0; i < at_once; ++i) f(part[i]);
+  }
+}
+
+template <class T, int N>
+struct alignas(N % 2 == 0 ? 2 * sizeof(T) : sizeof(T)) numbers_of_warp {
+  T of[N];
+};
 /// The sums over the threads of a block, in every thread. Of two calls in a row the slots, 0 or 1, must differ: then the
 /// second's barrier tells that everybody has read what the first one left.
 template <class T, int N>
 __device__ void block_sums(T (&x)[N], int slot) {
-  __shared__ T left[2][32][N];
+  __shared__ numbers_of_warp<T, N> left[2][32];
   int const warps = static_cast<int>(blockDim.x) / warp_size;
   OURO_UNROLL
   for (int n = 0; n < N; ++n) x[n] = warp_sum(x[n]);
   if (warps == 1) return;
   if (lane_number() == 0)
-    for (int n = 0; n < N; ++n) left[slot][threadIdx.x / warp_size][n] = x[n];
+    for (int n = 0; n < N; ++n) left[slot][threadIdx.x / warp_size].of[n] = x[n];
   __syncthreads();
   OURO_UNROLL
   for (int n = 0; n < N; ++n) x[n] = 0;
-  for (int w = 0; w < warps; ++w) {
+  each_warps_part(left[slot], warps, [&](numbers_of_warp<T, N> const& part) {
     OURO_UNROLL
-    for (int n = 0; n < N; ++n) x[n] += left[slot][w][n];
-  }
+    for (int n = 0; n < N; ++n) x[n] += part.of[n];
+  });
+}
+
+template <class T>
+__device__ T inverse_root(T x) {
+#if defined(__CUDACC__)
+  return rsqrt(x);
+#else
+  return T(1) / std::sqrt(x);
+#endif
 }
 
 template <class T>
@@ -187,50 +366,55 @@ struct moments {
   T mean;
   T rstd;
 };
-/// Mean, and the sum of the squares of what differs from it.
+/// How many numbers, their mean, and the sum of the squares of what differs from it.
 template <class T>
-struct scatter {
+struct alignas(4 * sizeof(T)) scatter {
+  T count;
   T mean;
   T squares;
 };
-/// Of the `count` numbers of a warp: each(f) calls f with every number of a thread.
+/// How many numbers, and the inverse of that: a division costs as much as what it is for.
+template <class T>
+struct amount {
+  T count;
+  T inverse;
+  __device__ explicit amount(T n) : count(n), inverse(T(1) / n) {}
+};
+/// Of the numbers of a warp: each(f) calls f with every number of a thread.
 template <class T, class Each>
-__device__ scatter<T> warp_scatter(T count, Each const& each) {
+__device__ scatter<T> warp_scatter(amount<T> const& n, Each const& each) {
   T sum = 0;
   each([&](T x) { sum += x; });
-  T const mean = warp_sum(sum) / count;
+  T const mean = warp_sum(sum) * n.inverse;
   T squares = 0;
   each([&](T x) { squares += (x - mean) * (x - mean); });
-  return {mean, warp_sum(squares)};
+  return {n.count, mean, warp_sum(squares)};
 }
-/// Mean and 1/σ of a row's n numbers, from those of the warps: two passes within a warp, and one barrier. Slots as above.
+/// Mean and 1/σ of a row's numbers, from those of the warps: two passes within a warp, and one barrier. Slots as above.
 template <class T, int N>
-__device__ void block_moments(moments<T> (&m)[N], scatter<T> const (&own)[N], T count, T n, T eps, int slot) {
-  __shared__ T counts[2][32];
-  __shared__ scatter<T> left[2][32][N];
+__device__ void block_moments(moments<T> (&m)[N], scatter<T> const (&own)[N], amount<T> const& all, T eps, int slot) {
+  __shared__ scatter<T> left[2][N][32];
   int const warps = static_cast<int>(blockDim.x) / warp_size;
-  T const inverse = T(1) / n;
   if (warps == 1) {
-    for (int i = 0; i < N; ++i) m[i] = {own[i].mean, T(1) / std::sqrt(own[i].squares * inverse + eps)};
+    for (int i = 0; i < N; ++i) m[i] = {own[i].mean, inverse_root(own[i].squares * all.inverse + eps)};
     return;
   }
-  if (lane_number() == 0) {
-    unsigned const warp = threadIdx.x / warp_size;
-    counts[slot][warp] = count;
-    for (int i = 0; i < N; ++i) left[slot][warp][i] = own[i];
-  }
+  if (lane_number() == 0)
+    for (int i = 0; i < N; ++i) left[slot][i][threadIdx.x / warp_size] = own[i];
   __syncthreads();
   OURO_UNROLL
   for (int i = 0; i < N; ++i) {
+    // Means are taken from the first warp's, for they differ little.
+    T const origin = left[slot][i][0].mean;
     T sum = 0;
-    for (int w = 0; w < warps; ++w) sum += counts[slot][w] * left[slot][w][i].mean;
-    T const mean = sum * inverse;
     T squares = 0;
-    for (int w = 0; w < warps; ++w) {
-      T const apart = left[slot][w][i].mean - mean;
-      squares += left[slot][w][i].squares + counts[slot][w] * apart * apart;
-    }
-    m[i] = {mean, T(1) / std::sqrt(squares * inverse + eps)};
+    each_warps_part(left[slot][i], warps, [&](scatter<T> const& part) {
+      T const apart = part.mean - origin;
+      sum += part.count * apart;
+      squares += part.squares + part.count * apart * apart;
+    });
+    T const mean = sum * all.inverse;
+    m[i] = {origin + mean, inverse_root((squares - sum * mean) * all.inverse + eps)};
   }
 }
 

@@ -68,10 +68,10 @@ struct row_sums {
   /// Takes what this block has summed of sum s in chunk k of `row`, which is the first of some columns. A block alone needs
   /// no part.
   template <class Own>
-  __device__ void leave(int s, index row, Own const& own, int k, quad<T> const& total) const {
+  __device__ void leave(int s, int row, Own const& own, int k, quad<T> const& total) const {
     if (sum[s].place == nullptr) return;
     if (blocks == 1) own.store(sum[s].place, row, k, total, sum[s].accumulate);
-    else own.store(part, static_cast<index>(blockIdx.x) * stride + sum[s].at + row, k, total);
+    else own.store(part + static_cast<index>(blockIdx.x) * stride + sum[s].at, row, k, total);
   }
 };
 

@@ -177,18 +177,24 @@ struct run_sums {
   }
 };
 
-/// A thread for each run and pack of columns.
+/// A thread for each run and pack of columns. Every table reads all of dy: the runs of all of them take one tile of its
+/// columns before the next, which is still in the cache for most of them.
 template <int W, class T>
 struct sum_run {
   run_sums<T> s;
   T const* dy;
-  divider by_packs;
+  index tile;  // packs
+  divider by_tile;
+  divider by_all_runs;
   divider by_runs;
 
   __device__ void operator()(index i) const {
-    std::uint32_t const run = by_packs(static_cast<std::uint32_t>(i));  // over all tables
-    index const c = i * W - run * s.columns;
-    index const table = by_runs(run);
+    std::uint32_t const tile_and_run = by_tile(static_cast<std::uint32_t>(i));
+    std::uint32_t const tile_number = by_all_runs(tile_and_run);
+    index const run = tile_and_run - tile_number * s.runs * s.o.tables;
+    index const c = (tile_number * tile + i - tile_and_run * tile) * W;
+    if (c >= s.columns) return;
+    index const table = by_runs(static_cast<std::uint32_t>(run));
     index const number = run - table * s.runs;
     named_entry const* order = s.o.order + table * s.o.rows;
     index const rows = s.o.starts[table * (s.o.entries + 1) + s.o.entries];
@@ -268,6 +274,22 @@ __global__ void finish_entries(run_sums<T> s) {
   for (int e = 0; e < W; ++e) put(s.sum_of_entry(table, entry)[c + e], static_cast<T>(sum[e]), s.accumulate);
 }
 
+/// Bytes of dy that stay in the cache, of 50 MB on an H100, until every table has read them.
+#if defined(__CUDACC__)
+inline constexpr index cached_bytes = index(20) << 20U;
+#else
+inline constexpr index cached_bytes = 1 << 14;  // that the tests see tiles
+#endif
+
+/// How many packs of a row's columns to take together: those of all rows are to stay in the cache, and whole lines of it are
+/// to be read.
+index cached_packs(index rows, index packs) {
+  constexpr index line = 8;
+  if (rows == 0 || packs <= line) return packs;
+  index const most = cached_bytes / (16 * rows) / line * line;
+  return most >= packs ? packs : most < line ? line : most;
+}
+
 }  // namespace
 }  // namespace cuda_kernels
 
@@ -321,7 +343,9 @@ void cuda::scatter_sum(destination dtable, const_view at, const_view dy) {
     bool const packed = d[2] % width == 0 && aligned_for(s.dtable, width) && aligned_for(dy.as<T>(), width);
     with_width<T>(packed, [&]<int W>(width_of<W>) {
       index const packs = d[2] / W;
-      for_count("scatter_sum", d[0] * runs * packs, sum_run<W, T>{s, dy.as<T>(), divider(packs), divider(runs)});
+      index const tile = cached_packs(rows, packs);
+      for_count("scatter_sum", divide_up(packs, tile) * d[0] * runs * tile,
+                sum_run<W, T>{s, dy.as<T>(), tile, divider(tile), divider(d[0] * runs), divider(runs)});
       launch("scatter_sum", finish_entries<W, T>, d[0] * d[1] * divide_up(d[2], warp_size * W), pack_threads, 0, s);
     });
   });

@@ -41,6 +41,24 @@ __device__ inline bf16_pair rounded_pair(float first, float second) {
 #endif
 }
 
+/// 16 bytes on their way to shared memory, zeroes unless they are `there`. They have come where this thread, and then a
+/// barrier, has passed finish_loads.
+__device__ inline void load_later(void* to, void const* from, bool there) {
+#if defined(__CUDACC__)
+  auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(there ? 16 : 0)
+               : "memory");
+#else
+  if (there) std::memcpy(to, from, 16);
+  else std::memset(to, 0, 16);
+#endif
+}
+__device__ inline void finish_loads() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 /// 2 to the power of x, to about 22 bits.
 __device__ inline float power_of_two(float x) {
 #if defined(__CUDACC__)

@@ -157,4 +157,16 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
 };
 // clang-format on
 
+/// A backend that has the optional primitive c = a b + bias, where the bias (N) is the same for every row.
+template <class B>
+concept AffineBackend = requires(view c, const_view x) {
+  B::affine(c, x, x, x);  // (c, a, b, bias)
+};
+
+/// A backend that has the optional primitive y = x + dropout(f).
+template <class B>
+concept AddDroppedBackend = requires(view y, const_view x, double rate, random_draw draw) {
+  B::add_dropped(y, x, x, rate, draw);  // (y, x, f, rate, draw), all contiguous and of one shape
+};
+
 }  // namespace ouro

@@ -75,12 +75,6 @@ struct stream_of<Mixer> {
 };
 }  // namespace detail
 
-/// Whether a mixer takes rows that are stored in bf16, and answers in it: it says so by `mixes_narrow`.
-template <class Mixer>
-inline constexpr bool mixes_narrow = requires {
-  requires Mixer::mixes_narrow;
-};
-
 /// What the layers of one pass share: `Mixer::stream`, or an empty type for a mixer that has none.
 template <class Mixer>
 using mixer_stream = typename detail::stream_of<Mixer>::type;
@@ -99,6 +93,13 @@ bool shares_stream(Mixer const& m) {
   else return requires {
       typename Mixer::stream;
     };
+}
+
+/// Whether a mixer takes rows that are stored in bf16, and answers in it: one that does says so.
+template <class Mixer>
+bool takes_narrow(Mixer const& m) {
+  if constexpr (requires { m.takes_narrow(); }) return m.takes_narrow();
+  else return false;
 }
 
 /// forward with the stream of the pass, for a mixer with or without one.

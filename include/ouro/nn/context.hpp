@@ -12,6 +12,7 @@
 #include <ouro/autodiff/settle.hpp>
 #include <ouro/nn/module.hpp>
 #include <ouro/ops/dropout.hpp>
+#include <ouro/ops/movement.hpp>
 
 namespace ouro {
 
@@ -61,6 +62,10 @@ struct context {
   [[nodiscard]] double rate() const { return training ? dropout : 0.0; }
   /// Dropout when training, else x.
   [[nodiscard]] tensor<B> drop(tensor<B> const& x) { return rate() > 0 ? ouro::dropout(x, rate(), masks.next()) : x; }
+  /// x + drop(y).
+  [[nodiscard]] tensor<B> add_dropped(tensor<B> const& x, tensor<B> const& y) {
+    return rate() > 0 ? ouro::add_dropped(x, y, rate(), masks.next()) : x + y;
+  }
   /// Whether a part may keep about `bytes` of inner values for its gradient, or should compute them again.
   [[nodiscard]] bool keeps(std::int64_t bytes) {
     if (!training) return true;
@@ -73,6 +78,7 @@ struct context {
   tensor<B> recomputed(std::vector<tensor<B>> const& inputs, F const& f) {
     context start = *this;
     start.statistics.clear();
+    start.tables.clear();  // their gradients are another computation's
     auto const ran = make_owned<boxed<bool>>();
     return checkpoint<B>(inputs, [this, f, start, ran](std::vector<tensor<B>> const& in) {
       context again = start;
@@ -95,6 +101,11 @@ struct context {
       tables[at] = {key, owner, version, std::move(made)};
     }
     return tables[at].value;
+  }
+  /// A weight as products with values of this type take it: in bf16, if they are that, made once for a context.
+  tensor<B> stored(tensor<B> const& weight, dtype type) {
+    if (type != dtype::bf16 || weight.type() != dtype::f32) return weight;
+    return once({reinterpret_cast<std::intptr_t>(&weight), 0, 1}, weight, [&] { return copied(weight, type); });
   }
   /// A version, above 0, that stays the same as long as these are the very elements that were asked about before.
   std::int64_t version_of(tensor<B> const& x) {

@@ -84,12 +84,12 @@ tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segme
                                               layer_signals<B> const& now, mixer_stream<Mixer>& pass) const {
   typename Mixer::carry c;
   auto const inner = cx.inner(x.type());
-  auto const mixed = mix(attn, cx, norm1(cx, x, mixes_narrow<Mixer> ? inner : x.type()), s, c, pass);
+  auto const mixed = mix(attn, cx, norm1(cx, x, takes_narrow(attn) ? inner : x.type()), s, c, pass);
   if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
-  x = x + cx.drop(mixed);
+  x = cx.add_dropped(x, mixed);
   if (cross_attn) {
     auto const rows = cross_attn->absorb(cx, copied(across, inner));
-    x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x, inner), rows));
+    x = cx.add_dropped(x, cross_attn->cross(cx, (*norm_cross)(cx, x, inner), rows));
   }
   return feed_forward(cx, x, now);
 }
@@ -97,8 +97,8 @@ tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segme
 template <Backend B, class Mixer>
 tensor<B> hormone_layer<B, Mixer>::step(context<B>& cx, tensor<B> x, carry& c, layer_signals<B> const& now,
                                         mixer_stream<Mixer>& pass) const {
-  x = x + cx.drop(mix_step(attn, cx, norm1(cx, x), c.mixer, pass));
-  if (cross_attn) x = x + cx.drop(cross_attn->cross(cx, (*norm_cross)(cx, x), c.context));
+  x = cx.add_dropped(x, mix_step(attn, cx, norm1(cx, x), c.mixer, pass));
+  if (cross_attn) x = cx.add_dropped(x, cross_attn->cross(cx, (*norm_cross)(cx, x), c.context));
   return feed_forward(cx, x, now);
 }
 

@@ -91,7 +91,7 @@ tensor<B> hormone_receptor<B, Backbone>::operator()(context<B>& cx, tensor<B> co
     in.scale = backbone.weight;
     in.bias = backbone.bias;
   } else if constexpr (std::is_same_v<Backbone, linear<B>>) {
-    in.f = linear_map(x, backbone.weight.value(), tensor<B>{});
+    in.f = linear_map(x, cx.stored(backbone.weight, x.type()), tensor<B>{});
     in.bias = backbone.bias;
   } else {
     in.f = backbone(cx, x);

@@ -22,8 +22,8 @@ struct linear {
   linear(genesis<B>& g, std::int64_t in, std::int64_t out)
       : weight(g.fan_in({out, in}, in)), bias(g.fan_in({out}, in)) {}
 
-  tensor<B> operator()(context<B>&, tensor<B> const& x, std::optional<dtype> result = {}) const {
-    return ouro::linear_map(x, weight.value(), bias.value(), result);
+  tensor<B> operator()(context<B>& cx, tensor<B> const& x, std::optional<dtype> result = {}) const {
+    return ouro::linear_map(x, cx.stored(weight, x.type()), bias.value(), result);
   }
 };
 

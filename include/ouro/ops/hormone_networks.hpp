@@ -68,7 +68,8 @@ std::vector<tensor<B>> grouped_hormone_networks(std::vector<hormone_network_inpu
                                                  kept.read(), g.read());
                   });
   std::vector<tensor<B>> says;
-  for (std::int64_t i = 0; i < count; ++i) says.push_back(reshape(slice(y, 0, i, 1), {lanes, 1, width}));
+  auto const all = reshape(y, {count * lanes, 1, width});
+  for (std::int64_t i = 0; i < count; ++i) says.push_back(slice(all, 0, i * lanes, lanes));
   return says;
 }
 

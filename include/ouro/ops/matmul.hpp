@@ -10,6 +10,20 @@
 
 namespace ouro {
 
+namespace detail {
+
+/// c = addend + a b, where the addend is repeated along axes in which it has extent 1.
+template <class B>
+void product_onto(view c, const_view a, const_view b, const_view addend) {
+  if constexpr (AffineBackend<B>)
+    if (addend.dims.size() == c.dims[-1] && addend.contiguous() && addend.dims.back() == c.dims[-1])
+      return B::affine(c, a, b, addend.reshape({c.dims[-1]}));
+  B::copy(c, addend.expand(c.dims), false);
+  B::matmul({c, true}, a, b, 1.0);
+}
+
+}  // namespace detail
+
 /// c = a b, or addend + a b: (M,K)(K,N) → (M,N), or for every batch (N,M,K)(N,K,P) → (N,M,P). Transposed operands are
 /// views; the addend may be absent, and is repeated along axes where it has extent 1. c has the type
 /// `result`: that of a, if none is said. Any of them may be bf16 where others are f32.
@@ -29,8 +43,8 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend
   require(is_real(a.type()) && computed_in(b.type()) == in && (addend.empty() || computed_in(addend.type()) == in),
           errc::shape, "matmul", "dtypes must agree and be real, got ", name_of(a.type()), " and ", name_of(b.type()));
   tensor<B> c(out, result.value_or(a.type()));
-  if (addend) B::copy(c.write(), addend.read().expand(out), false);
-  B::matmul({c.write(), !addend.empty()}, a.read(), b.read(), 1.0);
+  if (addend) detail::product_onto<B>(c.write(), a.read(), b.read(), addend.read());
+  else B::matmul(c.write(), a.read(), b.read(), 1.0);
   return recorded<B>("matmul", std::move(c), {&a, &b, &addend},
                      [a = a.detach(), b = b.detach()](tensor<B> const& dc, gradients<B>& dx) {
                        if (dx.wants(0)) B::matmul(dx.into(0), dc.read(), b.read().transpose(-2, -1), 1.0);
@@ -55,8 +69,9 @@ tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b,
   shape const out{x.dims().rows(), w.dim(0)};
   tensor<B> y(x.dims().with(-1, w.dim(0)), result.value_or(x.type()));
   view const rows = y.write().reshape(out);
-  if (b) B::copy(rows, b.read().expand(out), false);
-  B::matmul({rows, !b.empty()}, flat.read().reshape(in), w.read().transpose(0, 1), 1.0);
+  auto const weight = w.read().transpose(0, 1);
+  if (b) detail::product_onto<B>(rows, flat.read().reshape(in), weight, b.read());
+  else B::matmul(rows, flat.read().reshape(in), weight, 1.0);
   return recorded<B>("linear", std::move(y), {&x, &w, &b},
                      [in, out, flat, w = w.detach()](tensor<B> const& dy, gradients<B>& dx) {
                        auto const dense = packed(dy);

@@ -114,13 +114,13 @@ tensor<B> concat(std::vector<tensor<B>> const& parts, int axis) {
                      });
 }
 
-/// The same values in another type; x itself if it has that.
+/// The same values in another type; x itself if it has that. Its gradient is summed in the type of x.
 template <Backend B>
 tensor<B> copied(tensor<B> const& x, dtype type) {
   if (x.type() == type) return x;
-  return recorded<B>("copied", x.copy(type), {&x}, [](tensor<B> const& dy, gradients<B>& dx) {
-    if (auto d = dx.into(0); d.wanted()) B::scale(d, dy.read(), 1.0);
-  });
+  auto y = recorded<B>("copied", x.copy(type), {&x}, [](tensor<B> const& dy, gradients<B>& dx) { dx.give(0, dy); });
+  if (auto const [tape, node] = y.origin(); tape != nullptr) tape->slot(node).type = x.type();
+  return y;
 }
 
 /// y = x, with a derivative of zero towards `p`: p takes part in an update although nothing depends on it.

@@ -64,12 +64,12 @@ class gradients {
     if (d.wanted() && !d.accumulate) B::fill(d.out, 0.0);
     return d.out;
   }
-  /// Contributes a whole tensor, without a copy when it is the first.
+  /// Contributes a whole tensor: without a copy, when it is the first and its type is not narrower than the gradient's.
   void give(std::size_t input, tensor<B> const& g) {
     if (!wants(input)) return;
     auto& slot = tape_.slot(nodes_[input]);
-    if (slot.value.empty()) {
-      slot.value = g.detach();  // which may be of a wider type than the input
+    if (slot.value.empty() && size_of(g.type()) >= size_of(slot.type)) {
+      slot.value = g.detach();
     } else {
       B::scale(into(input), g.read(), 1.0);
     }

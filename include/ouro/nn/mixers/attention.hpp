@@ -16,12 +16,40 @@
 
 namespace ouro {
 
-/// Keys and values already projected: (B,T,D) each; empty before the first row.
+/// Keys and values already projected, of `count` rows; empty before the first.
 template <Backend B>
 struct attention_carry {
-  tensor<B> keys;
-  tensor<B> values;
+  tensor<B> rows;  // (B,room,2D), a key and a value each; what is behind `count` is room for more
+  std::int64_t count = 0;
+
+  [[nodiscard]] tensor<B> keys() const { return part(0); }
+  [[nodiscard]] tensor<B> values() const { return part(rows.dim(2) / 2); }
+  /// Adds rows (B,T,2D): in place, in memory that doubles when it is full, unless a tape watches.
+  void append(tensor<B> const& more);
+
+ private:
+  [[nodiscard]] tensor<B> part(std::int64_t from) const {
+    return slice(slice(rows, 1, 0, count), 2, from, rows.dim(2) / 2);
+  }
 };
+
+template <Backend B>
+void attention_carry<B>::append(tensor<B> const& more) {
+  std::int64_t const needed = count + more.dim(1);
+  if (rows.empty()) {
+    rows = more;
+  } else if (rows.origin().first != nullptr || more.origin().first != nullptr) {
+    rows = concat<B>({slice(rows, 1, 0, count), more}, 1);
+  } else {
+    if (needed > rows.dim(1)) {
+      tensor<B> room(rows.dims().with(1, elementary::max<std::int64_t>(16, 2 * needed)), rows.type());
+      B::copy(room.write().slice(1, 0, count), rows.read().slice(1, 0, count), false);
+      rows = std::move(room);
+    }
+    B::copy(rows.write().slice(1, count, more.dim(1)), more.read(), false);
+  }
+  count = needed;
+}
 
 /// K rows for others to look at that have absorbed the projections of queries and results: a key and a value of the whole
 /// width for each head and row (key = s·W_qᵀ k, offset = s·k·b_q, value = W_o v, with the head's parts of W and the scale
@@ -39,7 +67,6 @@ template <Backend B>
 struct attention {
   using backend = B;
   static constexpr std::string_view name = "attention";
-  static constexpr bool mixes_narrow = true;
   using carry = attention_carry<B>;
   parameter<B> in_proj_weight;  // (3D, D)
   parameter<B> in_proj_bias;    // (3D)
@@ -53,12 +80,14 @@ struct attention {
 
   attention(genesis<B>& g, mixer_place const& place) : attention(g, place.width, place.heads) {}
 
+  [[nodiscard]] static bool takes_narrow() { return true; }
+
   /// The SequenceMixer form: rows of one sequence look at each other.
   tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const;
   tensor<B> step(context<B>& cx, tensor<B> const& x, carry& c) const;
 
   /// Keys and values of a sequence, for rows of another one to look at.
-  carry project(context<B>&, tensor<B> const& x) const;
+  carry project(context<B>& cx, tensor<B> const& x) const;
   /// Rows of x (B,T,D) look at all the keys of c.
   tensor<B> cross(context<B>& cx, tensor<B> const& x, carry const& c) const;
 
@@ -72,19 +101,19 @@ struct attention {
     return 1.0 / elementary::sqrt(static_cast<double>(head_width));
   }
   /// x (B,T,D) by the rows [from, to) of the in-projection: (B,T,to − from).
-  tensor<B> projected(tensor<B> const& x, std::int64_t from, std::int64_t to) const {
-    return linear_map(x, slice(in_proj_weight.value(), 0, from, to - from),
+  tensor<B> projected(context<B>& cx, tensor<B> const& x, std::int64_t from, std::int64_t to) const {
+    return linear_map(x, slice(cx.stored(in_proj_weight, x.type()), 0, from, to - from),
                       slice(in_proj_bias.value(), 0, from, to - from));
   }
-  tensor<B> query(tensor<B> const& x) const { return projected(x, 0, x.dim(-1)); }
+  tensor<B> query(context<B>& cx, tensor<B> const& x) const { return projected(cx, x, 0, x.dim(-1)); }
   /// By the rows `from` and on; what they make of Mem is kept while that stays the same.
   tensor<B> projected(context<B>& cx, tensor<B> const& x, segments const& s, std::int64_t from) const {
     std::int64_t const to = in_proj_weight.dim(0);
-    if (s.mem_version == 0 || s.mem == 0) return projected(x, from, to);
+    if (s.mem_version == 0 || s.mem == 0) return projected(cx, x, from, to);
     auto const mem = cx.once(
         {reinterpret_cast<std::intptr_t>(this), from}, in_proj_weight.value(),
-        [&] { return projected(slice(x, 1, 0, s.mem), from, to); }, s.mem_version);
-    return concat<B>({mem, projected(slice(x, 1, s.mem, x.dim(1) - s.mem), from, to)}, 1);
+        [&] { return projected(cx, slice(x, 1, 0, s.mem), from, to); }, s.mem_version);
+    return concat<B>({mem, projected(cx, slice(x, 1, s.mem, x.dim(1) - s.mem), from, to)}, 1);
   }
   tensor<B> look(context<B>& cx, tensor<B> const& q, carry const& c, visibility sees) const {
     attention_rule rule{.heads = heads,
@@ -93,7 +122,7 @@ struct attention {
                         .dropout = drops ? cx.rate() : 0.0,
                         .draw = {}};
     if (rule.dropout > 0) rule.draw = cx.masks.next();
-    return out_proj(cx, scaled_dot_product_attention(q, c.keys, c.values, rule));
+    return out_proj(cx, scaled_dot_product_attention(q, c.keys(), c.values(), rule));
   }
 };
 
@@ -113,28 +142,28 @@ tensor<B> attention<B>::forward(context<B>& cx, tensor<B> const& x, segments s, 
   bool const all_ask = s.skip == 0;
   auto const rows = projected(cx, x, s, all_ask ? 0 : width);  // (B,T,3D), or keys and values only
   std::int64_t const keys = all_ask ? width : 0;
-  c = {slice(rows, 2, keys, width), slice(rows, 2, keys + width, width)};
-  auto const q = all_ask ? slice(rows, 2, 0, width) : query(slice(x, 1, s.skip, x.dim(1) - s.skip));
+  c = {slice(rows, 2, keys, 2 * width), rows.dim(1)};
+  auto const q = all_ask ? slice(rows, 2, 0, width) : query(cx, slice(x, 1, s.skip, x.dim(1) - s.skip));
   return look(cx, q, c, s.sees());
 }
 
 template <Backend B>
 tensor<B> attention<B>::step(context<B>& cx, tensor<B> const& x, carry& c) const {
-  auto const now = project(cx, x);
-  c = c.keys.empty() ? now : carry{concat<B>({c.keys, now.keys}, 1), concat<B>({c.values, now.values}, 1)};
-  return look(cx, query(x), c, {});
+  std::int64_t const width = x.dim(2);
+  auto const now = projected(cx, x, 0, 3 * width);
+  c.append(slice(now, 2, width, 2 * width));
+  return look(cx, slice(now, 2, 0, width), c, {});
 }
 
 template <Backend B>
-attention_carry<B> attention<B>::project(context<B>&, tensor<B> const& x) const {
+attention_carry<B> attention<B>::project(context<B>& cx, tensor<B> const& x) const {
   std::int64_t const width = x.dim(-1);
-  auto const kv = projected(x, width, 3 * width);  // (B,T,2D)
-  return {slice(kv, 2, 0, width), slice(kv, 2, width, width)};
+  return {projected(cx, x, width, 3 * width), x.dim(1)};
 }
 
 template <Backend B>
 tensor<B> attention<B>::cross(context<B>& cx, tensor<B> const& x, carry const& c) const {
-  return look(cx, query(x), c, {});
+  return look(cx, query(cx, x), c, {});
 }
 
 template <Backend B>
@@ -150,12 +179,13 @@ absorbed_rows<B> attention<B>::absorb(context<B>& cx, tensor<B> const& x) const 
     return reshape(transpose(y, 0, 1), {lanes, heads * rows, w.dim(2)});
   };
   auto const seen = project(cx, x);
-  auto const keys = by_head(scale(seen.keys, scale_of(part)));
-  auto const query_weight = reshape(slice(in_proj_weight.value(), 0, 0, width), {heads, part, width});
+  auto const keys = by_head(scale(seen.keys(), scale_of(part)));
+  auto const query_weight = reshape(slice(cx.stored(in_proj_weight, x.type()), 0, 0, width), {heads, part, width});
   auto const query_bias = reshape(slice(in_proj_bias.value(), 0, 0, width), {heads, part, 1});
-  auto const result_weight = transpose(transpose(reshape(out_proj.weight.value(), {width, heads, part}), 0, 1), 1, 2);
+  auto const result_weight =
+      transpose(transpose(reshape(cx.stored(out_proj.weight, x.type()), {width, heads, part}), 0, 1), 1, 2);
   return {product(keys, query_weight), reshape(product(keys, query_bias), {lanes, 1, heads * rows}),
-          product(by_head(seen.values), result_weight)};
+          product(by_head(seen.values()), result_weight)};
 }
 
 template <Backend B>

@@ -56,6 +56,10 @@ struct hybrid_of {
       return std::visit([](auto const& m) { return shares_stream(m); }, _);
     }
 
+    [[nodiscard]] bool takes_narrow() const {
+      return std::visit([](auto const& m) { return ouro::takes_narrow(m); }, _);
+    }
+
     tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c, stream& pass) const {
       return on(c, pass, [&](auto const& m, auto& own, auto& shared) { return mix(m, cx, x, s, own, shared); });
     }

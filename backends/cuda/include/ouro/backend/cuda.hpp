@@ -71,6 +71,7 @@ struct cuda {
   static void combine(binary f, destination c, const_view a, const_view b);
   static void reduce_sum(destination y, const_view x, double factor);
   static void matmul(destination c, const_view a, const_view b, double alpha);
+  static void affine(view c, const_view a, const_view b, const_view bias);
   static void layer_norm(view y, view mean, view rstd, const_view x, const_view w, const_view b, double eps);
   static void layer_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
                                   const_view rstd, const_view w, const_view dy);
@@ -107,6 +108,7 @@ struct cuda {
   static void batch_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
                                   const_view variance, const_view w, const_view dy, double eps);
   static void dropout(destination y, const_view x, double rate, random_draw draw);
+  static void add_dropped(view y, const_view x, const_view f, double rate, random_draw draw);
   static void normal(view y, random_draw draw);
   static void uniform(view y, random_draw draw, double low, double high);
   static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor);
@@ -114,7 +116,8 @@ struct cuda {
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
-static_assert(Backend<cuda> && HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
+static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && HormoneGateBackend<cuda> &&
+              HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.
 inline constexpr bool has_cuda = true;

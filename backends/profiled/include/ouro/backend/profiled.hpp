@@ -98,6 +98,15 @@ struct profiled : B {
         "matmul", [&] { B::matmul(c, a, b, alpha); }, 2.0 * static_cast<double>(c.out.size() * a.dims[-1]),
         bytes(c, a, b));
   }
+  static void add_dropped(view y, const_view x, const_view f, double rate,
+                          random_draw draw) requires AddDroppedBackend<B> {
+    timed(
+        "dropout", [&] { B::add_dropped(y, x, f, rate, draw); }, 0, bytes(y, x, f));
+  }
+  static void affine(view c, const_view a, const_view b, const_view bias) requires AffineBackend<B> {
+    timed(
+        "matmul", [&] { B::affine(c, a, b, bias); }, 2.0 * static_cast<double>(c.size() * a.dims[-1]), bytes(c, a, b));
+  }
   static void layer_norm(view y, view mean, view rstd, const_view x, const_view w, const_view b, double eps) {
     timed(
         "layer_norm", [&] { B::layer_norm(y, mean, rstd, x, w, b, eps); }, 0, bytes(y, x));

@@ -1,0 +1,179 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Values stored in bf16 beside f32: every choice of types, strides and tails against the reference in f64, which sees the
+// same values.
+#if defined(OURO_HAS_CUDA)
+
+#include <ouro/backend/reference.hpp>
+#include <ouro/tensor/tensor.hpp>
+#include <ouro_test/backends.hpp>
+#include <ouro_test/random.hpp>
+
+using C = ouro::cuda;
+using R = ouro::reference;
+using ouro::dtype;
+using ouro::shape;
+using ouro_test::pick;
+
+namespace {
+
+constexpr int cases = 60;
+
+void need_device() {
+  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
+}
+
+/// How an operand of a given shape lies in its tensor.
+enum class form { dense, cut, turned, repeated };
+
+/// The same noise in f32 or bf16 on the device, and in f64 on the reference.
+class operand {
+ public:
+  operand(shape const& dims, form f)
+      : dims_(dims), form_(f), start_(pick(0, 5)), type_(pick(0, 1) == 0 ? dtype::f32 : dtype::bf16) {
+    shape own = dims;
+    if (form_ == form::cut) own[last()] += start_ + pick(0, 4);
+    if (form_ == form::turned) std::swap(own[0], own[last()]);
+    if (form_ == form::repeated)
+      for (int i = 0; i < dims.rank(); ++i)
+        if (pick(0, 1) == 0) own[i] = 1;
+    r_ = ouro_test::noise<R>(own, dtype::f32).copy(type_).copy(dtype::f64);
+    c_ = ouro::tensor<C>::from(r_.values<double>(), own, type_);
+  }
+  operand(shape const& dims, bool input) : operand(dims, static_cast<form>(pick(0, input ? 3 : 2))) {}
+
+  [[nodiscard]] ouro::const_view c() const { return seen(c_.read()); }
+  [[nodiscard]] ouro::const_view r() const { return seen(r_.read()); }
+  [[nodiscard]] ouro::view c_out() { return seen(c_.write()); }
+  [[nodiscard]] ouro::view r_out() { return seen(r_.write()); }
+
+  /// What is in the tensor is as right as its type allows: also where nothing was to be written.
+  void check() const {
+    auto const got = c_.values<double>();
+    auto const right = r_.values<double>();
+    double error = 0;
+    double size = 1e-4;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      error += (got[i] - right[i]) * (got[i] - right[i]);
+      size += right[i] * right[i];
+    }
+    INFO(ouro::name_of(type_) << ", form " << static_cast<int>(form_));
+    CHECK(std::sqrt(error / size) < (type_ == dtype::bf16 ? 1e-2 : 1e-5));
+  }
+
+ private:
+  [[nodiscard]] int last() const { return std::max(dims_.rank(), 1) - 1; }
+  template <class View>
+  [[nodiscard]] View seen(View const& v) const {
+    if (form_ == form::cut) return v.slice(last(), start_, dims_[last()]);
+    if (form_ == form::turned) return v.transpose(0, last());
+    return v.expand(dims_);
+  }
+
+  shape dims_;
+  form form_;
+  std::int64_t start_;
+  dtype type_;
+  ouro::tensor<R> r_;
+  ouro::tensor<C> c_;
+};
+
+/// Shapes of one element, of odd rows, of whole packs, and of more than one call takes on the emulated device.
+shape any_dims(int number) {
+  if (number == 0) return {1, 1, 1};
+  if (number == 1) return {2, 5, 7001};
+  std::int64_t const columns = pick(0, 1) == 0 ? 8 * pick(1, 9) : pick(1, 70);
+  return {pick(1, 5), pick(1, 40), columns};
+}
+
+}  // namespace
+
+TEST_CASE("inner values: scale and copy") {
+  need_device();
+  for (int i = 0; i < cases; ++i) {
+    shape const dims = any_dims(i);
+    bool const add = pick(0, 1) == 0;
+    operand x(dims, true), y(dims, false), z(dims, false);
+    C::scale({y.c_out(), add}, x.c(), 0.3);
+    R::scale({y.r_out(), add}, x.r(), 0.3);
+    y.check();
+    C::copy(z.c_out(), x.c(), add);
+    R::copy(z.r_out(), x.r(), add);
+    z.check();
+  }
+}
+
+TEST_CASE("inner values: combine") {
+  need_device();
+  for (int i = 0; i < cases; ++i)
+    for (auto f : {ouro::binary::add, ouro::binary::subtract, ouro::binary::multiply, ouro::binary::divide}) {
+      shape const dims = any_dims(i);
+      bool const add = pick(0, 1) == 0;
+      operand a(dims, true), b(dims, true), y(dims, false);
+      C::combine(f, {y.c_out(), add}, a.c(), b.c());
+      R::combine(f, {y.r_out(), add}, a.r(), b.r());
+      y.check();
+    }
+}
+
+TEST_CASE("inner values: map and its gradient") {
+  need_device();
+  for (int i = 0; i < cases; ++i)
+    for (auto f : {ouro::unary::gelu, ouro::unary::tanh, ouro::unary::sigmoid, ouro::unary::silu, ouro::unary::exp,
+                   ouro::unary::square, ouro::unary::softplus}) {
+      shape const dims = any_dims(i + 2);
+      bool const add = pick(0, 1) == 0;
+      operand x(dims, true), y(dims, false), saved(dims, true), dx(dims, false);
+      C::map(f, y.c_out(), x.c());
+      R::map(f, y.r_out(), x.r());
+      y.check();
+      C::map_gradient(f, {dx.c_out(), add}, saved.c(), x.c());
+      R::map_gradient(f, {dx.r_out(), add}, saved.r(), x.r());
+      dx.check();
+    }
+}
+
+TEST_CASE("inner values: dropout") {
+  need_device();
+  for (int i = 0; i < cases; ++i) {
+    shape const dims{i == 0 ? 1 : pick(1, 3000)};
+    bool const add = pick(0, 1) == 0;
+    auto const f = pick(0, 1) == 0 ? form::dense : form::cut;  // from a place that no pack begins at
+    operand x(dims, f), y(dims, f);
+    ouro::random_draw const draw{3, static_cast<std::uint64_t>(i)};
+    C::dropout({y.c_out(), add}, x.c(), 0.2, draw);
+    R::dropout({y.r_out(), add}, x.r(), 0.2, draw);
+    y.check();
+    operand before(dims, f), sum(dims, f);
+    C::add_dropped(sum.c_out(), before.c(), x.c(), 0.2, draw);
+    R::copy(sum.r_out(), before.r(), false);
+    R::dropout({sum.r_out(), true}, x.r(), 0.2, draw);
+    sum.check();
+  }
+}
+
+TEST_CASE("inner values: sums") {
+  need_device();
+  auto sum = [](shape const& dims, unsigned kept) {
+    shape to = dims;
+    for (int axis = 0; axis < dims.rank(); ++axis)
+      if ((kept >> axis & 1U) == 0) to[axis] = 1;
+    bool const add = pick(0, 1) == 0;
+    operand x(dims, true), y(to, false);
+    INFO(dims[0] << " x " << dims[1] << " x " << dims[2] << ", kept " << kept << (add ? ", added" : ""));
+    C::reduce_sum({y.c_out(), add}, x.c(), 0.5);
+    R::reduce_sum({y.r_out(), add}, x.r(), 0.5);
+    y.check();
+  };
+  for (unsigned kept = 0; kept < 8; ++kept)
+    for (int i = 0; i < cases / 4; ++i) sum(any_dims(i), kept);
+  // Enough to sum for several blocks.
+  for (int i = 0; i < 8; ++i) {
+    sum({1, pick(500, 1500), 8 * pick(1, 12)}, 4);
+    sum({1, pick(500, 1500), pick(1, 40)}, 4);
+    sum({1, 3, pick(5000, 9000)}, 2);
+  }
+}
+
+#endif
