@@ -117,6 +117,11 @@ void products(sizes const& s, std::string const& where, std::int64_t m, std::int
       B::matmul(y.write(), x.read(), weight.read().transpose(0, 1), 1.0);
     };
   });
+  measure(s.name("product NT, weight in bf16/" + where), w, [=] {
+    return [x = noise({m, k}), weight = noise({n, k}).copy(ouro::dtype::bf16), y = zeros({m, n})]() mutable {
+      B::matmul(y.write(), x.read(), weight.read().transpose(0, 1), 1.0);
+    };
+  });
   measure(s.name("product NN/" + where), w, [=] {
     return [dy = noise({m, n}), weight = noise({n, k}), dx = zeros({m, k})]() mutable {
       B::matmul(dx.write(), dy.read(), weight.read(), 1.0);
@@ -325,6 +330,13 @@ void elementwise(sizes const& s) {
       B::sum_of_squares(y.write(), &all, 1);
     };
   });
+  measure(s.name("scale_by"), {.bytes = bytes(3, dims)}, [=] {
+    return [x = noise(dims), y = zeros(dims), f = noise({1})]() mutable {
+      auto const from = x.read();
+      ouro::destination const to{y.write(), true};
+      B::scale_by(&to, &from, 1, f.read());
+    };
+  });
   shape const rows{s.rows, s.width};
   measure(s.name("normal"), {.bytes = bytes(1, rows)}, [=] {
     return [y = zeros(rows)]() mutable { B::normal(y.write(), {6, 1}); };
@@ -358,6 +370,13 @@ void tables(sizes const& s) {
     return [x = noise(logits), targets = indices(vocabulary, {logits[0]}), dnll = noise({logits[0]}),
             dx = zeros(logits)]() mutable {
       B::cross_entropy_gradient(dx.write(), x.read(), targets.read(), dnll.read());
+    };
+  });
+  shape const choices{64, vocabulary};
+  measure(s.name("sample/64 rows"), {.bytes = bytes(1, choices)}, [=] {
+    ouro::sampling_rule const rule{.temperature = 0.4, .top_k = 10, .draw = {6, 3}};
+    return [x = noise(choices), chosen = tensor({choices[0]}, ouro::dtype::i32), rule]() mutable {
+      B::sample(chosen.write(), x.read(), rule);
     };
   });
   // The Sensor's convolution over bytes: eight rows of a table for each column.
