@@ -161,24 +161,32 @@ struct byte_actor {
     return inputs;
   }
 
-  /// in: what gather() gives. Patches first … first + n − 1 → (B·n,P,V).
+  /// Patches first … first + count − 1, of which the first `length` bytes each are asked for.
+  struct run {
+    std::int64_t first;
+    std::int64_t count;
+    std::int64_t length;
+  };
+
+  /// in: what gather() gives. The patches of a run → (B,count·length,V).
   tensor<B> logits(context<B>& cx, std::vector<tensor<B>> const& in, patches const& x, byte_target const& target,
-                   std::int64_t first, std::int64_t n) const {
+                   run const& asked) const {
+    auto const [first, n, length] = asked;
     std::int64_t const lanes = x.lanes;
     std::int64_t const width = pos_embedding.dim(3);
     std::vector<std::int32_t> bytes;
-    bytes.reserve(static_cast<std::size_t>(lanes * n * patch()));
+    bytes.reserve(static_cast<std::size_t>(lanes * n * length));
     for (std::int64_t b = 0; b < lanes; ++b)
       for (std::int64_t s = first; s < first + n; ++s) {
         bytes.push_back(x.at(b, s, patch() - 1));
-        for (std::int64_t i = 0; i + 1 < patch(); ++i) {
+        for (std::int64_t i = 0; i + 1 < length; ++i) {
           bool const live = target.live[static_cast<std::size_t>((b * x.count + s) * patch() + i)] != 0;
           bytes.push_back(live || !ignored_as_zero ? target.next.at(b, s, i) : 0);
         }
       }
-    auto const place = reshape(pos_embedding.value(), {1, patch(), width});
+    auto const place = reshape(slice(pos_embedding.value(), 2, 0, length), {1, length, width});
     auto const read = embed(tensor<B>::from(bytes, {static_cast<std::int64_t>(bytes.size()), 1}));
-    auto h = reshape(read, {lanes * n, patch(), width}) + place;  // (B·n,P,D)
+    auto h = reshape(read, {lanes * n, length, width}) + place;  // (B·n,length,D)
 
     std::size_t const given = 2 + 3 * decoder_layer.size();
     tensor<B> before = in.size() > given ? in[given] : tensor<B>{};
@@ -187,35 +195,32 @@ struct byte_actor {
     cx.see("anchors", around);
     mixer_stream<attention<B>> pass;
     for (std::size_t i = 0; i < decoder_layer.size(); ++i)
-      h = decoder_layer[i](cx, h, {.input = patch()}, around, {in[2 + 3 * i], in[3 + 3 * i], in[4 + 3 * i]}, pass);
-    auto const rows = reshape(h, {lanes, n * patch(), width});
+      h = decoder_layer[i](cx, h, {.input = length}, around, {in[2 + 3 * i], in[3 + 3 * i], in[4 + 3 * i]}, pass);
+    auto const rows = reshape(h, {lanes, n * length, width});
     return head(cx, final_norm(cx, rows, in[1], {.result = cx.inner(h.type())}), h.type());
   }
 
-  struct run {
-    std::int64_t first;
-    std::int64_t count;
-  };
-  /// Runs of patches in which something counts in some lane, of even lengths that `tokens_at_once` allows. The others
-  /// need no Actor at all.
+  /// Runs of patches in which something counts in some lane, as many in each as `tokens_at_once` allows, evenly. The others
+  /// need no Actor at all, nor does what lies behind a patch's last byte that counts.
   [[nodiscard]] std::vector<run> live_runs(byte_target const& t, std::int64_t lanes, std::int64_t count) const {
     std::int64_t const most = elementary::max<std::int64_t>(1, tokens_at_once / (lanes * patch()));
-    auto counts = [&](std::int64_t s) {
-      for (std::int64_t b = 0; b < lanes; ++b) {
-        auto const from = static_cast<std::size_t>((b * count + s) * patch());
-        for (auto i = from; i < from + static_cast<std::size_t>(patch()); ++i)
-          if (t.live[i] != 0) return true;
-      }
-      return false;
+    auto length_of = [&](std::int64_t s) {  // up to the last byte that counts in any lane
+      std::int64_t length = 0;
+      for (std::int64_t b = 0; b < lanes; ++b)
+        for (std::int64_t i = length; i < patch(); ++i)
+          if (t.live[static_cast<std::size_t>((b * count + s) * patch() + i)] != 0) length = i + 1;
+      return length;
     };
     std::vector<run> runs;
-    for (std::int64_t s = 0; s < count; ++s) {
+    for (std::int64_t s = 0; s < count;) {
       std::int64_t const first = s;
-      while (s < count && counts(s)) ++s;
+      std::int64_t const length = length_of(first);
+      while (s < count && length_of(s) == length) ++s;
+      if (length == 0) continue;
       std::int64_t const pieces = (s - first + most - 1) / most;
       for (std::int64_t p = 0; p < pieces; ++p) {
         std::int64_t const from = (s - first) * p / pieces;
-        runs.push_back({first + from, (s - first) * (p + 1) / pieces - from});
+        runs.push_back({first + from, (s - first) * (p + 1) / pieces - from, length});
       }
     }
     return runs;
@@ -257,16 +262,17 @@ actor_loss<B> byte_actor<B>::loss(context<B>& cx, impression<B> const& seen, pat
   cx.masks.counter += sites * parts.size();
 
   auto const part = [&](std::int64_t p, std::vector<tensor<B>> const& in) {
-    auto const [first, n] = parts[static_cast<std::size_t>(p)];
+    auto const& asked = parts[static_cast<std::size_t>(p)];
     context<B> own{.training = cx.training, .dropout = cx.dropout, .masks = draws};
     own.masks.counter += sites * static_cast<std::uint64_t>(p);
     std::vector<std::int32_t> labels;
     for (std::int64_t b = 0; b < x.lanes; ++b)
-      for (std::int64_t i = first * patch(); i < (first + n) * patch(); ++i) {
-        auto const at = static_cast<std::size_t>(b * x.count * patch() + i);
-        labels.push_back(target.live[at] ? target.next.bytes[at] : -1);
-      }
-    auto const y = logits(own, in, x, target, first, n);
+      for (std::int64_t s = asked.first; s < asked.first + asked.count; ++s)
+        for (std::int64_t i = 0; i < asked.length; ++i) {
+          auto const at = static_cast<std::size_t>((b * x.count + s) * patch() + i);
+          labels.push_back(target.live[at] ? target.next.bytes[at] : -1);
+        }
+    auto const y = logits(own, in, x, target, asked);
     auto const rows = static_cast<std::int64_t>(labels.size());
     auto const nll = cross_entropy(reshape(y, {rows, byte_vocabulary}), tensor<B>::from(labels, {rows}));
     return scale(sum(nll), 1.0 / static_cast<double>(live));
@@ -279,7 +285,8 @@ template <Backend B>
 tensor<B> byte_actor<B>::predict(context<B>& cx, impression<B> const& seen, patches const& x,
                                  byte_target const& target) const {
   check(seen, x, target.next);
-  return reshape(logits(cx, gather(cx, seen), x, target, 0, x.count), {x.lanes, x.count, patch(), byte_vocabulary});
+  return reshape(logits(cx, gather(cx, seen), x, target, {0, x.count, patch()}),
+                 {x.lanes, x.count, patch(), byte_vocabulary});
 }
 
 template <Backend B>
