@@ -126,9 +126,9 @@ TEST_CASE("lives: with inner values in bf16 cuda learns what it learns in f32") 
     ouro::set_cuda_inner_values(inner);
     network<ouro::cuda> model(config, ouro::seed{1});
     auto s = model.newborn(ouro::seed{2});
-    ouro::trainer<network<ouro::cuda>> t(model, {.learning_rate = 3e-3, .warmup = 0}, config.dropout);
+    ouro::trainer<network<ouro::cuda>> t(model, {.learning_rate = 1e-2, .warmup = 0}, config.dropout);
     std::vector<double> losses;
-    for (std::uint64_t u = 0; u < 12; ++u) {
+    for (std::uint64_t u = 0; u < 4; ++u) {
       auto const r = t.update(s, cycle<ouro::cuda>(config, u % 2));
       REQUIRE(!r.refused);
       losses.push_back(r.loss);
@@ -144,7 +144,7 @@ TEST_CASE("lives: with inner values in bf16 cuda learns what it learns in f32") 
   for (std::size_t i = 0; i < exact.size(); ++i) apart = std::max(apart, std::abs(narrow[i] / exact[i] - 1));
   CHECK(apart < 3e-2);
   CHECK(apart > 1e-6);  // or nothing was stored in bf16
-  CHECK(exact.back() < 0.97 * exact.front());
+  CHECK(exact.back() < 0.9 * exact.front());
 }
 
 TEST_CASE("lives: after ten cycles of wake and sleep cpu and cuda have the same state") {
