@@ -5,6 +5,7 @@
 // "FlashAttention", 2022): a block for each tile of queries goes over the tiles of keys that any of them sees. For
 // sequences that are too short for attention_products.cu, where fused_attention.cu is not asked for.
 #include "attention_products.hpp"
+#include "f32_copies.hpp"
 #include "fused_attention.hpp"
 #include "rows.hpp"
 #include "sums.hpp"

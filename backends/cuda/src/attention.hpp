@@ -8,7 +8,6 @@
 #pragma once
 
 #include <limits>
-#include <optional>
 
 #include "packs.hpp"
 
@@ -68,41 +67,6 @@ __device__ void with_stored(stored_rows<Void> const& r, F const& f) {
   if (r.narrow) f(head_rows<like<Void, bf16>>{static_cast<like<Void, bf16>*>(r.data), r.lane, r.row});
   else f(head_rows<like<Void, T>>{static_cast<like<Void, T>*>(r.data), r.lane, r.row});
 }
-
-/// A view in f32 of values that may be stored in bf16: then of a copy.
-class f32_values {
- public:
-  explicit f32_values(const_view const& v) : values_(v) {
-    if (v.type != dtype::bf16) return;
-    memory_.emplace(v.size());
-    view const copy(memory_->data(), dtype::f32, v.dims);
-    cuda::copy(copy, v, false);
-    values_ = copy;
-  }
-  [[nodiscard]] const_view const& get() const { return values_; }
-
- private:
-  std::optional<device_array<float>> memory_;
-  const_view values_;
-};
-/// Where a result goes in f32: to its destination or, where that is stored in bf16, to memory from which `finish` takes it.
-class f32_result {
- public:
-  explicit f32_result(destination const& d) : to_(d), last_(d) {
-    if (!d.wanted() || d.out.type != dtype::bf16) return;
-    memory_.emplace(d.out.size());
-    to_ = view(memory_->data(), dtype::f32, d.out.dims);
-  }
-  [[nodiscard]] destination const& get() const { return to_; }
-  void finish() const {
-    if (memory_) cuda::copy(last_.out, to_.out, last_.accumulate);
-  }
-
- private:
-  std::optional<device_array<float>> memory_;
-  destination to_;
-  destination last_;
-};
 
 /// `T` is what queries, keys and values are stored in.
 template <class T>

@@ -4,6 +4,7 @@
 // The gradient of attention. The weights are computed again from the log-sum-exp of their row; a pass over tiles of
 // queries makes dq, another over tiles of keys makes dk and dv, so that each sum has one owner.
 #include "attention_products.hpp"
+#include "f32_copies.hpp"
 #include "fused_attention.hpp"
 #include "rows.hpp"
 

@@ -92,15 +92,10 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
   fused_place const at(p);
   int const queries = static_cast<int>(p.queries);
   int const width = static_cast<int>(p.width);
-  int const block_rows = fused_warps() * warp_rows;
-  int const first = (at.tiles - 1 - at.tile) * block_rows;  // those who see the most begin
-  int const query = first + fused_warp() * warp_rows;
-  int const block_sees = p.count(smaller(first + block_rows, queries) - 1);
-  int const warp_sees = query < queries ? p.count(smaller(query + warp_rows, queries) - 1) : 0;
+  auto const [first, block_rows, query, block_sees, warp_sees] = query_rows(p, at, fused_warps(), fused_warp());
 
   // The queries pass through the room of the second tiles.
-  load_tile<Width>(tiles.k(1), at.rows(p.q, p.width) + first * p.q.row, p.q.row, smaller(queries - first, block_rows),
-                   width, p.aligned);
+  load_tile<Width>(tiles.k(1), at.rows(p.q, p.width) + first * p.q.row, p.q.row, block_rows, width, p.aligned);
   load_keys(tiles, p, at, 0);
   finish_loads();
   __syncthreads();

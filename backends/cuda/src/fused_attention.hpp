@@ -102,24 +102,18 @@ inline bool rows_are_aligned(destination const& d) { return !d.wanted() || rows_
 
 /// philox::words with the keys of its rounds made once for a launch, whose constants they are.
 struct philox_rounds {
-  std::uint32_t keys[10][2];
+  std::uint32_t keys[philox::rounds][2];
 
   explicit philox_rounds(std::uint64_t key) {
-    for (unsigned r = 0; r < 10; ++r) {
-      keys[r][0] = static_cast<std::uint32_t>(key) + r * 0x9E3779B9U;
-      keys[r][1] = static_cast<std::uint32_t>(key >> 32U) + r * 0xBB67AE85U;
+    for (unsigned r = 0; r < philox::rounds; ++r) {
+      keys[r][0] = static_cast<std::uint32_t>(key) + r * philox::steps[0];
+      keys[r][1] = static_cast<std::uint32_t>(key >> 32U) + r * philox::steps[1];
     }
   }
   [[nodiscard]] __device__ philox::block words(std::uint64_t high, std::uint64_t low) const {
-    philox::block c = {static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(low >> 32U),
-                       static_cast<std::uint32_t>(high), static_cast<std::uint32_t>(high >> 32U)};
+    philox::block c = philox::counter(high, low);
     OURO_UNROLL
-    for (int r = 0; r < 10; ++r) {
-      std::uint64_t const p0 = 0xD2511F53ULL * c[0];
-      std::uint64_t const p1 = 0xCD9E8D57ULL * c[2];
-      c = {static_cast<std::uint32_t>(p1 >> 32U) ^ c[1] ^ keys[r][0], static_cast<std::uint32_t>(p1),
-           static_cast<std::uint32_t>(p0 >> 32U) ^ c[3] ^ keys[r][1], static_cast<std::uint32_t>(p0)};
-    }
+    for (int r = 0; r < philox::rounds; ++r) c = philox::round(c, keys[r][0], keys[r][1]);
     return c;
   }
 };
@@ -200,6 +194,24 @@ struct fused_place {
 __device__ inline int smaller(int a, int b) { return a < b ? a : b; }
 __device__ inline int fused_warp() { return static_cast<int>(threadIdx.x) / warp_size; }
 __device__ inline int fused_warps() { return static_cast<int>(blockDim.x) / warp_size; }
+
+/// The queries of a block and of one of its warps, which has those of number `group`; blocks of those who see the most begin.
+struct query_rows {
+  int block_first, block_rows;  // how many there are
+  int first;                    // of the warp
+  int block_sees, warp_sees;    // keys, of which any query sees each
+
+  template <class S>
+  __device__ query_rows(fused_problem<S> const& p, fused_place const& at, int groups, int group) {
+    int const queries = static_cast<int>(p.queries);
+    int const most = groups * warp_rows;
+    block_first = (at.tiles - 1 - at.tile) * most;
+    block_rows = smaller(queries - block_first, most);
+    first = block_first + group * warp_rows;
+    block_sees = p.count(smaller(block_first + most, queries) - 1);
+    warp_sees = first < queries ? p.count(smaller(first + warp_rows, queries) - 1) : 0;
+  }
+};
 
 // Rows to a tile in shared memory, where they are after finish_loads and a barrier. Up to the next multiple of 16 rows and
 // from `width` on they are zero.

@@ -97,16 +97,11 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
   key_tiles<Width> const tiles;
   fused_place const at(p);
   int const queries = static_cast<int>(p.queries);
-  int const block_rows = groups * warp_rows;
-  int const first = (at.tiles - 1 - at.tile) * block_rows;  // those who see the most begin
-  int const query = first + fused_warp() % groups * warp_rows;
+  auto const [first, rows, query, block_sees, warp_sees] = query_rows(p, at, groups, fused_warp() % groups);
   int const split = fused_warp() / groups;
   int const splits = fused_warps() / groups;
-  int const block_sees = p.count(smaller(first + block_rows, queries) - 1);
-  int const warp_sees = query < queries ? p.count(smaller(query + warp_rows, queries) - 1) : 0;
 
   // The block's rows pass through the room of the tiles.
-  int const rows = smaller(queries - first, block_rows);
   load_tile<Width>(tiles.k(0), at.rows(p.q, p.width) + first * p.q.row, p.q.row, rows, static_cast<int>(p.width),
                    p.aligned);
   load_slopes<Width>(tiles.k(1), p, g, at, first, rows);

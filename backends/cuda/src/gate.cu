@@ -93,9 +93,7 @@ __global__ void __launch_bounds__(Chunks == 3 ? most_row_threads : 512)
     OURO_UNROLL
     for (int j = 0; j < repetitions; ++j)
       for (int k = 0; k < own.chunks(); ++k) {
-        quad<T> const weight = own.load(g.proj_weight, j * d, k);
-        quad<T> const shift = own.load(g.proj_bias, j * d, k);
-        quad<T> const bias = own.load(g.bias, j * d, k);
+        auto const [weight, shift, bias] = g.parameters(own, j * d, k);
         quad<T> const factor = gate(j, k);
         quad<T> const remains = residual(j, k);
         quad<T> back = f(j, k);

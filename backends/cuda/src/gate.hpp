@@ -120,6 +120,14 @@ struct gate_operands {
     }
     return sum;
   }
+  /// What is as wide as the result, from element `row` on: the projection's weight and bias, and the bias of f.
+  struct wide_parameters {
+    quad<T> weight, shift, bias;
+  };
+  template <class Own>
+  [[nodiscard]] __device__ wide_parameters parameters(Own const& own, int row, int k) const {
+    return {own.load(proj_weight, row, k), own.load(proj_bias, row, k), own.load(bias, row, k)};
+  }
   /// Whether the dropout keeps an element of the result.
   [[nodiscard]] __device__ bool keeps(index i) const {
     return threshold == 0 || draw.half(static_cast<std::uint64_t>(i)) >= threshold;

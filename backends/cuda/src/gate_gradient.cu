@@ -125,9 +125,7 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
     for (int j = 0; j < repetitions; ++j)
       for (int k = 0; k < own.chunks(); ++k) {
         quad<T> const gate = own.load(g.gate, j * d, k);
-        quad<T> const weight = own.load(g.proj_weight, j * d, k);
-        quad<T> const shift = own.load(g.proj_bias, j * d, k);
-        quad<T> const bias = own.load(g.bias, j * d, k);
+        auto const [weight, shift, bias] = g.parameters(own, j * d, k);
         quad<T> const scale = norm ? own.load(g.scale, 0, k) : quad<T>{};
         quad<T> value = f(j, k);
         quad<T> standard{};

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "cublas.hpp"
+#include "f32_copies.hpp"
 #include "row_products.hpp"
 
 namespace ouro {
@@ -138,14 +139,8 @@ void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
   bool const both = a.type == dtype::bf16 && b.type == dtype::bf16;
   bool const narrow =
       both || c.out.type == dtype::bf16 || (asked == product_precision::bf16 && large && c.out.type == dtype::f32);
-  if (!narrow && (a.type == dtype::bf16 || b.type == dtype::bf16)) {
-    bool const first = a.type == dtype::bf16;
-    auto const& stored = first ? a : b;
-    device_array<float> const memory(stored.size());
-    view const wide(memory.data(), dtype::f32, stored.dims);
-    copy(wide, stored, false);
-    return first ? matmul(c, wide, b, alpha) : matmul(c, a, wide, alpha);
-  }
+  if (!narrow && (a.type == dtype::bf16 || b.type == dtype::bf16))
+    return matmul(c, f32_values(a).get(), f32_values(b).get(), alpha);
   auto const z = fits(c.out.dims, c.out.steps);
   if (!z) {
     device_array<char> const dense(c.out.size() * size_of(c.out.type));

@@ -147,9 +147,8 @@ struct elements<inner, Void> {
     pack<float, W> x;
     OURO_UNROLL
     for (int e = 0; e < W; ++e) {
-      std::uint32_t const pair = p.words[e / 2];
-      std::uint32_t const widened = e % 2 == 0 ? pair << 16U : pair & 0xffff0000U;
-      x.values[e] = std::bit_cast<float>(narrow ? widened : p.words[e]);
+      bf16_pair const pair = p.words[e / 2];
+      x.values[e] = !narrow ? std::bit_cast<float>(p.words[e]) : e % 2 == 0 ? first_of(pair) : second_of(pair);
     }
     return x;
   }

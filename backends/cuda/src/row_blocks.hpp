@@ -67,8 +67,6 @@ __device__ void store_quad(T* to, quad<T> q, bool accumulate) {
 struct alignas(8) pair_of_pairs {
   bf16_pair of[2];
 };
-__device__ inline float first_of(bf16_pair p) { return std::bit_cast<float>(p << 16U); }
-__device__ inline float second_of(bf16_pair p) { return std::bit_cast<float>(p & 0xFFFF0000U); }
 __device__ inline pair_of_pairs load_pairs(void const* from) {
 #if defined(__CUDACC__)
   uint2 const p = __ldg(static_cast<uint2 const*>(from));

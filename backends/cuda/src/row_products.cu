@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: MIT
 #include "row_products.hpp"
 
+#include "packs.hpp"
+
 namespace ouro::cuda_kernels {
 namespace {
 
@@ -29,12 +31,6 @@ struct row_problem {
 /// Columns of b are contiguous, as those of a transposed weight: a warp for each of them. `Each` numbers at a time.
 template <class T, class W, int Each>
 __global__ void __launch_bounds__(row_threads) dot_columns(row_problem<T, W> p) {
-  struct alignas(Each * sizeof(T)) numbers {
-    T at[Each];
-  };
-  struct alignas(Each * sizeof(W)) weights {
-    W at[Each];
-  };
   constexpr int warps = row_threads / warp_size;
   index const tiles = divide_up(p.columns, warps);
   index const batch = blockIdx.x / tiles;
@@ -46,13 +42,13 @@ __global__ void __launch_bounds__(row_threads) dot_columns(row_problem<T, W> p) 
     W const* const b = p.b + batch * p.b_batch + column * p.b_step;
     OURO_UNROLL_BY_8
     for (index i = lane * Each; i < p.inner; i += warp_size * Each) {
-      auto const w = *reinterpret_cast<weights const*>(b + i);
+      auto const w = load<Each>(b + i);
       OURO_UNROLL
       for (int r = 0; r < few_rows; ++r) {
         if (r >= p.rows) break;
-        auto const x = *reinterpret_cast<numbers const*>(a + r * p.a_row + i);
+        auto const x = load<Each>(a + r * p.a_row + i);
         OURO_UNROLL
-        for (int e = 0; e < Each; ++e) sum[r] += x.at[e] * static_cast<T>(w.at[e]);
+        for (int e = 0; e < Each; ++e) sum[r] += x.values[e] * static_cast<T>(w.values[e]);
       }
     }
   }
@@ -114,11 +110,10 @@ void multiply_rows(destination const& c, const_view const& a, const_view const& 
                             static_cast<T>(alpha),
                             c.accumulate};
   if (!dots) return launch("matmul of few rows", add_rows<T, W>, p.tiles(row_threads), row_threads, 0, p);
-  constexpr int each = 16 / static_cast<int>(sizeof(T));
+  constexpr int each = pack_width<T>;
   auto whole = [](index n) { return n % each == 0; };
-  auto even = [](void const* x, std::size_t bytes) { return reinterpret_cast<std::uintptr_t>(x) % bytes == 0; };
   bool const wide = whole(p.inner) && whole(p.a_row) && whole(p.a_batch) && whole(p.b_step) && whole(p.b_batch) &&
-                    even(p.a, 16) && even(p.b, each * sizeof(W));
+                    aligned_for(p.a, each) && aligned_for(p.b, each);
   index const blocks = p.tiles(row_threads / warp_size);
   launch("matmul of few rows", wide ? dot_columns<T, W, each> : dot_columns<T, W, 1>, blocks, row_threads, 0, p);
 }

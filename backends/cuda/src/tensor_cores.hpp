@@ -41,6 +41,9 @@ __device__ inline bf16_pair rounded_pair(float first, float second) {
 #endif
 }
 
+__device__ inline float first_of(bf16_pair p) { return std::bit_cast<float>(p << 16U); }
+__device__ inline float second_of(bf16_pair p) { return std::bit_cast<float>(p & 0xFFFF0000U); }
+
 /// 16 bytes on their way to shared memory, zeroes unless they are `there`. They have come where this thread, and then a
 /// barrier, has passed finish_loads.
 __device__ inline void load_later(void* to, void const* from, bool there) {

@@ -213,7 +213,7 @@ struct byte_actor {
     };
     std::vector<run> runs;
     for (std::int64_t s = 0; s < count;) {
-      std::int64_t const first = s;
+      std::int64_t const first = s++;
       std::int64_t const length = length_of(first);
       while (s < count && length_of(s) == length) ++s;
       if (length == 0) continue;

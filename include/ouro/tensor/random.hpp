@@ -19,19 +19,29 @@ struct seed {
 struct philox {
   using block = std::array<std::uint32_t, 4>;
 
+  static constexpr int rounds = 10;
+  /// What is added to the halves of the key from a round to the next.
+  static constexpr std::uint32_t steps[2] = {0x9E3779B9U, 0xBB67AE85U};
+
+  static constexpr block counter(std::uint64_t high, std::uint64_t low) {
+    return {static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(low >> 32U), static_cast<std::uint32_t>(high),
+            static_cast<std::uint32_t>(high >> 32U)};
+  }
+  static constexpr block round(block const& c, std::uint32_t k0, std::uint32_t k1) {
+    std::uint64_t const p0 = 0xD2511F53ULL * c[0];
+    std::uint64_t const p1 = 0xCD9E8D57ULL * c[2];
+    return {static_cast<std::uint32_t>(p1 >> 32U) ^ c[1] ^ k0, static_cast<std::uint32_t>(p1),
+            static_cast<std::uint32_t>(p0 >> 32U) ^ c[3] ^ k1, static_cast<std::uint32_t>(p0)};
+  }
   /// Four random words for a 128-bit counter under a 64-bit key.
   static constexpr block words(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low) {
     auto k0 = static_cast<std::uint32_t>(key);
     auto k1 = static_cast<std::uint32_t>(key >> 32U);
-    block c = {static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32U),
-               static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32U)};
-    for (int round = 0; round < 10; ++round) {
-      std::uint64_t const p0 = 0xD2511F53ULL * c[0];
-      std::uint64_t const p1 = 0xCD9E8D57ULL * c[2];
-      c = {static_cast<std::uint32_t>(p1 >> 32U) ^ c[1] ^ k0, static_cast<std::uint32_t>(p1),
-           static_cast<std::uint32_t>(p0 >> 32U) ^ c[3] ^ k1, static_cast<std::uint32_t>(p0)};
-      k0 += 0x9E3779B9U;
-      k1 += 0xBB67AE85U;
+    block c = counter(counter_high, counter_low);
+    for (int r = 0; r < rounds; ++r) {
+      c = round(c, k0, k1);
+      k0 += steps[0];
+      k1 += steps[1];
     }
     return c;
   }
