@@ -7,6 +7,7 @@
 #include <ouro/backend/cuda.hpp>
 #include <ouro/backend/reference.hpp>
 #include <ouro/tensor/tensor.hpp>
+#include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
 #if defined(OURO_EMULATED_CUDA)
 #include <emulated_cuda.hpp>
@@ -18,12 +19,7 @@ using C = ouro::cuda;
 using R = ouro::reference;
 using ouro::dtype;
 using ouro::shape;
-
-namespace {
-void need_device() {
-  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
-}
-}  // namespace
+using ouro_test::need_device;
 
 TEST_CASE("cuda: every dtype goes to the device, becomes every other there, and comes back") {
   need_device();
@@ -120,124 +116,6 @@ TEST_CASE("cuda: attention with wide heads") {
   for (std::int64_t width : {64, 65, 130, 200})
     CHECK(attention_error({2, 50, 2 * width}, 50,
                           {.heads = 2, .scale = 0.1, .sees = {20, 30, 0}, .dropout = 0.1, .draw = {3, 5}}) < 1e-12);
-}
-
-namespace {
-struct attention_case {
-  std::int64_t lanes, heads, width, queries, keys;
-  ouro::visibility sees;
-  double dropout = 0;
-  std::int64_t shift = 0;  // columns before those of the operands
-  bool adds = false;
-};
-
-/// (y, log-sum-exp, dq, dk, dv) of noise. Bit i of `wanted` says whether the i-th gradient is asked for.
-template <class B>
-std::vector<ouro::tensor<B>> attention_results(attention_case const& c, dtype type, unsigned wanted = 7) {
-  ouro::random_stream numbers(ouro::seed{7});
-  ouro::attention_rule const rule{.heads = c.heads,
-                                  .scale = 1 / std::sqrt(static_cast<double>(c.width)),
-                                  .sees = c.sees,
-                                  .dropout = c.dropout,
-                                  .draw = {3, 5}};
-  std::int64_t const columns = c.heads * c.width;
-  auto noise = [&](std::int64_t rows) {
-    auto const x = ouro::normal<R>({c.lanes, rows, columns + c.shift}, dtype::f32, numbers.next());
-    return ouro::tensor<B>::from(x.template values<double>(), x.dims(), type);
-  };
-  auto const q = noise(c.queries), k = noise(c.keys), v = noise(c.keys), dy = noise(c.queries);
-  std::vector<ouro::tensor<B>> out{noise(c.queries), ouro::tensor<B>({c.lanes, c.heads, c.queries}, type)};
-  for (std::int64_t rows : {c.queries, c.keys, c.keys}) out.push_back(noise(rows));
-  auto part = [&](auto const& x) { return x.slice(2, c.shift, columns); };
-  B::attention(part(out[0].write()), out[1].write(), part(q.read()), part(k.read()), part(v.read()), rule);
-  auto to = [&](std::size_t i) {
-    bool const asked = (wanted >> (i - 2) & 1U) != 0;
-    return asked ? ouro::destination(part(out[i].write()), c.adds) : ouro::destination();
-  };
-  B::attention_gradient(to(2), to(3), to(4), part(q.read()), part(k.read()), part(v.read()), part(out[0].read()),
-                        out[1].read(), part(dy.read()), rule);
-  return out;
-}
-
-/// ‖a − b‖ / ‖b‖, where b is not taken for less than noise of a tenth.
-double relative_distance(ouro::tensor<C> const& a, ouro::tensor<R> const& b) {
-  auto const x = a.values<double>();
-  auto const y = b.values<double>();
-  double distance = 0;
-  double size = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    distance += (x[i] - y[i]) * (x[i] - y[i]);
-    size += y[i] * y[i];
-  }
-  double const error = std::sqrt(distance / std::max(size, 0.01 * static_cast<double>(x.size())));
-  return std::isfinite(error) ? error : INFINITY;
-}
-}  // namespace
-
-// Factors are rounded to 8 bits, weights and their slopes among them. Heads of 20 are computed without rounding, and so is
-// a single query.
-TEST_CASE("cuda: attention with products in bf16") {
-  need_device();
-  std::vector<attention_case> const cases{
-      {3, 2, 64, 96, 96, {0, 96, 0}, 0.1, 0, true},
-      {3, 1, 64, 48, 48, {0, 48, 0}, 0.0, 0, false},
-      {1, 3, 64, 128, 128, {0, 128, 0}, 0.3, 0, false},
-      {3, 2, 64, 65, 7, {}, 0.3, 0, true},
-      {3, 3, 64, 130, 16, {}, 0.0, 0, false},
-      {1, 2, 64, 90, 27, {}, 0.3, 0, true},
-      {1, 1, 64, 40, 40, {11, 17, 0}, 0.0, 3, true},
-      {1, 2, 64, 130, 200, {60, 70, 0}, 0.3, 0, true},
-      {1, 2, 64, 130, 200, {60, 70, 50}, 0.0, 8, false},
-      {1, 1, 64, 37, 130, {}, 0.3, 1, false},
-      {3, 3, 16, 33, 33, {0, 33, 0}, 0.3, 0, true},
-      {1, 2, 16, 70, 150, {20, 70, 0}, 0.0, 5, false},
-      {1, 3, 32, 17, 129, {}, 0.3, 4, true},
-      {3, 1, 32, 100, 100, {30, 40, 0}, 0.0, 0, false},
-      {1, 2, 80, 50, 60, {10, 30, 5}, 0.3, 0, true},
-      {1, 1, 80, 129, 140, {}, 0.0, 2, false},
-      {1, 2, 128, 66, 66, {0, 66, 0}, 0.3, 0, true},
-      {1, 1, 128, 70, 131, {0, 131, 60}, 0.3, 7, false},
-      {2, 2, 64, 2, 1, {}, 0.0, 0, true},
-      {3, 2, 64, 1, 200, {}, 0.3, 0, true},
-      {1, 2, 20, 70, 90, {20, 50, 0}, 0.3, 0, true},
-  };
-  char const* const names[] = {"y", "log-sum-exp", "dq", "dk", "dv"};
-  for (auto const& c : cases) {
-    INFO(c.lanes << " lanes, " << c.heads << " heads of " << c.width << ", " << c.queries << " queries, " << c.keys
-                 << " keys, sees " << c.sees.prefix << "|" << c.sees.causal << "|" << c.sees.first << ", dropout "
-                 << c.dropout << ", shift " << c.shift);
-    auto const exact = attention_results<R>(c, dtype::f64);
-    ouro::set_cuda_products(ouro::product_precision::bf16);
-    auto const rounded = attention_results<C>(c, dtype::f32);
-    auto const again = attention_results<C>(c, dtype::f32);
-    ouro::set_cuda_products(ouro::product_precision::f32);
-    double most = 0;
-    for (std::size_t i = 0; i < exact.size(); ++i) {
-      INFO(names[i]);
-      double const error = relative_distance(rounded[i], exact[i]);
-      CHECK(error < (i == 1 ? 2e-3 : 1e-2));
-      CHECK(rounded[i].values<float>() == again[i].values<float>());
-      most = std::max(most, error);
-    }
-    if (c.width % 16 == 0 && c.queries > 1) CHECK(most > 1e-4);  // or nothing was rounded
-  }
-}
-
-TEST_CASE("cuda: gradients of attention in bf16 do not depend on which others are asked for") {
-  need_device();
-  for (attention_case const& c :
-       {attention_case{2, 2, 32, 50, 50, {0, 50, 0}, 0.1, 0, true}, attention_case{1, 1, 64, 70, 20, {}, 0.0, 0, false},
-        attention_case{1, 2, 16, 140, 140, {30, 80, 0}, 0.1, 0, true}}) {
-    ouro::set_cuda_products(ouro::product_precision::bf16);
-    auto const all = attention_results<C>(c, dtype::f32);
-    for (unsigned wanted = 1; wanted < 7; ++wanted) {
-      INFO("wanted " << wanted << " of " << c.keys << " keys");
-      auto const some = attention_results<C>(c, dtype::f32, wanted);
-      for (std::size_t i = 2; i < 5; ++i)
-        if ((wanted >> (i - 2) & 1U) != 0) CHECK(ouro_test::relative_error(some[i], all[i]) < 1e-3);
-    }
-    ouro::set_cuda_products(ouro::product_precision::f32);
-  }
 }
 
 TEST_CASE("cuda: attention of long sequences, whoever sees whom") {

@@ -7,6 +7,7 @@
 #include <ouro/autodiff/tape.hpp>
 #include <ouro_test/backends.hpp>
 #include <ouro_test/hormone_gate.hpp>
+#include <ouro_test/stored_twin.hpp>
 
 #if defined(OURO_HAS_CPU) || defined(OURO_HAS_CUDA)
 
@@ -92,21 +93,6 @@ using C = ouro::cuda;
 using R = ouro::reference;
 using ouro::dtype;
 
-/// ‖a − b‖ / ‖b‖
-double norm_error(ouro::tensor<C> const& a, ouro::tensor<R> const& b) {
-  auto const x = a.values<double>();
-  auto const y = b.values<double>();
-  REQUIRE(x.size() == y.size());
-  double apart = 0;
-  double size = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    apart += (x[i] - y[i]) * (x[i] - y[i]);
-    size += y[i] * y[i];
-  }
-  return std::sqrt(apart / size);
-}
-/// Where inner values are: f32, or bf16.
-dtype any_inner() { return ouro_test::pick(0, 1) == 0 ? dtype::f32 : dtype::bf16; }
 /// What both sides see of values of this type.
 ouro::tensor<R> seen(ouro::tensor<R> const& x, dtype type) { return x.copy(type).copy(dtype::f64); }
 ouro::tensor<C> stored(ouro::tensor<R> const& x, dtype type) {
@@ -120,7 +106,7 @@ struct inner_gradient {
   inner_gradient(ouro::shape const& dims, dtype type)
       : before(seen(ouro_test::noise<R>(dims), type)), after(stored(before, type)) {}
   double error(ouro::tensor<R> const& right, bool added) const {
-    return norm_error(after, added ? before + right : right);
+    return ouro_test::relative_distance(after, added ? before + right : right);
   }
 };
 
@@ -128,7 +114,7 @@ struct inner_gradient {
 void check_inner_gate(int i, ouro_test::gate_sizes const& sizes, std::optional<dtype> all = {}) {
   // What is stored in f32 is but as good as the functions of the gate.
   auto limit = [](ouro::tensor<C> const& x) { return x.type() == dtype::bf16 ? 2e-2 : 5e-3; };
-  auto inner = [all] { return all.value_or(any_inner()); };
+  auto inner = [all] { return all.value_or(ouro_test::any_inner()); };
   bool const add = i % 2 == 1;
   ouro_test::gate_case<R> r(i, sizes, dtype::f32);
   std::vector<ouro::tensor<C>> c;
@@ -167,7 +153,7 @@ void check_inner_gate(int i, ouro_test::gate_sizes const& sizes, std::optional<d
   ouro::tensor<C> y(right.dims(), inner());
   ouro::tensor<C> statistics({rows, ouro::hormone_gate_statistics}, dtype::f32);
   C::hormone_gate(y.write().reshape(wide_rows), statistics.write(), in);
-  CHECK(norm_error(y, right.detach()) < limit(y));
+  CHECK(ouro_test::relative_distance(y, right.detach()) < limit(y));
 
   std::vector<inner_gradient> d;
   for (std::size_t k = 0; k < 9; ++k)
@@ -185,7 +171,7 @@ void check_inner_gate(int i, ouro_test::gate_sizes const& sizes, std::optional<d
 }  // namespace
 
 TEST_CASE("cuda: hormone gate of inner values in bf16") {
-  ouro_test::in<C, dtype::f32>::need();
+  ouro_test::need_device();
   REQUIRE(C::has_hormone_gate(dtype::f32));
   for (ouro_test::gate_sizes const& sizes : {
            ouro_test::gate_sizes{1, 5, 128},

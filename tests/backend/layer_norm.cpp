@@ -4,35 +4,24 @@
 // Layer norms on cuda of values that are stored in f32 or bf16, each in its own type, against the reference in f64.
 #if defined(OURO_HAS_CUDA)
 
-#include <ouro/tensor/tensor.hpp>
-#include <ouro_test/backends.hpp>
-#include <ouro_test/random.hpp>
+#include <ouro_test/stored_twin.hpp>
 
 using C = ouro::cuda;
 using R = ouro::reference;
 using ouro::dtype;
-using ouro::shape;
+using ouro_test::any_inner;
 using ouro_test::pick;
+using ouro_test::stored_twin;
 
 namespace {
 
-/// The same values on both sides, as the device stores them.
-struct stored_twin {
-  ouro::tensor<R> r;
-  ouro::tensor<C> c;
-  stored_twin(shape const& dims, dtype type)
-      : r(ouro_test::noise<R>(dims).copy(type).copy(dtype::f64)),
-        c(ouro::tensor<C>::from(r.values<double>(), dims, type)) {}
-  [[nodiscard]] double error() const { return ouro_test::relative_error(c, r); }
-  /// One rounding, relative to the largest value.
-  [[nodiscard]] double limit() const { return c.type() == dtype::bf16 ? 1.0 / 256 : 2e-5; }
-};
-dtype any_inner() { return pick(0, 1) == 0 ? dtype::f32 : dtype::bf16; }
+/// One rounding, relative to the largest value.
+double limit_of(stored_twin const& t) { return t.c.type() == dtype::bf16 ? 1.0 / 256 : 2e-5; }
 
 }  // namespace
 
 TEST_CASE("cuda: layer norm of inner values in bf16") {
-  ouro_test::in<C, dtype::f32>::need();
+  ouro_test::need_device();
   for (int i = 0; i < 40; ++i) {
     std::int64_t const rows = pick(1, 200);
     std::int64_t const width = i < 15 ? pick(20, 70) : i < 36 ? 4 * pick(10, 300) : pick(4090, 4100);
@@ -44,12 +33,12 @@ TEST_CASE("cuda: layer norm of inner values in bf16") {
     CAPTURE(rows, width, add, x.c.type(), y.c.type(), dy.c.type(), dx.c.type());
     C::layer_norm(y.c.write(), mean.c.write(), rstd.c.write(), x.c.read(), w.c.read(), b.c.read(), 1e-5);
     R::layer_norm(y.r.write(), mean.r.write(), rstd.r.write(), x.r.read(), w.r.read(), b.r.read(), 1e-5);
-    for (auto const* t : {&y, &mean, &rstd}) CHECK(t->error() < t->limit());
+    for (auto const* t : {&y, &mean, &rstd}) CHECK(t->error() < limit_of(*t));
     C::layer_norm_gradient({dx.c.write(), add}, {dw.c.write(), add}, {db.c.write(), add}, x.c.read(), mean.c.read(),
                            rstd.c.read(), w.c.read(), dy.c.read());
     R::layer_norm_gradient({dx.r.write(), add}, {dw.r.write(), add}, {db.r.write(), add}, x.r.read(), mean.r.read(),
                            rstd.r.read(), w.r.read(), dy.r.read());
-    for (auto const* t : {&dx, &dw, &db}) CHECK(t->error() < t->limit());
+    for (auto const* t : {&dx, &dw, &db}) CHECK(t->error() < limit_of(*t));
   }
 }
 

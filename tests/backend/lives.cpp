@@ -12,6 +12,7 @@
 
 #include <ouro/backend/cpu_gridman.hpp>
 #include <ouro/backend/cuda.hpp>
+#include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
 #if defined(OURO_EMULATED_CUDA)
 #include <emulated_cuda.hpp>
@@ -86,7 +87,7 @@ double difference(ouro::state<A> const& a, ouro::state<B> const& b) {
 }  // namespace
 
 TEST_CASE("lives: what cpu saved goes on on cuda, learns the same, and comes back") {
-  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
+  ouro_test::need_device();
   folder const f;
   std::string const on_cpu = f.path / "cpu.ouro";
   std::string const on_cuda = f.path / "cuda.ouro";
@@ -120,7 +121,7 @@ TEST_CASE("lives: what cpu saved goes on on cuda, learns the same, and comes bac
 }
 
 TEST_CASE("lives: with inner values in bf16 cuda learns what it learns in f32") {
-  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
+  ouro_test::need_device();
   auto const config = small();
   auto learn = [&](ouro::dtype inner) {
     ouro::set_cuda_inner_values(inner);
@@ -148,7 +149,7 @@ TEST_CASE("lives: with inner values in bf16 cuda learns what it learns in f32") 
 }
 
 TEST_CASE("lives: after ten cycles of wake and sleep cpu and cuda have the same state") {
-  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
+  ouro_test::need_device();
   auto const config = small();
   auto live = [&]<class B>(std::type_identity<B>) {
     network<B> const model(config, ouro::seed{1});

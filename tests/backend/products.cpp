@@ -2,11 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Products of the cuda backend: those of few rows, with a bias, and with factors and results that are stored in bf16.
-#include <catch2/catch_test_macros.hpp>
-
-#include <ouro/backend/cuda.hpp>
-#include <ouro/backend/reference.hpp>
-#include <ouro_test/random.hpp>
+#include <ouro_test/stored_twin.hpp>
 
 #if defined(OURO_HAS_CUDA)
 
@@ -14,21 +10,10 @@ using C = ouro::cuda;
 using R = ouro::reference;
 using ouro::dtype;
 using ouro::shape;
+using ouro_test::need_device;
+using ouro_test::stored_twin;
 
 namespace {
-
-void need_device() {
-  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
-}
-
-/// The same values on both: such as `type` has.
-struct twin {
-  ouro::tensor<R> r;
-  ouro::tensor<C> c;
-  twin(shape const& dims, dtype type)
-      : r(ouro_test::noise<R>(dims).copy(type).copy(dtype::f64)),
-        c(ouro::tensor<C>::from(r.values<double>(), dims, type)) {}
-};
 
 struct product_case {
   bool batched, a_columns, b_columns, accumulate, bias;
@@ -45,10 +30,10 @@ double error(product_case const& p) {
   auto seen = [&](auto const& t, bool turned) {
     return turned ? t.read().transpose(-2 + t.rank(), -1 + t.rank()) : t.read();
   };
-  twin const a(dims(p.m, p.k, p.a_columns), p.a);
-  twin const b(dims(p.k, p.n, p.b_columns), p.b);
-  twin const bias({p.n}, p.c == dtype::f64 ? dtype::f64 : dtype::f32);
-  twin c(dims(p.m, p.n, false), p.c);
+  stored_twin const a(dims(p.m, p.k, p.a_columns), p.a);
+  stored_twin const b(dims(p.k, p.n, p.b_columns), p.b);
+  stored_twin const bias({p.n}, p.c == dtype::f64 ? dtype::f64 : dtype::f32);
+  stored_twin c(dims(p.m, p.n, false), p.c);
   if (p.bias) {
     C::affine(c.c.write(), seen(a.c, p.a_columns), seen(b.c, p.b_columns), bias.c.read());
     R::copy(c.r.write(), bias.r.read().expand(c.r.dims()), false);
@@ -57,7 +42,7 @@ double error(product_case const& p) {
     C::matmul({c.c.write(), p.accumulate}, seen(a.c, p.a_columns), seen(b.c, p.b_columns), 0.7);
     R::matmul({c.r.write(), p.accumulate}, seen(a.r, p.a_columns), seen(b.r, p.b_columns), 0.7);
   }
-  return ouro_test::relative_error(c.c, c.r);
+  return c.error();
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 //
 // The laws of Backend, on the reference, on cpu, there with one thread, with two, and with more than processors, and on
 // cuda.
+#include <ouro_test/backends.hpp>
 #include <ouro_test/laws/backend.hpp>
 
 #include <ouro/backend/cpu.hpp>
@@ -26,7 +27,7 @@ TEST_CASE("Backend: cpu") {
 #endif
 #if defined(OURO_HAS_CUDA)
 TEST_CASE("Backend: cuda") {
-  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
+  ouro_test::need_device();
   ouro_test::backend_laws<ouro::cuda>(ouro::dtype::f32);
   ouro_test::backend_laws<ouro::cuda>(ouro::dtype::f64);
 }

@@ -17,6 +17,11 @@
 
 namespace ouro_test {
 
+/// Skips the test where there is no device.
+inline void need_device() {
+  if (!ouro::cuda_available()) SKIP(ouro::cuda_description());
+}
+
 /// A backend and the dtype it computes in.
 template <class B, ouro::dtype Type>
 struct in {
@@ -28,7 +33,7 @@ struct in {
   static std::string name() { return std::string(B::name()) + " " + ouro::name_of(Type); }
   /// Skips the test where the device is absent.
   static void need() {
-    if (std::is_same_v<B, ouro::cuda> && !ouro::cuda_available()) SKIP(ouro::cuda_description());
+    if (std::is_same_v<B, ouro::cuda>) need_device();
   }
 };
 

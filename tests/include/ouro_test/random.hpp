@@ -35,6 +35,22 @@ double relative_error(ouro::tensor<A> const& a, ouro::tensor<B> const& b, double
   return error == 0 ? 0 : error / std::max(size, least);
 }
 
+/// ‖a − b‖ / ‖b‖, where ‖b‖² is taken for no less than `least`; infinite where the sizes differ or a value is not finite.
+template <class A, class B>
+double relative_distance(ouro::tensor<A> const& a, ouro::tensor<B> const& b, double least = 1e-300) {
+  auto const x = a.template values<double>();
+  auto const y = b.template values<double>();
+  if (x.size() != y.size()) return INFINITY;
+  double distance = 0;
+  double size = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    distance += (x[i] - y[i]) * (x[i] - y[i]);
+    size += y[i] * y[i];
+  }
+  double const error = std::sqrt(distance / std::max(size, least));
+  return std::isfinite(error) ? error : INFINITY;
+}
+
 /// A number in [low, high], another one at each call.
 inline std::int64_t pick(std::int64_t low, std::int64_t high) {
   static std::uint64_t draws = 0;
