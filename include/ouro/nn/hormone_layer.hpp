@@ -88,8 +88,11 @@ tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segme
   if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
   x = cx.add_dropped(x, mixed);
   if (cross_attn) {
-    auto const rows = cross_attn->absorb(cx, copied(across, inner));
-    x = cx.add_dropped(x, cross_attn->cross(cx, (*norm_cross)(cx, x, inner), rows));
+    auto const seen = copied(across, inner);
+    auto const normal = (*norm_cross)(cx, x, inner);
+    // In bf16 attention is one pass, and rows that have absorbed the projections would be as many as those that look.
+    x = cx.add_dropped(x, inner == dtype::bf16 ? cross_attn->cross(cx, normal, cross_attn->project(cx, seen))
+                                               : cross_attn->cross(cx, normal, cross_attn->absorb(cx, seen)));
   }
   return feed_forward(cx, x, now);
 }

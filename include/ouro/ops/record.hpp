@@ -56,8 +56,18 @@ class gradients {
   /// The buffer of an input's gradient, in the input's shape and contiguous; not wanted if nobody watches the input. That
   /// of a slice lies in the gradient of the whole.
   [[nodiscard]] destination into(std::size_t input) { return buffer(nodes_[input], false); }
-  /// The same for an operation whose result may be strided.
-  [[nodiscard]] destination into_strided(std::size_t input) { return buffer(nodes_[input], true); }
+  /// The same for all inputs of an operation that writes every element of each, and whose results may be strided: a whole
+  /// that nothing has contributed to, and whose parts they are, needs no zeros.
+  [[nodiscard]] std::vector<destination> into_all_strided() {
+    std::vector<part> parts;
+    for (auto const n : nodes_) parts.push_back(place_of(n));
+    std::vector<destination> all;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      bool const tiled = parts[i].whole != nodes_[i] && tile(parts, parts[i].whole, parts[i].axis);
+      all.push_back(tiled ? piece(parts[i]) : buffer(nodes_[i], true));
+    }
+    return all;
+  }
   /// The same, filled with zeros if it was absent: for operations that touch only a part of it.
   [[nodiscard]] view into_zeroed(std::size_t input) {
     auto const d = into(input);
@@ -76,6 +86,47 @@ class gradients {
   }
 
  private:
+  /// Where a slice of a slice lies in the outermost whole along one axis, if none of them has a gradient yet.
+  struct part {
+    std::int64_t whole;  // the node itself if it is no slice
+    int axis;
+    std::int64_t start;
+    std::int64_t length;
+  };
+  part place_of(std::int64_t node) {
+    part p{node, -1, 0, 0};
+    if (node < 0) return p;
+    auto const* slot = &tape_.slot(node);
+    p.axis = slot->axis;
+    p.length = slot->dims[p.axis];
+    while (slot->value.empty() && slot->whole >= 0 && slot->axis == p.axis) {
+      p.start += slot->start;
+      p.whole = slot->whole;
+      slot = &tape_.slot(p.whole);
+    }
+    if (!slot->value.empty()) p.whole = node;
+    return p;
+  }
+  /// Whether the parts of a whole along an axis lie side by side, from its first element to its last.
+  bool tile(std::vector<part> const& parts, std::int64_t whole, int axis) {
+    std::int64_t total = 0;
+    std::int64_t end = 0;
+    for (std::size_t pass = 0; pass < parts.size(); ++pass)
+      for (auto const& p : parts) {
+        if (p.whole != whole || p.axis != axis) continue;
+        if (pass == 0) total += p.length;
+        if (p.start == end) end += p.length;
+      }
+    std::int64_t const extent = tape_.slot(whole).dims[axis];
+    return total == extent && end == extent;
+  }
+  /// A part of a whole that has no gradient but what is about to be written.
+  destination piece(part const& p) {
+    auto& slot = tape_.slot(p.whole);
+    if (slot.value.empty()) slot.value = tensor<B>(slot.dims, slot.type);
+    return {slot.value.write().slice(p.axis, p.start, p.length), false};
+  }
+
   destination buffer(std::int64_t node, bool strided) {
     if (node < 0) return {};
     auto& slot = tape_.slot(node);

@@ -35,8 +35,9 @@ tensor<B> scaled_dot_product_attention(tensor<B> const& q, tensor<B> const& k, t
   return recorded<B>("scaled_dot_product_attention", std::move(y), {&q, &k, &v},
                      [qs, ks, vs, result, lse, rule](tensor<B> const& dy, gradients<B>& dx) {
                        auto const g = packed(dy);
-                       B::attention_gradient(dx.into_strided(0), dx.into_strided(1), dx.into_strided(2), qs.read(),
-                                             ks.read(), vs.read(), result.read(), lse.read(), g.read(), rule);
+                       auto const d = dx.into_all_strided();
+                       B::attention_gradient(d[0], d[1], d[2], qs.read(), ks.read(), vs.read(), result.read(),
+                                             lse.read(), g.read(), rule);
                      });
 }
 

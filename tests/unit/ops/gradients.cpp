@@ -180,6 +180,40 @@ TEST_CASE("attention") {
   }
 }
 
+TEST_CASE("attention of parts of one tensor, however they lie in it") {
+  constexpr std::int64_t width = 4;
+  ouro::attention_rule const rule{.heads = 2, .scale = 0.7, .sees = {}, .draw = {}};
+  auto error = [&](std::int64_t parts, auto const& attend) {
+    return ouro::gradient_error<R>({noise<R>({2, 3, parts * width})}, [&](list const& v) {
+      auto part = [&](std::int64_t n, std::int64_t count = 1) {
+        return ouro::slice(v[0], 2, n * width, count * width);
+      };
+      return weigh(attend(part, v[0]));
+    });
+  };
+  auto look = [&](T const& q, T const& k, T const& v) { return ouro::scaled_dot_product_attention(q, k, v, rule); };
+  auto half = [&](T const& x, int n) { return ouro::slice(x, 2, n * width, width); };
+  CHECK(error(3, [&](auto const& part, T const&) { return look(part(2), part(0), part(1)); }) < limit);
+  CHECK(error(3, [&](auto const& part, T const&) {  // keys and values are parts of a part
+          auto const both = part(1, 2);
+          return look(part(0), half(both, 0), half(both, 1));
+        }) < limit);
+  CHECK(error(2, [&](auto const& part, T const&) { return look(part(0), part(0), part(1)); }) < limit);
+  CHECK(error(2, [&](auto const& part, T const&) {
+          auto const both = part(0);
+          return look(both, both, part(1));
+        }) < limit);
+  CHECK(error(4, [&](auto const& part, T const&) { return look(part(0), part(1), part(3)); }) < limit);
+  CHECK(error(3, [&](auto const& part, T const& whole) {  // the whole has a gradient before, or gets more after
+          auto const y = look(part(0), part(1), part(2));
+          return y + ouro::slice(ouro::tanh(whole), 2, 1, width) + ouro::gelu(part(1));
+        }) < limit);
+  CHECK(error(3, [&](auto const& part, T const&) {
+          auto const y = look(part(0), part(1), part(2));
+          return look(y, part(1), part(2)) + look(part(2), y, part(0));
+        }) < limit);
+}
+
 TEST_CASE("attention equals its composition") {
   T const q = noise<R>({1, 4, 3});
   T const k = noise<R>({1, 5, 3});
