@@ -110,16 +110,26 @@ struct inner_gradient {
   }
 };
 
-/// The gate with each of its inner values in f32 or in bf16; in all cases alike, if one is said.
-void check_inner_gate(int i, ouro_test::gate_sizes const& sizes, std::optional<dtype> all = {}) {
+/// What the inner values of a gate are stored in: by default each in f32 or bf16.
+struct gate_types {
+  dtype x = ouro_test::any_inner();
+  dtype f = ouro_test::any_inner();
+  dtype residual = ouro_test::any_inner();
+  dtype y = ouro_test::any_inner();
+  dtype dy = ouro_test::any_inner();
+  dtype dx = ouro_test::any_inner();
+  dtype df = ouro_test::any_inner();
+};
+constexpr gate_types all_in_bf16{dtype::bf16, dtype::bf16, dtype::bf16, dtype::bf16,
+                                 dtype::bf16, dtype::bf16, dtype::bf16};
+
+void check_inner_gate(int i, ouro_test::gate_sizes const& sizes, gate_types const& types, bool add) {
   // What is stored in f32 is but as good as the functions of the gate.
   auto limit = [](ouro::tensor<C> const& x) { return x.type() == dtype::bf16 ? 2e-2 : 5e-3; };
-  auto inner = [all] { return all.value_or(ouro_test::any_inner()); };
-  bool const add = i % 2 == 1;
   ouro_test::gate_case<R> r(i, sizes, dtype::f32);
   std::vector<ouro::tensor<C>> c;
   for (std::size_t k = 0; k < r.inputs.size(); ++k) {
-    dtype const type = k == 0 || k == 9 || (k == 2 && !r.normalises) ? inner() : dtype::f32;
+    dtype const type = k == 0 ? types.x : k == 9 ? types.residual : k == 2 && !r.normalises ? types.f : dtype::f32;
     r.inputs[k] = seen(r.inputs[k], type);
     c.push_back(stored(r.inputs[k], type));
   }
@@ -127,8 +137,7 @@ void check_inner_gate(int i, ouro_test::gate_sizes const& sizes, std::optional<d
   ouro::tape<R> tape;
   for (auto const& x : r.inputs) tape.watch(x);
   auto const right = ouro::hormone_gate(r.with(r.inputs));
-  dtype const slopes = inner();
-  auto const dy = seen(r.weights(right.dims()), slopes);
+  auto const dy = seen(r.weights(right.dims()), types.dy);
   tape.backward(ouro::sum(right * dy));
 
   std::int64_t const rows = sizes.lanes * sizes.rows;
@@ -150,18 +159,18 @@ void check_inner_gate(int i, ouro_test::gate_sizes const& sizes, std::optional<d
                                        r.gelu,
                                        r.dropout,
                                        {11, 7}};
-  ouro::tensor<C> y(right.dims(), inner());
+  ouro::tensor<C> y(right.dims(), types.y);
   ouro::tensor<C> statistics({rows, ouro::hormone_gate_statistics}, dtype::f32);
   C::hormone_gate(y.write().reshape(wide_rows), statistics.write(), in);
   CHECK(ouro_test::relative_distance(y, right.detach()) < limit(y));
 
   std::vector<inner_gradient> d;
   for (std::size_t k = 0; k < 9; ++k)
-    d.emplace_back(r.inputs[k].dims(), k == 0 || (k == 2 && !r.normalises) ? inner() : dtype::f32);
+    d.emplace_back(r.inputs[k].dims(), k == 0 ? types.dx : k == 2 && !r.normalises ? types.df : dtype::f32);
   auto to = [&d, add](std::size_t k) { return ouro::destination(d[k].after.write(), add); };
   ouro::hormone_gate_gradients gradients{to(0), to(1), {}, {}, to(3), to(4), to(5), to(6), to(7), to(8)};
   (r.normalises ? gradients.scale : gradients.f) = to(2);
-  C::hormone_gate_gradient(gradients, in, statistics.read(), stored(dy, slopes).read().reshape(wide_rows));
+  C::hormone_gate_gradient(gradients, in, statistics.read(), stored(dy, types.dy).read().reshape(wide_rows));
   for (std::size_t k = 0; k < d.size(); ++k) {
     CAPTURE(k, d[k].after.type());
     CHECK(d[k].error(tape.gradient(r.inputs[k]), add) < limit(d[k].after));
@@ -186,9 +195,28 @@ TEST_CASE("cuda: hormone gate of inner values in bf16") {
            ouro_test::gate_sizes{1, 9, 16, 1, 5},  // more repetitions than registers hold
            ouro_test::gate_sizes{2, 33, 6, 3, 4},  // rows that do not lie aligned
        }) {
-    for (int i = 0; i < 12; ++i) check_inner_gate(i, sizes);
-    for (int i : {0, 1, 2, 3}) check_inner_gate(i, sizes, dtype::bf16);
+    for (int i = 0; i < 12; ++i) check_inner_gate(i, sizes, {}, i % 2 == 1);
+    for (int i : {0, 1, 2, 3}) check_inner_gate(i, sizes, all_in_bf16, i % 2 == 1);
   }
+}
+
+TEST_CASE("cuda: the three hormone gates of a layer in bf16") {
+  ouro_test::need_device();
+  auto const f32 = dtype::f32;
+  auto const bf16 = dtype::bf16;
+  struct gate {
+    std::vector<int> cases;
+    std::int64_t fold, spread;
+    gate_types types;
+  };
+  gate const gates[] = {{{3}, 1, 1, {f32, f32, f32, bf16, bf16, f32, f32}},           // of a layer norm
+                        {{2, 10}, 1, 4, {bf16, bf16, bf16, bf16, bf16, bf16, bf16}},  // with GELU, and with dropout
+                        {{1}, 4, 1, {bf16, bf16, f32, f32, f32, bf16, bf16}}};        // with a residual
+  for (auto const& g : gates)
+    for (std::int64_t width : {128, 256, 384, 512, 640, 1024})
+      for (auto const& [lanes, rows] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 7}, {1, 70}})
+        for (int i : g.cases)
+          for (bool add : {false, true}) check_inner_gate(i, {lanes, rows, width, g.fold, g.spread}, g.types, add);
 }
 
 #endif

@@ -430,12 +430,19 @@ cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t)
   return cudaSuccess;
 }
 
-char const* cublasGetStatusString(cublasStatus_t) { return "success"; }
-cublasStatus_t cublasCreate(cublasHandle_t* handle) {
+char const* cublasGetStatusString(cublasStatus_t status) {
+  switch (status) {
+    case CUBLAS_STATUS_SUCCESS: return "success";
+    case CUBLAS_STATUS_INVALID_VALUE: return "invalid value";
+    case CUBLAS_STATUS_NOT_SUPPORTED: return "not supported";
+  }
+  return "unknown status";
+}
+cublasStatus_t cublasCreate_v2(cublasHandle_t* handle) {
   *handle = nullptr;
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasSetStream_v2(cublasHandle_t, cudaStream_t) { return CUBLAS_STATUS_SUCCESS; }
 
 namespace {
 
@@ -460,20 +467,65 @@ struct bf16_bits {
   operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }  // NOLINT
 };
 
+/// A column-major factor, or a batch of them.
+struct stored_factor {
+  void const* data;
+  bool turned;
+  std::int64_t leading;
+  std::int64_t step;
+
+  template <class S>
+  [[nodiscard]] S at(std::int64_t batch, std::int64_t row, std::int64_t column) const {
+    return static_cast<S const*>(data)[batch * step + (turned ? column + row * leading : row + column * leading)];
+  }
+};
+
+/// c = alpha · a b + beta · c + bias, which runs along columns and may be absent.
+struct stored_product {
+  std::int64_t m, n, k, batches;
+  stored_factor a, b;
+  void* c;
+  std::int64_t leading, step;
+  cudaDataType factors, result;
+  cublasComputeType_t computed;
+  void const* alpha;
+  void const* beta;
+  void const* bias;
+};
+
 template <class S, class C, class T>
-void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, S const* a, std::int64_t lda,
-          std::int64_t step_a, S const* b, std::int64_t ldb, std::int64_t step_b, T beta, C* c, std::int64_t ldc,
-          std::int64_t step_c, std::int64_t batches, unsigned dropped) {
-  for (std::int64_t s = 0; s < batches; ++s, a += step_a, b += step_b, c += step_c)
-    for (std::int64_t j = 0; j < n; ++j)
-      for (std::int64_t i = 0; i < m; ++i) {
+void multiply(stored_product const& p, unsigned dropped) {
+  T const alpha = *static_cast<T const*>(p.alpha);
+  T const beta = *static_cast<T const*>(p.beta);
+  for (std::int64_t s = 0; s < p.batches; ++s)
+    for (std::int64_t j = 0; j < p.n; ++j)
+      for (std::int64_t i = 0; i < p.m; ++i) {
         T sum = 0;
-        for (std::int64_t l = 0; l < k; ++l)
-          sum += rounded(static_cast<T>(a[ta ? l + i * lda : i + l * lda]), dropped) *
-                 rounded(static_cast<T>(b[tb ? j + l * ldb : l + j * ldb]), dropped);
-        C& to = c[i + j * ldc];
-        to = beta == T(0) ? alpha * sum : alpha * sum + beta * static_cast<T>(to);
+        for (std::int64_t l = 0; l < p.k; ++l)
+          sum += rounded(static_cast<T>(p.a.at<S>(s, i, l)), dropped) *
+                 rounded(static_cast<T>(p.b.at<S>(s, l, j)), dropped);
+        C& to = static_cast<C*>(p.c)[s * p.step + i + j * p.leading];
+        sum *= alpha;
+        if (beta != T(0)) sum += beta * static_cast<T>(to);
+        if (p.bias != nullptr) sum += static_cast<T>(static_cast<C const*>(p.bias)[i]);
+        to = static_cast<C>(sum);
       }
+}
+
+cublasStatus_t multiply(stored_product const& p) {
+  bool const in_f64 = p.computed == CUBLAS_COMPUTE_64F;
+  bool const narrow = p.factors == CUDA_R_16BF && p.computed == CUBLAS_COMPUTE_32F;
+  auto const expected = in_f64 ? CUDA_R_64F : CUDA_R_32F;
+  bool const fits = p.result == expected || (narrow && p.result == CUDA_R_16BF);
+  if ((!narrow && p.factors != expected) || !fits) return CUBLAS_STATUS_NOT_SUPPORTED;
+  unsigned const dropped = p.computed == CUBLAS_COMPUTE_32F_FAST_16BF   ? 16
+                           : p.computed == CUBLAS_COMPUTE_32F_FAST_TF32 ? 13
+                                                                        : 0;
+  if (in_f64) multiply<double, double, double>(p, dropped);
+  else if (p.result == CUDA_R_16BF) multiply<bf16_bits, bf16_bits, float>(p, dropped);
+  else if (narrow) multiply<bf16_bits, float, float>(p, dropped);
+  else multiply<float, float, float>(p, dropped);
+  return CUBLAS_STATUS_SUCCESS;
 }
 
 }  // namespace
@@ -484,22 +536,163 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t, cublasOperation_t t
                                              cudaDataType type_b, std::int64_t ldb, long long step_b, void const* beta,
                                              void* c, cudaDataType type_c, std::int64_t ldc, long long step_c,
                                              std::int64_t batches, cublasComputeType_t computed, cublasGemmAlgo_t) {
-  bool const in_f64 = computed == CUBLAS_COMPUTE_64F;
-  bool const narrow = type_a == CUDA_R_16BF && computed == CUBLAS_COMPUTE_32F;
-  auto const expected = in_f64 ? CUDA_R_64F : CUDA_R_32F;
-  bool const fits = type_c == expected || (narrow && type_c == CUDA_R_16BF);
-  if (type_a != type_b || (!narrow && type_a != expected) || !fits) return CUBLAS_STATUS_NOT_SUPPORTED;
-  unsigned const dropped = computed == CUBLAS_COMPUTE_32F_FAST_16BF   ? 16
-                           : computed == CUBLAS_COMPUTE_32F_FAST_TF32 ? 13
-                                                                      : 0;
-  auto run = [&]<class S, class C, class T>(S, C, T) {
-    gemm(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, *static_cast<T const*>(alpha), static_cast<S const*>(a), lda,
-         step_a, static_cast<S const*>(b), ldb, step_b, *static_cast<T const*>(beta), static_cast<C*>(c), ldc, step_c,
-         batches, dropped);
-  };
-  if (in_f64) run(double(), double(), double());
-  else if (type_c == CUDA_R_16BF) run(bf16_bits(), bf16_bits(), float());
-  else if (narrow) run(bf16_bits(), float(), float());
-  else run(float(), float(), float());
+  if (type_a != type_b) return CUBLAS_STATUS_NOT_SUPPORTED;
+  stored_factor const left{a, ta == CUBLAS_OP_T, lda, step_a};
+  stored_factor const right{b, tb == CUBLAS_OP_T, ldb, step_b};
+  return multiply({m, n, k, batches, left, right, c, ldc, step_c, type_a, type_c, computed, alpha, beta, nullptr});
+}
+
+struct emulated_operation {
+  cublasComputeType_t computed;
+  cudaDataType scaled;
+  std::int32_t ta = CUBLAS_OP_N;
+  std::int32_t tb = CUBLAS_OP_N;
+  std::uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  void const* bias = nullptr;
+
+  [[nodiscard]] bool has_bias() const { return epilogue == CUBLASLT_EPILOGUE_BIAS; }
+};
+struct emulated_layout {
+  cudaDataType type;
+  std::uint64_t rows;
+  std::uint64_t columns;
+  std::int64_t leading;
+  std::int32_t batches = 1;
+  std::int64_t step = 0;
+};
+struct emulated_preference {
+  std::uint64_t workspace_bytes = 0;
+  std::uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_MASK;
+  std::uint32_t a = 256;
+  std::uint32_t b = 256;
+  std::uint32_t c = 256;
+  std::uint32_t d = 256;
+};
+
+namespace {
+
+emulated_cuda::product_count computed_products{};
+
+/// An attribute of the size that it has.
+template <class T>
+cublasStatus_t take(T& to, void const* from, std::size_t bytes) {
+  if (bytes != sizeof(T)) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy(&to, from, bytes);
   return CUBLAS_STATUS_SUCCESS;
+}
+
+/// What the emulated algorithm relies on.
+struct algorithm {
+  std::uint64_t a, b, c, d, bias, workspace_bytes;
+};
+static_assert(sizeof(algorithm) <= sizeof(cublasLtMatmulAlgo_t));
+
+bool aligned(void const* p, std::uint64_t to) { return reinterpret_cast<std::uintptr_t>(p) % to == 0; }
+std::uint64_t alignment_of(void const* p) {
+  std::uint64_t to = 256;
+  while (!aligned(p, to)) to /= 2;
+  return to;
+}
+
+}  // namespace
+
+emulated_cuda::product_count emulated_cuda::products() { return computed_products; }
+
+char const* cublasLtGetStatusString(cublasStatus_t status) { return cublasGetStatusString(status); }
+cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) { return cublasCreate_v2(handle); }
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* operation, cublasComputeType_t computed,
+                                        cudaDataType scaled) {
+  *operation = new emulated_operation{computed, scaled};
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
+                                              void const* value, std::size_t bytes) {
+  switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA: return take(operation->ta, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB: return take(operation->tb, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE: return take(operation->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return take(operation->bias, value, bytes);
+  }
+  return CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type, std::uint64_t rows,
+                                          std::uint64_t columns, std::int64_t leading) {
+  *layout = new emulated_layout{type, rows, columns, leading};
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
+                                                cublasLtMatrixLayoutAttribute_t attribute, void const* value,
+                                                std::size_t bytes) {
+  switch (attribute) {
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: return take(layout->batches, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: return take(layout->step, value, bytes);
+  }
+  return CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
+  *preference = new emulated_preference;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute, void const* value,
+                                                    std::size_t bytes) {
+  switch (attribute) {
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES: return take(preference->workspace_bytes, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK: return take(preference->reductions, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES: return take(preference->a, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES: return take(preference->b, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES: return take(preference->c, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES: return take(preference->d, value, bytes);
+  }
+  return CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatmulPreference_t preference, int most,
+                                              cublasLtMatmulHeuristicResult_t* results, int* count) {
+  *count = 0;
+  if (most < 1) return CUBLAS_STATUS_INVALID_VALUE;
+  if (operation->computed == CUBLAS_COMPUTE_64F) return CUBLAS_STATUS_NOT_SUPPORTED;
+  std::uint64_t const bias = operation->has_bias() ? alignment_of(operation->bias) : 1;
+  algorithm const chosen{preference->a, preference->b, preference->c, preference->d, bias, 256};
+  if (bias < 16 && operation->has_bias()) return CUBLAS_STATUS_INVALID_VALUE;
+  if (preference->workspace_bytes < chosen.workspace_bytes) return CUBLAS_STATUS_SUCCESS;
+  std::memcpy(results->algo.data, &chosen, sizeof(chosen));
+  results->workspaceSize = chosen.workspace_bytes;
+  results->state = CUBLAS_STATUS_SUCCESS;
+  *count = 1;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, void const* alpha, void const* a,
+                              cublasLtMatrixLayout_t of_a, void const* b, cublasLtMatrixLayout_t of_b, void const* beta,
+                              void const* c, cublasLtMatrixLayout_t of_c, void* d, cublasLtMatrixLayout_t of_d,
+                              cublasLtMatmulAlgo_t const* algo, void* workspace, std::size_t workspace_bytes,
+                              cudaStream_t) {
+  algorithm chosen{};
+  std::memcpy(&chosen, algo->data, sizeof(chosen));
+  bool const ta = operation->ta == CUBLAS_OP_T;
+  bool const tb = operation->tb == CUBLAS_OP_T;
+  std::uint64_t const inner = ta ? of_a->rows : of_a->columns;
+  bool const places = aligned(a, chosen.a) && aligned(b, chosen.b) && aligned(c, chosen.c) && aligned(d, chosen.d) &&
+                      (!operation->has_bias() || aligned(operation->bias, chosen.bias));
+  bool const sizes = (ta ? of_a->columns : of_a->rows) == of_d->rows && (tb ? of_b->columns : of_b->rows) == inner &&
+                     (tb ? of_b->rows : of_b->columns) == of_d->columns && of_a->batches == of_d->batches &&
+                     of_b->batches == of_d->batches;
+  auto apart = [](emulated_layout const& l) { return l.leading >= static_cast<std::int64_t>(l.rows); };
+  bool const layouts = apart(*of_a) && apart(*of_b) && apart(*of_d) && c == d && of_c == of_d;
+  bool const room = workspace != nullptr && aligned(workspace, 256) && workspace_bytes >= chosen.workspace_bytes;
+  bool const types = of_a->type == of_b->type && operation->scaled == CUDA_R_32F;
+  if (!places || !sizes || !layouts || !room || !types) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memset(workspace, 0xFF, chosen.workspace_bytes);
+  ++computed_products.all;
+  if (operation->has_bias()) ++computed_products.with_bias;
+  return multiply({static_cast<std::int64_t>(of_d->rows), static_cast<std::int64_t>(of_d->columns),
+                   static_cast<std::int64_t>(inner), of_d->batches, stored_factor{a, ta, of_a->leading, of_a->step},
+                   stored_factor{b, tb, of_b->leading, of_b->step}, d, of_d->leading, of_d->step, of_a->type,
+                   of_d->type, operation->computed, alpha, beta, operation->has_bias() ? operation->bias : nullptr});
 }

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// What the sources of the cuda backend need of CUDA and cuBLAS, in plain C++, so that their tests run where there is no
-// device. The threads of a block are fibers that change only at barriers and shuffles, blocks run one after another, and
-// every call is done when it returns. Device memory is heap memory of its own, filled with NaN.
+// What the sources of the cuda backend need of CUDA, cuBLAS and cuBLASLt, in plain C++, so that their tests run where
+// there is no device. The threads of a block are fibers that change only at barriers and shuffles, blocks run one after
+// another, and every call is done when it returns. Device memory is heap memory of its own, filled with NaN.
 #pragma once
 
 #include <bit>
@@ -52,6 +52,12 @@ std::uint64_t const* exchange(std::uint64_t bits);
 int lane();
 /// How many bytes of device memory there are from now on; to test what happens when there are no more.
 void limit_memory(std::size_t bytes);
+/// How many products of cuBLASLt there were until now, and how many of them had a bias.
+struct product_count {
+  int all;
+  int with_bias;
+};
+product_count products();
 
 }  // namespace emulated_cuda
 
@@ -103,13 +109,13 @@ cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaM
 /// Within one of the device's live blocks.
 cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream);
 
-enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_NOT_SUPPORTED = 15 };
+enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_INVALID_VALUE = 7, CUBLAS_STATUS_NOT_SUPPORTED = 15 };
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
 using cublasHandle_t = struct emulated_products*;
 
 char const* cublasGetStatusString(cublasStatus_t status);
-cublasStatus_t cublasCreate(cublasHandle_t* handle);
-cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream);
+cublasStatus_t cublasCreate_v2(cublasHandle_t* handle);
+cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream);
 
 enum cudaDataType { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16BF = 14 };
 enum cublasComputeType_t {
@@ -128,3 +134,67 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t, cublasOperation_t t
                                              void* c, cudaDataType type_c, std::int64_t ldc, long long step_c,
                                              std::int64_t batches, cublasComputeType_t computed,
                                              cublasGemmAlgo_t algorithm);
+
+using cublasLtHandle_t = cublasHandle_t;
+using cublasLtMatmulDesc_t = struct emulated_operation*;
+using cublasLtMatrixLayout_t = struct emulated_layout*;
+using cublasLtMatmulPreference_t = struct emulated_preference*;
+
+enum cublasLtMatmulDescAttributes_t {
+  CUBLASLT_MATMUL_DESC_TRANSA = 3,
+  CUBLASLT_MATMUL_DESC_TRANSB = 4,
+  CUBLASLT_MATMUL_DESC_EPILOGUE = 7,
+  CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8
+};
+enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 };
+enum cublasLtMatrixLayoutAttribute_t {
+  CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT = 5,
+  CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET = 6
+};
+enum cublasLtMatmulPreferenceAttributes_t {
+  CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
+  CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK = 3,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES = 6,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES = 7,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES = 8
+};
+enum cublasLtReductionScheme_t { CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2, CUBLASLT_REDUCTION_SCHEME_MASK = 7 };
+
+struct cublasLtMatmulAlgo_t {
+  std::uint64_t data[8];
+};
+struct cublasLtMatmulHeuristicResult_t {
+  cublasLtMatmulAlgo_t algo;
+  std::size_t workspaceSize;
+  cublasStatus_t state;
+};
+
+char const* cublasLtGetStatusString(cublasStatus_t status);
+cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle);
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* operation, cublasComputeType_t computed,
+                                        cudaDataType scaled);
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
+                                              void const* value, std::size_t bytes);
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type, std::uint64_t rows,
+                                          std::uint64_t columns, std::int64_t leading);
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
+                                                cublasLtMatrixLayoutAttribute_t attribute, void const* value,
+                                                std::size_t bytes);
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference);
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute, void const* value,
+                                                    std::size_t bytes);
+/// Knows an algorithm for f32 and bf16, so that products in f64 show what is done without one.
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int most,
+                                              cublasLtMatmulHeuristicResult_t* results, int* count);
+/// Refuses addresses that are not aligned as the heuristic was told, sizes that do not fit, and a workspace that is too
+/// small.
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, void const* alpha, void const* a,
+                              cublasLtMatrixLayout_t of_a, void const* b, cublasLtMatrixLayout_t of_b, void const* beta,
+                              void const* c, cublasLtMatrixLayout_t of_c, void* d, cublasLtMatrixLayout_t of_d,
+                              cublasLtMatmulAlgo_t const* algorithm, void* workspace, std::size_t workspace_bytes,
+                              cudaStream_t stream);

@@ -45,10 +45,11 @@ inline index busy_blocks() { return 16 * multiprocessors(); }
 
 /// Blocks of a kernel that the device has room for at a time.
 template <class... P>
-index resident_blocks([[maybe_unused]] void (*kernel)(P...), [[maybe_unused]] int threads) {
+index resident_blocks([[maybe_unused]] void (*kernel)(P...), [[maybe_unused]] int threads,
+                      [[maybe_unused]] std::size_t shared_bytes = 0) {
 #if defined(__CUDACC__)
   int each = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, 0), "occupancy");
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes), "occupancy");
   return each * multiprocessors();
 #else
   return busy_blocks();

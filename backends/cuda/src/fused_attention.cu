@@ -71,6 +71,34 @@ struct running_rows {
       out[n].at[2 * h + 1] *= factor;
     }
   }
+  /// Adds, in their order, what the warps that have the same queries have made of other keys.
+  __device__ void join(int groups) {
+    constexpr int own = Width / 8;
+    tile_sums mine[own + 1];
+    OURO_UNROLL
+    for (int n = 0; n < own; ++n) mine[n] = out[n];
+    mine[own] = {top[0], top[1], sum[0], sum[1]};
+    shared_rows<own + 1> const rows(shared_memory<tile_sums>(), groups);
+    rows.leave(mine);
+    if (rows.split > 0) return;
+    for (int s = 1; s < rows.splits; ++s) {
+      tile_sums const ends = rows.left(s, own);
+      OURO_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        float const best = std::fmax(top[h], ends.at[h]);
+        float const factor = power_of_two(ends.at[h] - best);
+        shrink(h, power_of_two(top[h] - best));
+        top[h] = best;
+        sum[h] += ends.at[2 + h] * factor;
+        OURO_UNROLL
+        for (int n = 0; n < own; ++n) {
+          tile_sums const part = rows.left(s, n);
+          out[n].at[2 * h] += part.at[2 * h] * factor;
+          out[n].at[2 * h + 1] += part.at[2 * h + 1] * factor;
+        }
+      }
+    }
+  }
 };
 
 /// The weights of a tile after the dropout, but for its factor.
@@ -84,28 +112,36 @@ __device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, score_
   }
 }
 
+/// A block's warps have `groups` times 16 queries; those that share theirs take turns at the tiles of keys.
 template <int Width, class S>
 __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
-    fused_attention_kernel(fused_problem<S> p, head_rows<S> y, float* lse) {
+    fused_attention_kernel(fused_problem<S> p, head_rows<S> y, float* lse, int groups) {
   constexpr int pitch = tile_pitch<Width>;
-  key_tiles<Width> const tiles;
+  int const split = fused_warp() / groups;
+  int const splits = fused_warps() / groups;
+  key_tiles<Width> const tiles{.at_once = splits};
   fused_place const at(p);
   int const queries = static_cast<int>(p.queries);
   int const width = static_cast<int>(p.width);
-  auto const [first, block_rows, query, block_sees, warp_sees] = query_rows(p, at, fused_warps(), fused_warp());
+  auto const [first, block_rows, query, block_sees, warp_sees] = query_rows(p, at, groups, fused_warp() % groups);
+  auto load_next = [&](int key) {
+    for (int s = 0; s < splits; ++s)
+      if (key + s * tile_rows < block_sees) load_keys(tiles, p, at, key + s * tile_rows);
+  };
 
-  // The queries pass through the room of the second tiles.
-  load_tile<Width>(tiles.k(1), at.rows(p.q, p.width) + first * p.q.row, p.q.row, block_rows, width, p.aligned);
-  load_keys(tiles, p, at, 0);
+  // The queries pass through the room of the tiles that come next.
+  load_tile<Width>(tiles.k(splits), at.rows(p.q, p.width) + first * p.q.row, p.q.row, block_rows, width, p.aligned);
+  load_next(0);
   finish_loads();
   __syncthreads();
   fragment q[Width / 16];
-  load_left<Width>(q, tiles.k(1) + (query - first) * pitch);
+  load_left<Width>(q, tiles.k(splits) + (query - first) * pitch);
   running_rows<Width> rows(p, query);
-  for (int j = 0; j < block_sees; j += tile_rows) {
+  for (int next = 0; next < block_sees; next += splits * tile_rows) {
     finish_loads();
-    __syncthreads();  // this tile is there, and nobody reads the one before
-    if (j + tile_rows < block_sees) load_keys(tiles, p, at, j + tile_rows);
+    __syncthreads();  // these tiles are there, and nobody reads those before
+    load_next(next + splits * tile_rows);
+    int const j = next + split * tile_rows;
     if (j >= warp_sees) continue;
     bf16_pair const* const k_tile = tiles.k(j / tile_rows);
     bf16_pair const* const v_tile = tiles.v(j / tile_rows);
@@ -119,6 +155,10 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
     for (int m = 0; m < 4; ++m)
       if (j + 16 * m < warp_sees) add_product<Width, pitch>(rows.out, rounded_left(s[m]), v_tile + 16 * m * pitch);
   }
+  if (splits > 1) {
+    rows.join(groups);
+    if (split > 0) return;
+  }
   float total[2];
   OURO_UNROLL
   for (int h = 0; h < 2; ++h) {
@@ -129,6 +169,18 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
   }
   store_rows<Width>(at.rows(y, p.width) + query * y.row, y.row, queries - query, width, rows.out, p.factor / total[0],
                     p.factor / total[1], p.aligned, false);
+}
+
+/// How many warps share their queries: more than one where there would be few for the device.
+template <class S>
+int key_splits(fused_problem<S> const& p, row_split const& split) {
+  constexpr index enough = 12;  // warps of a multiprocessor
+  index const warps = p.flats() * split.tiles * split.warps;
+  int splits = 1;
+  while (2 * splits * split.warps <= most_warps && p.keys > splits * tile_rows &&
+         splits * warps < enough * multiprocessors())
+    splits *= 2;
+  return splits;
 }
 
 }  // namespace
@@ -145,9 +197,10 @@ void fused_attention(view const& y, float* lse, const_view const& q, const_view 
     fused_problem<S> p(q, k, v, rule);
     p.aligned = p.aligned && rows_are_aligned(const_view(y));
     row_split const split(p.queries, p.flats(), most_warps, 4);
+    int const splits = key_splits(p, split);
     with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
-      launch("attention", fused_attention_kernel<Width, S>, p.flats() * split.tiles, split.warps * warp_size,
-             key_tiles<Width>::bytes, p, rows_of<S>(destination(y)), lse);
+      launch("attention", fused_attention_kernel<Width, S>, p.flats() * split.tiles, splits * split.warps * warp_size,
+             key_tiles<Width>::bytes(splits), p, rows_of<S>(destination(y)), lse, split.warps);
     });
   });
 }

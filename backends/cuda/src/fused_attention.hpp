@@ -7,6 +7,7 @@
 #pragma once
 
 #include "attention.hpp"
+#include "philox_rounds.hpp"
 #include "tensor_cores.hpp"
 
 namespace ouro::cuda_kernels {
@@ -100,24 +101,6 @@ inline bool rows_are_aligned(const_view const& v) {
 }
 inline bool rows_are_aligned(destination const& d) { return !d.wanted() || rows_are_aligned(const_view(d.out)); }
 
-/// philox::words with the keys of its rounds made once for a launch, whose constants they are.
-struct philox_rounds {
-  std::uint32_t keys[philox::rounds][2];
-
-  explicit philox_rounds(std::uint64_t key) {
-    for (unsigned r = 0; r < philox::rounds; ++r) {
-      keys[r][0] = static_cast<std::uint32_t>(key) + r * philox::steps[0];
-      keys[r][1] = static_cast<std::uint32_t>(key >> 32U) + r * philox::steps[1];
-    }
-  }
-  [[nodiscard]] __device__ philox::block words(std::uint64_t high, std::uint64_t low) const {
-    philox::block c = philox::counter(high, low);
-    OURO_UNROLL
-    for (int r = 0; r < philox::rounds; ++r) c = philox::round(c, keys[r][0], keys[r][1]);
-    return c;
-  }
-};
-
 template <class S>
 struct fused_problem : attention_problem<S> {
   philox_rounds rounds;
@@ -161,13 +144,17 @@ struct row_split {
   row_split() = default;
 };
 
-/// Tiles of keys and of values in shared memory: the number of a tile says where it lies, the next lies elsewhere.
+/// Tiles of keys and of values in shared memory, `at_once` of them and as many that come next: the number of a tile says
+/// where it lies.
 template <int Width>
 struct key_tiles {
   bf16_pair* memory = shared_memory<bf16_pair>();
+  int at_once = 1;
 
-  static constexpr std::size_t bytes = 4 * tile_room<Width> * sizeof(bf16_pair);
-  [[nodiscard]] __device__ bf16_pair* k(int tile) const { return memory + tile % 2 * 2 * tile_room<Width>; }
+  static constexpr std::size_t bytes(int at_once) {
+    return static_cast<std::size_t>(4 * at_once * tile_room<Width>) * sizeof(bf16_pair);
+  }
+  [[nodiscard]] __device__ bf16_pair* k(int tile) const { return memory + tile % (2 * at_once) * 2 * tile_room<Width>; }
   [[nodiscard]] __device__ bf16_pair* v(int tile) const { return k(tile) + tile_room<Width>; }
 };
 
@@ -194,6 +181,29 @@ struct fused_place {
 __device__ inline int smaller(int a, int b) { return a < b ? a : b; }
 __device__ inline int fused_warp() { return static_cast<int>(threadIdx.x) / warp_size; }
 __device__ inline int fused_warps() { return static_cast<int>(blockDim.x) / warp_size; }
+
+/// What the warps of a block that have the same rows, `groups` of them, leave for the first of them.
+template <int N>
+struct shared_rows {
+  tile_sums* room;
+  int groups;
+  int split = fused_warp() / groups;
+  int splits = fused_warps() / groups;
+
+  __device__ shared_rows(tile_sums* block_room, int group_count) : room(block_room), groups(group_count) {}
+  /// The n-th sums that the warp of number `s` has left for this one.
+  [[nodiscard]] __device__ tile_sums& left(int s, int n) const {
+    return room[(((s - 1) * groups + fused_warp() % groups) * N + n) * warp_size + lane_number()];
+  }
+  /// The whole block takes part; what was in the room is lost.
+  __device__ void leave(tile_sums const (&sums)[N]) const {
+    __syncthreads();
+    OURO_UNROLL
+    for (int n = 0; n < N; ++n)
+      if (split > 0) left(split, n) = sums[n];
+    __syncthreads();
+  }
+};
 
 /// The queries of a block and of one of its warps, which has those of number `group`; blocks of those who see the most begin.
 struct query_rows {

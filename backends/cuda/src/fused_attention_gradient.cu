@@ -52,20 +52,12 @@ __device__ inline void weigh(float& score, float& slope, bool seen, float steepn
 /// The sums of warps that have the same rows, added in their order to those of the first; `room` is the block's.
 template <int N>
 __device__ void join_warps(tile_sums (&sums)[N], tile_sums* room, int groups) {
-  int const split = fused_warp() / groups;
-  int const splits = fused_warps() / groups;
-  __syncthreads();
-  auto place = [&](int s, int n) {
-    return room + (((s - 1) * groups + fused_warp() % groups) * N + n) * warp_size + lane_number();
-  };
-  OURO_UNROLL
-  for (int n = 0; n < N; ++n)
-    if (split > 0) *place(split, n) = sums[n];
-  __syncthreads();
-  if (split > 0) return;
-  for (int s = 1; s < splits; ++s) {
+  shared_rows<N> const rows(room, groups);
+  rows.leave(sums);
+  if (rows.split > 0) return;
+  for (int s = 1; s < rows.splits; ++s) {
     OURO_UNROLL
-    for (int i = 0; i < 4 * N; ++i) sums[i / 4].at[i % 4] += place(s, i / 4)->at[i % 4];
+    for (int i = 0; i < 4 * N; ++i) sums[i / 4].at[i % 4] += rows.left(s, i / 4).at[i % 4];
   }
 }
 
@@ -437,7 +429,7 @@ void fused_attention_gradient(destination const& dq, destination const& dk, dest
       if (dq.wanted()) {
         row_split const split(p.queries, p.flats(), most_warps, 2);
         launch("attention_gradient of q", fused_dq_kernel<Width, S>, p.flats() * split.tiles,
-               warps_of(split) * warp_size, key_tiles<Width>::bytes, p, g, split.warps);
+               warps_of(split) * warp_size, key_tiles<Width>::bytes(1), p, g, split.warps);
       }
       if (dk.wanted() || dv.wanted())
         launch_dkv<Width, false>("attention_gradient of k and v", p, g, row_split(p.keys, p.flats(), 4, 2));

@@ -9,27 +9,51 @@ namespace cuda_kernels {
 namespace {
 
 /// Where a thread has few columns, 128 registers are enough.
-template <class T, int Chunks, int E, bool Whole, bool Rough>
-__global__ void __launch_bounds__(Chunks == 3 ? most_row_threads : 512)
+template <class T, int Chunks, int E, row_cover Cover, gate_kind Kind>
+__global__ void __launch_bounds__(Chunks >= 3 ? most_row_threads : 512)
     gate_rows(gate_operands<T> g, real_places<T> y, T* statistics) {
-  using own_type = own_columns<Chunks, Whole>;
-  using functions = gate_functions<Rough, T>;
+  using own_type = own_columns<Chunks, Cover>;
+  using functions = gate_functions<Kind != gate_kind::any, T>;
+  using storage = gate_storage<Kind>;
+  reals<T, typename storage::x> const x_parts(g.x);
+  reals<T, typename storage::f> const f_rows(g.f);
+  reals<T, typename storage::residual> const residual_rows(g.residual);
+  real_places<T, typename storage::y> const y_rows(y);
+  constexpr bool drops = Kind == gate_kind::any || Kind == gate_kind::inner;
+  constexpr bool ahead = Kind != gate_kind::any;
   int const d = g.width;
   int const n = g.wide();
   int const repetitions = E > 0 ? E : g.spread;
-  bool const norm = E <= 1 && g.f.absent();
+  bool const norm = E <= 1 && has_norm<Kind>(g);
   own_type const own(d);
   T const columns = own.template columns_of_warp<T>();
   amount<T> const narrow(columns);
   amount<T> const wide(columns * static_cast<T>(repetitions));
   amount<T> const all_narrow(static_cast<T>(d));
   amount<T> const all_wide(static_cast<T>(n));
+  char* room = shared_memory<char>();
+  gate_queue<T, held_folds<Kind, E>, own_type, Kind, typename storage::x> const x_queue(own, x_parts, room);
+  gate_queue<T, E, own_type, Kind, typename storage::f> const f_queue(own, f_rows, room);
+  gate_queue<T, E, own_type, Kind, typename storage::residual> const residual_queue(own, residual_rows, room);
+  auto ask = [&](index r, int stage) {
+    if constexpr (!ahead) return;
+    if (r < g.rows) {
+      x_queue.ask(g.parts(r), d, stage);
+      f_queue.ask(r * n, d, stage);
+      residual_queue.ask(r * n, d, stage);
+    }
+    close_loads();
+  };
+  ask(blockIdx.x, 0);
+  int stage = 0;
   lane_of_row at(blockIdx.x, gridDim.x, g.lane_rows);
-  for (index r = blockIdx.x; r < g.rows; r += gridDim.x, at.go_ahead()) {
-    // All that the row has to wait for is asked for at once.
-    wide_numbers<T, E == 0 ? 0 : 1, own_type> x(own, g.x, g.parts(r), d);
-    wide_numbers<T, E, own_type> f(own, g.f, r * n, d);
-    wide_numbers<T, E, own_type> residual(own, g.residual, r * n, d);
+  for (index r = blockIdx.x; r < g.rows; r += gridDim.x, at.go_ahead(), stage = 1 - stage) {
+    ask(r + gridDim.x, 1 - stage);
+    if constexpr (ahead) finish_loads_but_last();
+    // Without a queue, all that the row has to wait for is asked for at once.
+    auto x = x_queue.take(g.parts(r), d, stage);
+    auto f = f_queue.take(r * n, d, stage);
+    auto residual = residual_queue.take(r * n, d, stage);
     quad<T> gates[E > 0 ? E : 1][Chunks];
     if constexpr (E > 0) {
       OURO_UNROLL
@@ -42,10 +66,10 @@ __global__ void __launch_bounds__(Chunks == 3 ? most_row_threads : 512)
       if constexpr (E > 0) return gates[j][k];
       else return own.load(g.gate, j * d, k);
     };
-    kept_columns<T, E, own_type> const kept(g, own, r * n);
+    kept_columns<drops, T, E, own_type> const kept(g, own, r * n);
     quad<T> q[Chunks];
     x.arrive();
-    for (int k = 0; k < own.chunks(); ++k) q[k] = g.folded(x(0, k), r, at.lane(), own, k);
+    for (int k = 0; k < own.chunks(); ++k) q[k] = g.template folded<folds_of(Kind)>(x, x_parts, r, at.lane(), own, k);
 
     scatter<T> const folded =
         warp_scatter(narrow, [&](auto const& take) { own.each([&](int k, int v) { take(q[k][v]); }); });
@@ -105,13 +129,13 @@ __global__ void __launch_bounds__(Chunks == 3 ? most_row_threads : 512)
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v)
           back[v] = (back[v] + bias[v]) * functions::tanh((factor[v] * q[k][v] - mean) * rstd * weight[v] + shift[v]);
-        if (g.gelu) {
+        if (has_gelu<Kind>(g)) {
           OURO_UNROLL
           for (int v = 0; v < own_width; ++v) back[v] = functions::gelu(back[v]);
         }
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) back[v] = back[v] * (kept(j, k, v) ? g.factor : T(0)) + remains[v];
-        own.store(y, r * n + j * d, k, back);
+        own.store(y_rows, r * n + j * d, k, back);
       }
   }
 }
@@ -124,11 +148,22 @@ using namespace cuda_kernels;
 void cuda::hormone_gate(view y, view statistics, hormone_gate_operands const& in) {
   constexpr auto name = "hormone_gate";
   bool const whole = reads_whole(in) && aligned(y);
-  with_gate_form<3>(name, in, whole, y.type, [&]<class T, int Chunks, int E, bool Whole, bool Rough>() {
+  gate_kind kind = kind_of(in, y.type);
+  bool const with_residual = !in.residual.empty() && in.residual.type == dtype::f32;
+  if (with_residual ? kind != gate_kind::outer : kind == gate_kind::outer || !in.residual.empty())
+    kind = gate_kind::any;
+  with_gate_form<4>(name, in, whole, kind, [&]<class T, int Chunks, int E, row_cover Cover, gate_kind Kind>() {
     gate_operands<T> const g(in);
-    int const threads = row_threads(g.width, Whole ? Chunks : 1, most_row_threads);
-    constexpr auto kernel = gate_rows<T, Chunks, E, Whole, Rough>;
-    launch(name, kernel, row_blocks(kernel, g.rows, threads), threads, 0, g, real_places<T>(y), statistics.as<T>());
+    int const threads = row_threads(g.width, Cover == row_cover::full ? Chunks : 1, most_row_threads);
+    constexpr auto kernel = gate_rows<T, Chunks, E, Cover, Kind>;
+    using own_type = own_columns<Chunks, Cover>;
+    using storage = gate_storage<Kind>;
+    constexpr int bytes = gate_queue<T, held_folds<Kind, E>, own_type, Kind, typename storage::x>::bytes +
+                          gate_queue<T, E, own_type, Kind, typename storage::f>::bytes +
+                          gate_queue<T, E, own_type, Kind, typename storage::residual>::bytes;
+    auto const room = static_cast<std::size_t>(bytes * threads);
+    launch(name, kernel, row_blocks(kernel, g.rows, threads, room), threads, room, g, real_places<T>(y),
+           statistics.as<T>());
   });
 }
 

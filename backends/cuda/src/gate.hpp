@@ -6,9 +6,64 @@
 #pragma once
 
 #include "functions.hpp"
-#include "row_blocks.hpp"
+#include "philox_rounds.hpp"
+#include "row_queue.hpp"
 
 namespace ouro::cuda_kernels {
+
+/// The gates of a layer whose inner values are in bf16, each with a kernel that knows what it reads, computes and writes:
+/// behind the layer norm, behind the inner product, and behind the outer one. The launch says it for any other.
+enum class gate_kind { any, norm, inner, outer };
+
+/// What operands are stored in, void where the launch says so; y stands for dy too, and `old` for what dx is added to.
+template <gate_kind>
+struct gate_storage {
+  using x = void;
+  using f = void;
+  using residual = void;
+  using y = void;
+  using old = nothing;
+};
+template <>
+struct gate_storage<gate_kind::norm> {
+  using x = float;
+  using f = nothing;
+  using residual = nothing;
+  using y = bf16;
+  using old = float;
+};
+template <>
+struct gate_storage<gate_kind::inner> {
+  using x = bf16;
+  using f = bf16;
+  using residual = nothing;
+  using y = bf16;
+  using old = nothing;
+};
+template <>
+struct gate_storage<gate_kind::outer> {
+  using x = bf16;
+  using f = bf16;
+  using residual = float;
+  using y = float;
+  using old = nothing;
+};
+
+/// How many parts x has, 0 where the launch says so.
+constexpr int folds_of(gate_kind kind) { return kind == gate_kind::any ? 0 : kind == gate_kind::outer ? 4 : 1; }
+
+/// The kind of gate that has these operands, with results in `behind`, as far as its gradient needs to know.
+inline gate_kind kind_of(hormone_gate_operands const& in, dtype behind) {
+  index const folds = in.x.dims[1] / in.gate.dims[1];
+  bool const feeds = in.x.type == dtype::f32 && in.f.empty() && behind == dtype::bf16;
+  bool const between = in.x.type == dtype::bf16 && !in.f.empty() && in.f.type == dtype::bf16;
+  bool const plain = !in.gelu && in.dropout == 0;
+  auto one_of = [folds](gate_kind kind) { return folds == folds_of(kind) ? kind : gate_kind::any; };
+  if (feeds && plain) return one_of(gate_kind::norm);
+  if (between && in.gelu && behind == dtype::bf16) return one_of(gate_kind::inner);
+  if (between && plain && behind == dtype::f32) return one_of(gate_kind::outer);
+  return gate_kind::any;
+}
 
 /// Functions of the gate; the rough ones, for what is stored in bf16 anyway, are good to 0.05 %.
 template <bool Rough, class T>
@@ -68,6 +123,7 @@ struct gate_operands {
   std::uint32_t threshold;
   T factor;
   random_draw draw;
+  philox_rounds rounds;
   T epsilon;
 
   explicit gate_operands(hormone_gate_operands const& in)
@@ -91,30 +147,38 @@ struct gate_operands {
         threshold(dropout_mask(in.dropout).threshold),
         factor(static_cast<T>(dropout_mask(in.dropout).factor)),
         draw(in.draw),
+        rounds(in.draw.key),
         epsilon(static_cast<T>(in.epsilon)) {}
 
   /// The columns of a result.
   [[nodiscard]] __device__ __host__ int wide() const { return width * spread; }
   /// Where the parts of x in row r begin, which a sum is taken of.
   [[nodiscard]] __device__ index parts(index r) const { return r * (folds * width); }
-  /// Σ_j x_j + h in chunk k of row r, from its first part.
-  template <class Own>
-  [[nodiscard]] __device__ quad<T> folded(quad<T> sum, index r, index lane, Own const& own, int k) const {
+  /// Σ_j x_j + h in chunk k of row r: of the parts of x that are given the thread has `Folds`, or only the first.
+  template <int Folds, class Own, class Parts, class Reals>
+  [[nodiscard]] __device__ quad<T> folded(Parts const& given, Reals const& x_parts, index r, index lane, Own const& own,
+                                          int k) const {
+    quad<T> sum = given(0, k);
     auto add = [&sum](quad<T> const& part) {
       OURO_UNROLL
       for (int v = 0; v < own_width; ++v) sum[v] += part[v];
     };
     add(own.load(h + lane * width, 0, k));
+    if constexpr (Folds > 0) {
+      OURO_UNROLL
+      for (int j = 1; j < Folds; ++j) add(given(j, k));
+      return sum;
+    }
     constexpr int in_flight = 3;
     for (int j = 1; j < folds; j += in_flight) {
       quad<T> part[in_flight];
       OURO_UNROLL
       for (int i = 0; i < in_flight; ++i)
-        if (j + i < folds) part[i] = own.fetch(x, parts(r) + (j + i) * width, k);
+        if (j + i < folds) part[i] = own.fetch(x_parts, parts(r) + (j + i) * width, k);
       OURO_UNROLL
       for (int i = 0; i < in_flight; ++i) {
         if (j + i >= folds) break;
-        own.widen(x, part[i]);
+        own.widen(x_parts, part[i]);
         add(part[i]);
       }
     }
@@ -134,31 +198,49 @@ struct gate_operands {
   }
 };
 
-/// Which elements of a row the dropout keeps. Eight elements share a Philox block, and so do the quads of two lanes: of two
+/// What the kernel of a kind of gate knows of its call.
+template <gate_kind Kind, class T>
+__device__ bool has_norm(gate_operands<T> const& g) {
+  return Kind == gate_kind::any ? g.f.absent() : Kind == gate_kind::norm;
+}
+template <gate_kind Kind, class T>
+__device__ bool has_gelu(gate_operands<T> const& g) {
+  return Kind == gate_kind::any ? g.gelu : Kind == gate_kind::inner;
+}
+
+/// Rows of the gate's operands and results that are stored in S, E of them one after another.
+template <class T, int E, class Own, gate_kind Kind, class S>
+using gate_queue = row_queue<E, Own, reals<T, S>, Kind != gate_kind::any>;
+
+/// The parts of x that a thread holds: all, where the kernel knows how many.
+template <gate_kind Kind, int E>
+inline constexpr int held_folds = E == 0                   ? 0
+                                  : Kind == gate_kind::any ? 1
+                                                           : folds_of(Kind);
+
+/// Which elements of a row the dropout keeps, if the gate has one. Eight elements share a Philox block, and so do the quads of two lanes: of two
 /// quads each lane computes the block of one and hands its neighbour the other half.
-template <class T, int E, class Own>
+template <bool Drops, class T, int E, class Own>
 class kept_columns {
  public:
   __device__ kept_columns(gate_operands<T> const& g, Own const& own, index row) {
+    if (!Drops) return;
+    least_ = g.threshold << 16U;
     if (g.threshold == 0) return;
-    bits_ = 0;
     bool const upper = threadIdx.x % 2 == 1;
     auto block_of = [&](int m) {
       index const first = row + (m / Own::count * g.width + own.first(m % Own::count));
-      return static_cast<std::uint64_t>(first) / 8;
+      return g.rounds.words(g.draw.site, static_cast<std::uint64_t>(first) / 8);
     };
     auto take = [&](int m, std::uint32_t a, std::uint32_t b) {
-      std::uint32_t const halves[own_width] = {a & 0xFFFFU, a >> 16U, b & 0xFFFFU, b >> 16U};
-      OURO_UNROLL
-      for (int v = 0; v < own_width; ++v)
-        if (halves[v] >= g.threshold) bits_ |= 1U << (own_width * m + v);
+      words_[2 * m] = a;
+      words_[2 * m + 1] = b;
     };
-    constexpr int quads = E * Own::count;
-    bool const paired = g.width % 8 == 0;
+    bool const paired = Own::full || g.width % 8 == 0;
     OURO_UNROLL
     for (int m = 0; m < quads; m += 2) {
       bool const two = paired && m + 1 < quads;
-      auto const words = philox::words(g.draw.key, g.draw.site, block_of(two && upper ? m + 1 : m));
+      auto const words = block_of(two && upper ? m + 1 : m);
       if (two) {
         std::uint32_t const a = __shfl_xor_sync(everybody, upper ? words[0] : words[2], 1);
         std::uint32_t const b = __shfl_xor_sync(everybody, upper ? words[1] : words[3], 1);
@@ -170,19 +252,22 @@ class kept_columns {
           take(i, high ? w[2] : w[0], high ? w[3] : w[1]);
         };
         alone(m, words);
-        if (m + 1 < quads) alone(m + 1, philox::words(g.draw.key, g.draw.site, block_of(m + 1)));
+        if (m + 1 < quads) alone(m + 1, block_of(m + 1));
       }
     }
   }
   __device__ bool operator()(int j, int k, int v) const {
-    return (bits_ >> (own_width * (j * Own::count + k) + v) & 1U) != 0;
+    std::uint32_t const word = words_[2 * (j * Own::count + k) + v / 2];
+    return !Drops || (v % 2 == 0 ? word << 16U : word) >= least_;
   }
 
  private:
-  std::uint32_t bits_ = everybody;
+  static constexpr int quads = E * Own::count;
+  std::uint32_t least_ = 0;  // the threshold, as the upper half of a word
+  std::uint32_t words_[2 * quads] = {};
 };
 template <class T, class Own>
-class kept_columns<T, 0, Own> {
+class kept_columns<true, T, 0, Own> {
  public:
   __device__ kept_columns(gate_operands<T> const& g, Own const& own, index row) : g_(g), own_(own), row_(row) {}
   __device__ bool operator()(int j, int k, int v) const { return g_.keeps(row_ + j * g_.width + own_.first(k) + v); }
@@ -219,25 +304,23 @@ class lane_of_row {
   std::uint32_t rows_;
 };
 
-/// f.operator()<T, Chunks, E, Whole, Rough>() for rows that registers hold. The more chunks a thread has, the less it costs
-/// what is said of the whole row; but no thread should be without its last.
-template <int MostChunks, bool Rough, class F>
-void with_held_form(index width, index spread, F const& f) {
+/// f.operator()<Chunks>() for how many chunks a thread has of rows of this width: the more, the less it costs what is said
+/// of the whole row; but no thread should be without its last.
+template <int MostChunks, class F>
+void with_chunks(index width, F const& f) {
   constexpr index chunk = own_width * warp_size;
+  if constexpr (MostChunks >= 4)
+    if (width % (4 * chunk) == 0) return f.template operator()<4>();
   if constexpr (MostChunks >= 3)
-    if (spread == 1 && width % (3 * chunk) == 0) return f.template operator()<float, 3, 1, true, Rough>();
-  if (spread == 1 && width % (2 * chunk) == 0) f.template operator()<float, 2, 1, true, Rough>();
-  else if (spread == 1) f.template operator()<float, 1, 1, true, Rough>();
-  else if (spread == 2) f.template operator()<float, 1, 2, true, Rough>();
-  else if (spread == 3) f.template operator()<float, 1, 3, true, Rough>();
-  else f.template operator()<float, 1, 4, true, Rough>();
+    if (width % (3 * chunk) == 0) return f.template operator()<3>();
+  if (width % (2 * chunk) == 0) return f.template operator()<2>();
+  f.template operator()<1>();
 }
-/// f.operator()<T, Chunks, E, Whole, Rough>() for the kernel that a call needs: registers hold rows of up to 1536 columns,
-/// f32, and four repetitions; what is larger or lies unaligned is read and added up in memory. Rough ones are for values
-/// behind the gate in bf16.
+/// f.operator()<T, Chunks, E, Cover, Kind>() for the kernel that a call needs: registers hold rows of up to 1536 columns,
+/// f32, and four repetitions; what is larger or lies unaligned is read and added up in memory.
 /// Errors: a dtype that is not real, and rows too wide for both.
 template <int MostChunks, class F>
-void with_gate_form(char const* name, hormone_gate_operands const& in, bool whole, dtype behind, F const& f) {
+void with_gate_form(char const* name, hormone_gate_operands const& in, bool whole, gate_kind kind, F const& f) {
   index const width = in.gate.dims[1];
   index const spread = in.gate.dims[0];
   require(width <= most_chunks * own_width * most_row_threads, errc::shape, name, "rows of ", width,
@@ -245,11 +328,23 @@ void with_gate_form(char const* name, hormone_gate_operands const& in, bool whol
   with_real(in.gate.type, name, [&]<class T>(std::type_identity<T>) {
     if constexpr (std::is_same_v<T, float>)
       if (whole && width <= own_width * most_row_threads && spread <= 4) {
-        bool const rough = (in.f.empty() ? behind : in.f.type) == dtype::bf16;
-        return rough ? with_held_form<MostChunks, true>(width, spread, f)
-                     : with_held_form<MostChunks, false>(width, spread, f);
+        using enum gate_kind;
+        constexpr auto fours = row_cover::fours;
+        constexpr auto full = row_cover::full;
+        bool const fills = width % (own_width * warp_size) == 0;
+        if (fills && spread == 1)
+          return with_chunks<MostChunks>(width, [&]<int Chunks>() {
+            if (kind == norm) return f.template operator()<float, Chunks, 1, full, norm>();
+            if (kind == outer) return f.template operator()<float, Chunks, 1, full, outer>();
+            f.template operator()<float, Chunks, 1, full, any>();
+          });
+        if (fills && spread == 4 && kind == inner) return f.template operator()<float, 1, 4, full, inner>();
+        if (spread == 1) return f.template operator()<float, 1, 1, fours, any>();
+        if (spread == 2) return f.template operator()<float, 1, 2, fours, any>();
+        if (spread == 3) return f.template operator()<float, 1, 3, fours, any>();
+        return f.template operator()<float, 1, 4, fours, any>();
       }
-    f.template operator()<T, most_chunks, 0, false, false>();
+    f.template operator()<T, most_chunks, 0, row_cover::any, gate_kind::any>();
   });
 }
 
@@ -264,5 +359,36 @@ inline bool reads_whole(hormone_gate_operands const& in) {
 
 /// Columns of the statistics.
 enum : int { query_mean, query_rstd, proj_mean, proj_rstd, norm_mean, norm_rstd };
+
+/// The statistics of a row, which a warp asks for ahead, as a row_queue does.
+template <class T, bool Ahead>
+class statistics_queue {
+  static constexpr int row_bytes = static_cast<int>(hormone_gate_statistics * sizeof(T));
+  static constexpr int stage_bytes = (row_bytes + 15) / 16 * 16;
+
+ public:
+  static constexpr int bytes = Ahead ? 2 * stage_bytes / warp_size : 0;  // of a thread
+  __device__ statistics_queue(T const* rows, char*& room)
+      : rows_(rows), mine_(room + static_cast<int>(threadIdx.x) / warp_size * 2 * stage_bytes) {
+    room += bytes * static_cast<int>(blockDim.x);
+  }
+  __device__ void ask(index row, int stage) const {
+    constexpr int piece = 8;
+    int const lane = lane_number();
+    if (lane < row_bytes / piece)
+      copy_later<piece>(mine_ + stage * stage_bytes + lane * piece,
+                        reinterpret_cast<char const*>(rows_) + row * row_bytes + lane * piece);
+  }
+  /// Those of the row that was asked for as this stage's.
+  [[nodiscard]] __device__ T const* take(index row, int stage) const {
+    if constexpr (!Ahead) return rows_ + row * hormone_gate_statistics;
+    __syncwarp();  // other lanes have copied them
+    return reinterpret_cast<T const*>(mine_ + stage * stage_bytes);
+  }
+
+ private:
+  T const* rows_;
+  char* mine_;
+};
 
 }  // namespace ouro::cuda_kernels

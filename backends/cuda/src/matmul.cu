@@ -1,37 +1,19 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Matrix products by cuBLAS, in full f32 and f64 unless cuda_products() says otherwise. Rows are contiguous here and
-// columns there, so c = a b is asked for as cᵀ = bᵀ aᵀ. What cuBLAS cannot express is packed first. The factors of a large
+// Matrix products by cuBLASLt, in full f32 and f64 unless cuda_products() says otherwise. Rows are contiguous here and
+// columns there, so c = a b is asked for as cᵀ = bᵀ aᵀ. What it cannot express is packed first. The factors of a large
 // product in bf16 are rounded by a pass of their own, after which the tensor cores are twice as fast as in tf32.
 #include <atomic>
-#include <mutex>
 #include <optional>
 
-#include "cublas.hpp"
 #include "f32_copies.hpp"
+#include "library_products.hpp"
 #include "row_products.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
 namespace {
-
-/// One handle for the one stream; its calls are made one at a time.
-struct products : cublas_functions {
-  std::mutex mutex;
-  cublasHandle_t handle = nullptr;
-  products() {
-    check(create(&handle), "cublasCreate");
-    check(set_stream(handle, stream()), "cublasSetStream");
-  }
-  void check(cublasStatus_t status, char const* what) const {
-    require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", status_text(status));
-  }
-};
-products& cublas() {
-  static auto* p = new products;
-  return *p;
-}
 
 std::atomic<product_precision> precision{product_precision::f32};
 
@@ -51,7 +33,7 @@ std::optional<operand> fits(shape const& dims, shape const& steps) {
   return std::nullopt;
 }
 
-/// A view that cuBLAS can read: itself, or a dense copy.
+/// A view that cuBLASLt can read: itself, or a dense copy.
 class readable {
  public:
   explicit readable(const_view const& v) : view_(v) {
@@ -73,21 +55,15 @@ View transposed(View const& v) {
   return v.transpose(v.dims.rank() - 2, v.dims.rank() - 1);
 }
 
-/// One operand in the words of cuBLAS.
-struct factor {
-  void const* data;
-  cublasOperation_t how;
-  index leading;
-  index step;  // from a matrix of a batch to the next; 0 where they are one
-
-  factor(const_view const& v, operand lies)
-      : data(v.data), how(lies.how), leading(lies.leading), step(v.dims.rank() == 3 ? v.steps[0] : 0) {}
-};
+factor factor_of(const_view const& v, operand lies) {
+  bool const several = v.dims.rank() == 3 && v.dims[0] > 1;
+  return {v.data, lies.how, lies.leading, several ? v.steps[0] : 0};
+}
 
 /// The same in bf16: as it is, or in memory of its own, rows (or columns) as they lie, each at a multiple of 16 bytes.
 class narrow_factor : public factor {
  public:
-  narrow_factor(const_view const& v, operand lies) : factor(v, lies) {
+  narrow_factor(const_view const& v, operand lies) : factor(factor_of(v, lies)) {
     if (v.type != dtype::bf16) round(lying(v, lies));
   }
 
@@ -109,6 +85,23 @@ class narrow_factor : public factor {
   std::optional<device_array<bf16>> memory_;
 };
 
+/// A bias as a product adds it: in the type of the result, at a multiple of 16 bytes; as it is, or a copy.
+class added_bias {
+ public:
+  added_bias(const_view const& bias, dtype type) : data_(bias.data) {
+    bool const aligned = reinterpret_cast<std::uintptr_t>(bias.data) % 16 == 0;
+    if (bias.empty() || (bias.type == type && bias.contiguous() && aligned)) return;
+    memory_.emplace(bias.size() * size_of(type));
+    cuda::copy(view(memory_->data(), type, bias.dims), bias, false);
+    data_ = memory_->data();
+  }
+  [[nodiscard]] void const* data() const { return data_; }
+
+ private:
+  std::optional<device_array<char>> memory_;
+  void const* data_;
+};
+
 /// Multiplications from which rounding by a pass pays.
 #if defined(__CUDACC__)
 constexpr double large_product = 1 << 30U;
@@ -122,71 +115,88 @@ double multiplications(const_view const& a, const_view const& b) {
 
 std::atomic<dtype> inner{dtype::f32};
 
-}  // namespace
-}  // namespace cuda_kernels
+/// c = bias for every row, to which a product is to be added; without a bias c as it is.
+destination started(destination const& c, const_view const& bias) {
+  if (bias.empty()) return c;
+  cuda::copy(c.out, bias.expand(c.out.dims), false);
+  return {c.out, true};
+}
 
-using namespace cuda_kernels;
+product_types types_of(dtype factors, dtype result, bool narrow, product_precision asked) {
+  if (factors == dtype::f64) return {CUDA_R_64F, CUDA_R_64F, CUBLAS_COMPUTE_64F};
+  if (narrow) return {CUDA_R_16BF, result == dtype::bf16 ? CUDA_R_16BF : CUDA_R_32F, CUBLAS_COMPUTE_32F};
+  bool const exact = asked == product_precision::f32;
+  return {CUDA_R_32F, CUDA_R_32F, exact ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_FAST_TF32};
+}
 
-void cuda::matmul(destination c, const_view a, const_view b, double alpha) {
+/// c = p, or c += p, by a library, with the bias or after it; c has contiguous rows.
+void multiply_with(const_view const& bias, destination const& c, library_product p) {
+  added_bias const added(bias, c.out.type);
+  p.bias = added.data();
+  if (multiply(p)) return;
+  p.bias = nullptr;
+  p.accumulate = started(c, bias).accumulate;
+  multiply(p);
+}
+
+/// c = alpha · a b + bias, or c += alpha · a b; the bias (N) may be absent.
+void product(destination const& c, const_view const& a, const_view const& b, double alpha, const_view const& bias) {
   if (c.out.size() == 0) return;
   if (a.dims[-1] == 0) {  // a sum of nothing
-    if (!c.accumulate) fill(c.out, 0.0);
+    if (!started(c, bias).accumulate) cuda::fill(c.out, 0.0);
     return;
   }
-  if (has_few_rows(c.out, a, b)) return row_products(c, a, b, alpha, {});
+  if (has_few_rows(c.out, a, b)) return row_products(c, a, b, alpha, f32_values(bias).get());
   auto const asked = cuda_products();
   bool const large = multiplications(a, b) >= large_product;
   bool const both = a.type == dtype::bf16 && b.type == dtype::bf16;
   bool const narrow =
       both || c.out.type == dtype::bf16 || (asked == product_precision::bf16 && large && c.out.type == dtype::f32);
   if (!narrow && (a.type == dtype::bf16 || b.type == dtype::bf16))
-    return matmul(c, f32_values(a).get(), f32_values(b).get(), alpha);
+    return product(c, f32_values(a).get(), f32_values(b).get(), alpha, bias);
   auto const z = fits(c.out.dims, c.out.steps);
   if (!z) {
     device_array<char> const dense(c.out.size() * size_of(c.out.type));
     view const packed(dense.data(), c.out.type, c.out.dims);
-    matmul(packed, a, b, alpha);
-    return copy(c.out, packed, c.accumulate);
+    product(packed, a, b, alpha, bias);
+    return cuda::copy(c.out, packed, c.accumulate);
   }
-  if (z->how == CUBLAS_OP_T) return matmul({transposed(c.out), c.accumulate}, transposed(b), transposed(a), alpha);
+  if (z->how == CUBLAS_OP_T) {  // where the bias would run along rows
+    destination const to = started(c, bias);
+    return product({transposed(to.out), to.accumulate}, transposed(b), transposed(a), alpha, {});
+  }
+  require(is_real(a.type), errc::shape, "matmul", "needs real values, got ", name_of(a.type));
   readable const left(a);
   readable const right(b);
   auto const x = *fits((*left).dims, (*left).steps);
   auto const y = *fits((*right).dims, (*right).steps);
-  index const m = a.dims[-2];
-  index const n = b.dims[-1];
-  index const k = a.dims[-1];
-  index const batches = a.dims.rank() == 3 ? a.dims[0] : 1;
-  auto multiply = [&]<class T>(std::type_identity<T>, factor const& l, factor const& r, cudaDataType factors,
-                               cudaDataType result, cublasComputeType_t computed) {
-    auto const scale = static_cast<T>(alpha);
-    T const beta = c.accumulate ? T(1) : T(0);
-    auto& products = cublas();
-    std::lock_guard const lock(products.mutex);
-    products.check(products.gemm(products.handle, r.how, l.how, n, m, k, &scale, r.data, factors, r.leading, r.step,
-                                 l.data, factors, l.leading, l.step, &beta, c.out.data, result, z->leading,
-                                 batches > 1 ? c.out.steps[0] : 0, batches, computed, CUBLAS_GEMM_DEFAULT),
-                   "matmul");
+  factor const to = factor_of(c.out, *z);
+  auto multiply_factors = [&](factor const& l, factor const& r) {
+    multiply_with(bias, c,
+                  {.m = b.dims[-1],
+                   .n = a.dims[-2],
+                   .k = a.dims[-1],
+                   .batches = a.dims.rank() == 3 ? a.dims[0] : 1,
+                   .a = r,
+                   .b = l,
+                   .c = c.out.data,
+                   .leading = to.leading,
+                   .step = to.step,
+                   .types = types_of(a.type, c.out.type, narrow, asked),
+                   .alpha = alpha,
+                   .accumulate = c.accumulate});
   };
-  if (a.type == dtype::f64) {
-    std::type_identity<double> const in_f64;
-    return multiply(in_f64, factor(*left, x), factor(*right, y), CUDA_R_64F, CUDA_R_64F, CUBLAS_COMPUTE_64F);
-  }
-  require(is_real(a.type), errc::shape, "matmul", "needs real values, got ", name_of(a.type));
-  std::type_identity<float> const in_f32;
-  if (narrow)
-    return multiply(in_f32, narrow_factor(*left, x), narrow_factor(*right, y), CUDA_R_16BF,
-                    c.out.type == dtype::bf16 ? CUDA_R_16BF : CUDA_R_32F, CUBLAS_COMPUTE_32F);
-  multiply(in_f32, factor(*left, x), factor(*right, y), CUDA_R_32F, CUDA_R_32F,
-           asked == product_precision::f32 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_FAST_TF32);
+  if (narrow) return multiply_factors(narrow_factor(*left, x), narrow_factor(*right, y));
+  multiply_factors(factor_of(*left, x), factor_of(*right, y));
 }
 
-void cuda::affine(view c, const_view a, const_view b, const_view bias) {
-  if (c.size() == 0) return;
-  if (has_few_rows(c, a, b)) return row_products(c, a, b, 1.0, bias);
-  copy(c, bias.expand(c.dims), false);
-  matmul({c, true}, a, b, 1.0);
-}
+}  // namespace
+}  // namespace cuda_kernels
+
+using namespace cuda_kernels;
+
+void cuda::matmul(destination c, const_view a, const_view b, double alpha) { product(c, a, b, alpha, {}); }
+void cuda::affine(view c, const_view a, const_view b, const_view bias) { product(c, a, b, 1.0, bias); }
 
 dtype cuda::inner_values() { return inner; }
 void set_cuda_inner_values(dtype type) {

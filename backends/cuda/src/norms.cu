@@ -11,11 +11,11 @@ namespace {
 
 inline constexpr int most_norm_threads = 1024;
 
-template <class T, int Chunks, bool Whole>
+template <class T, int Chunks, row_cover Cover>
 __global__ void __launch_bounds__(most_norm_threads)
     layer_norm_rows(real_places<T> y, T* mean, T* rstd, reals<T> x, T const* w, T const* b, T eps, index rows,
                     int width) {
-  own_columns<Chunks, Whole> const own(width);
+  own_columns<Chunks, Cover> const own(width);
   amount<T> const columns(own.template columns_of_warp<T>());
   amount<T> const all(static_cast<T>(width));
   int slot = 0;
@@ -44,11 +44,11 @@ __global__ void __launch_bounds__(most_norm_threads)
 enum : int { of_weight, of_bias };
 
 /// Without dx only the sums over rows are taken.
-template <class T, int Chunks, bool Whole>
+template <class T, int Chunks, row_cover Cover>
 __global__ void __launch_bounds__(most_norm_threads)
     layer_norm_slopes(real_places<T> dx, reals<T> x, T const* mean, T const* rstd, T const* w, reals<T> dy, int width,
                       row_shares shares, row_sums<T, 2> sums) {
-  own_columns<Chunks, Whole> const own(width);
+  own_columns<Chunks, Cover> const own(width);
   quad<T> total[2][Chunks] = {};
   T const inverse = T(1) / static_cast<T>(width);
   index const end = shares.to();
@@ -89,14 +89,16 @@ __global__ void __launch_bounds__(most_norm_threads)
     for (int k = 0; k < own.chunks(); ++k) sums.leave(i, 0, own, k, total[i][k]);
 }
 
-/// f.operator()<Chunks, Whole>() for the kernel that rows of this width need.
+/// f.operator()<Chunks, Cover>() for the kernel that rows of this width need.
 template <class F>
 void with_norm_form(char const* name, index width, bool whole, F const& f) {
   require(width <= most_chunks * own_width * most_norm_threads, errc::shape, name, "rows of ", width,
           " columns are too wide");
-  if (width > own_width * most_norm_threads) f.template operator()<most_chunks, false>();
-  else if (whole && width % own_width == 0) f.template operator()<1, true>();
-  else f.template operator()<1, false>();
+  using enum row_cover;
+  if (width > own_width * most_norm_threads) f.template operator()<most_chunks, any>();
+  else if (whole && width % (own_width * warp_size) == 0) f.template operator()<1, full>();
+  else if (whole && width % own_width == 0) f.template operator()<1, fours>();
+  else f.template operator()<1, any>();
 }
 
 template <class T>
@@ -145,9 +147,9 @@ void cuda::layer_norm(view y, view mean, view rstd, const_view x, const_view w, 
   index const width = x.dims.back();
   bool const whole = aligned(y) && aligned(x) && aligned(w) && aligned(b);
   with_real(w.type, name, [&]<class T>(std::type_identity<T>) {
-    with_norm_form(name, width, whole, [&]<int Chunks, bool Whole>() {
+    with_norm_form(name, width, whole, [&]<int Chunks, row_cover Cover>() {
       int const threads = row_threads(width, 1, most_norm_threads);
-      constexpr auto kernel = layer_norm_rows<T, Chunks, Whole>;
+      constexpr auto kernel = layer_norm_rows<T, Chunks, Cover>;
       launch(name, kernel, row_blocks(kernel, rows, threads), threads, 0, real_places<T>(y), mean.as<T>(), rstd.as<T>(),
              reals<T>(x), w.as<T>(), b.as<T>(), static_cast<T>(eps), rows, width);
     });
@@ -161,9 +163,9 @@ void cuda::layer_norm_gradient(destination dx, destination dw, destination db, c
   index const width = x.dims.back();
   bool const whole = aligned(dx.out) && aligned(dw.out) && aligned(db.out) && aligned(x) && aligned(w) && aligned(dy);
   with_real(w.type, name, [&]<class T>(std::type_identity<T>) {
-    with_norm_form(name, width, whole, [&]<int Chunks, bool Whole>() {
+    with_norm_form(name, width, whole, [&]<int Chunks, row_cover Cover>() {
       int const threads = row_threads(width, 1, most_norm_threads);
-      constexpr auto kernel = layer_norm_slopes<T, Chunks, Whole>;
+      constexpr auto kernel = layer_norm_slopes<T, Chunks, Cover>;
       auto const shares = share_rows(kernel, threads, rows, rows);
       device_array<T> const parts(shares.blocks() * 2 * width);
       row_sums<T, 2> const sums{

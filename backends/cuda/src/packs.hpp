@@ -192,23 +192,28 @@ void with_width(bool packed, F&& f) {
 }
 
 /// Adds the packs at place(i) for i = from, from + step, ... below end, in that order; eight loads are on their way at a
-/// time.
+/// time. Eight of bf16 are summed in f32 first, which has 16 bits more than they, and so few that need a wide conversion.
 template <int W, class Place>
 __device__ void add_packs(double (&sum)[W], index from, index end, index step, Place const& place) {
   constexpr int in_flight = 8;
-  using memory = elements<std::remove_cvref_t<decltype(*place(from))>, void const>;
+  using stored = std::remove_cvref_t<decltype(*place(from))>;
+  using memory = elements<stored, void const>;
+  using partial = std::conditional_t<std::is_same_v<stored, bf16>, float, double>;
   OURO_ROLLED
   for (index i = from; i < end; i += in_flight * step) {
     typename memory::template raw<W> x[in_flight];
     OURO_UNROLL
     for (int u = 0; u < in_flight; ++u)
       if (i + u * step < end) x[u] = memory(place(i + u * step)).template load_raw<W>(0);
+    partial part[W] = {};
     OURO_UNROLL
     for (int u = 0; u < in_flight; ++u) {
       auto const terms = memory(nullptr).template reals<W>(x[u]);
       OURO_UNROLL
-      for (int e = 0; e < W; ++e) sum[e] += static_cast<double>(terms.values[e]);
+      for (int e = 0; e < W; ++e) part[e] += static_cast<partial>(terms.values[e]);
     }
+    OURO_UNROLL
+    for (int e = 0; e < W; ++e) sum[e] += static_cast<double>(part[e]);
   }
 }
 

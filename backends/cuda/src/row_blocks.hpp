@@ -17,7 +17,7 @@ inline constexpr int most_row_threads = 384;
 inline constexpr int most_chunks = 16;
 
 template <class T>
-struct quad {
+struct alignas(16) quad {
   T of[own_width];
   __device__ T& operator[](int v) { return of[v]; }
   __device__ T const& operator[](int v) const { return of[v]; }
@@ -76,27 +76,42 @@ __device__ inline pair_of_pairs load_pairs(void const* from) {
 #endif
 }
 
-/// Memory whose numbers are computed in T and stored in T or, where that is f32, also in bf16. One kernel serves both: all
-/// threads branch alike.
-template <class T, class Void>
+/// The storage of an operand that a kernel's type says is not there.
+struct nothing {};
+
+/// Memory whose numbers are computed in T and stored in T or, where that is f32, also in bf16: the launch says which, and
+/// all threads branch alike, unless S does: it is what they are stored in, if they are there, or nothing.
+template <class T, class Void, class S>
 struct stored_numbers {
   Void* data;
   bool halves;  // whether bf16
 
   explicit stored_numbers(basic_view<Void> const& v) : data(v.data), halves(v.type == dtype::bf16) {}
+  /// The same memory, of which more is known.
+  template <class U>
+  requires(!std::is_same_v<U, S>) __device__ explicit stored_numbers(stored_numbers<T, Void, U> const& m)
+      : data(m.data), halves(m.halves) {}
 
-  [[nodiscard]] __device__ bool absent() const { return data == nullptr; }
-  [[nodiscard]] __device__ bool narrow() const { return std::is_same_v<T, float> && halves; }
-  template <class S>
+  [[nodiscard]] __device__ bool absent() const {
+    if constexpr (std::is_void_v<S>) return data == nullptr;
+    else return std::is_same_v<S, nothing>;
+  }
+  [[nodiscard]] __device__ bool narrow() const {
+    if constexpr (std::is_void_v<S>) return std::is_same_v<T, float> && halves;
+    else return std::is_same_v<S, bf16>;
+  }
+  template <class U>
   [[nodiscard]] __device__ auto* at(index i) const {
-    return static_cast<std::conditional_t<std::is_const_v<Void>, S const, S>*>(data) + i;
+    return static_cast<std::conditional_t<std::is_const_v<Void>, U const, U>*>(data) + i;
   }
 };
 
 /// What a kernel reads.
-template <class T>
-struct reals : stored_numbers<T, void const> {
-  using stored_numbers<T, void const>::stored_numbers;
+template <class T, class S = void>
+struct reals : stored_numbers<T, void const, S> {
+  using number = T;
+  static constexpr int stored_bytes = std::is_same_v<S, bf16> ? 2 : std::is_same_v<S, float> ? 4 : 0;
+  using stored_numbers<T, void const, S>::stored_numbers;
 
   [[nodiscard]] __device__ T operator[](index i) const {
     return this->narrow() ? static_cast<T>(*this->template at<bf16>(i)) : *this->template at<T>(i);
@@ -119,15 +134,30 @@ struct reals : stored_numbers<T, void const> {
         q = {{first_of(a), second_of(a), first_of(b), second_of(b)}};
       }
   }
+  /// Four numbers to shared memory, and from there, still to be widened; where it is known what they are stored in.
+  __device__ void copy_later(void* to, index i) const {
+    cuda_kernels::copy_later<own_width * stored_bytes>(to, this->template at<S>(i));
+  }
+  [[nodiscard]] __device__ quad<T> load_copy(void const* from) const {
+    if constexpr (std::is_same_v<S, bf16>) {
+      auto const p = *static_cast<pair_of_pairs const*>(from);
+      return {{std::bit_cast<float>(p.of[0]), std::bit_cast<float>(p.of[1])}};
+    } else {
+      return *static_cast<quad<T> const*>(from);
+    }
+  }
 };
 
 /// What a kernel writes or, if it `adds`, adds to; sums are rounded once.
-template <class T>
-struct real_places : stored_numbers<T, void> {
+template <class T, class S = void>
+struct real_places : stored_numbers<T, void, S> {
   bool adds = false;
 
-  explicit real_places(view const& v) : stored_numbers<T, void>(v) {}
-  explicit real_places(destination const& d) : stored_numbers<T, void>(d.out), adds(d.accumulate) {}
+  explicit real_places(view const& v) : stored_numbers<T, void, S>(v) {}
+  explicit real_places(destination const& d) : stored_numbers<T, void, S>(d.out), adds(d.accumulate) {}
+  template <class U>
+  requires(!std::is_same_v<U, S>) __device__ explicit real_places(real_places<T, U> const& p)
+      : stored_numbers<T, void, S>(p), adds(p.adds) {}
 
   __device__ void store(index i, T x) const {
     if (this->narrow()) {
@@ -167,26 +197,30 @@ inline int row_threads(index width, int chunks, int most) {
   return static_cast<int>(warps * warp_size < most ? warps * warp_size : most);
 }
 
-/// The columns of a thread: Chunks times four, or with Whole, where the four are a row's or none is and lie aligned, always
-/// so many; a Whole row of several chunks is a multiple of what the block has threads for, and no thread is idle.
-template <int Chunks, bool Whole>
+/// How the columns of a row lie among the threads: any number of them anywhere; in fours, each aligned, of which a thread
+/// may have none; or in fours, of which every thread has as many as any other.
+enum class row_cover { any, fours, full };
+
+/// The columns of a thread: Chunks times four or, where they are any, up to so many.
+template <int Chunks, row_cover Cover>
 class own_columns {
+  static constexpr bool whole = Cover != row_cover::any;
+
  public:
   static constexpr int count = Chunks;
+  static constexpr bool full = Cover == row_cover::full;
 
   __device__ explicit own_columns(index width)
       : width_(static_cast<int>(width)),
-        chunks_(Whole ? Chunks : static_cast<int>(divide_up(width, own_width * static_cast<index>(blockDim.x)))) {}
+        chunks_(whole ? Chunks : static_cast<int>(divide_up(width, own_width * static_cast<index>(blockDim.x)))) {}
 
-  [[nodiscard]] __device__ int chunks() const { return Whole ? Chunks : chunks_; }
+  [[nodiscard]] __device__ int chunks() const { return whole ? Chunks : chunks_; }
   /// The first column of chunk k.
   [[nodiscard]] __device__ int first(int k) const {
     return own_width * static_cast<int>(threadIdx.x + static_cast<unsigned>(k) * blockDim.x);
   }
   /// Whether the row has column v of chunk k.
-  [[nodiscard]] __device__ bool has(int k, int v) const {
-    return (Whole && Chunks > 1) || first(k) + (Whole ? 0 : v) < width_;
-  }
+  [[nodiscard]] __device__ bool has(int k, int v) const { return full || first(k) + (whole ? 0 : v) < width_; }
 
   /// f(k, v) for every column.
   template <class F>
@@ -202,7 +236,7 @@ class own_columns {
   [[nodiscard]] __device__ quad<T> load(T const* from, int row, int k) const {
     quad<T> q{};
     int const own = row + first(k);
-    if constexpr (Whole) {
+    if constexpr (whole) {
       if (has(k, 0)) q = load_quad(from + own);
     } else {
       for (int v = 0; v < own_width; ++v)
@@ -211,11 +245,11 @@ class own_columns {
     return q;
   }
   /// Likewise, to be widened before use.
-  template <class T>
-  [[nodiscard]] __device__ quad<T> fetch(reals<T> const& from, index row, int k) const {
+  template <class T, class S>
+  [[nodiscard]] __device__ quad<T> fetch(reals<T, S> const& from, index row, int k) const {
     quad<T> q{};
     index const own = row + first(k);
-    if constexpr (Whole) {
+    if constexpr (whole) {
       if (has(k, 0)) q = from.load(own);
     } else {
       for (int v = 0; v < own_width; ++v)
@@ -223,12 +257,12 @@ class own_columns {
     }
     return q;
   }
-  template <class T>
-  __device__ void widen(reals<T> const& from, quad<T>& fetched) const {
-    if constexpr (Whole) from.widen(fetched);
+  template <class T, class S>
+  __device__ void widen(reals<T, S> const& from, quad<T>& fetched) const {
+    if constexpr (whole) from.widen(fetched);
   }
-  template <class T>
-  [[nodiscard]] __device__ quad<T> load(reals<T> const& from, index row, int k) const {
+  template <class T, class S>
+  [[nodiscard]] __device__ quad<T> load(reals<T, S> const& from, index row, int k) const {
     quad<T> q = fetch(from, row, k);
     widen(from, q);
     return q;
@@ -236,17 +270,17 @@ class own_columns {
   template <class T>
   __device__ void store(T* to, int row, int k, quad<T> q, bool accumulate = false) const {
     T* const own = to + (row + first(k));
-    if constexpr (Whole) {
+    if constexpr (whole) {
       if (has(k, 0)) store_quad(own, q, accumulate);
     } else {
       for (int v = 0; v < own_width; ++v)
         if (has(k, v)) put(own[v], q[v], accumulate);
     }
   }
-  template <class T>
-  __device__ void store(real_places<T> const& to, index row, int k, quad<T> const& q) const {
+  template <class T, class S>
+  __device__ void store(real_places<T, S> const& to, index row, int k, quad<T> const& q) const {
     index const own = row + first(k);
-    if constexpr (Whole) {
+    if constexpr (whole) {
       if (has(k, 0)) to.store(own, q);
     } else {
       for (int v = 0; v < own_width; ++v)
@@ -268,10 +302,12 @@ class own_columns {
 
 /// The numbers that a thread owns in E rows one after another, held in registers, and zeroes where there are none; without
 /// E, read whenever asked for. They are asked for at once and can be used when they have arrived.
-template <class T, int E, class Own>
+template <int E, class Own, class Reals>
 class wide_numbers {
+  using T = typename Reals::number;
+
  public:
-  __device__ wide_numbers(Own const& own, reals<T> const& from, index row, int width) : own_(own), from_(from) {
+  __device__ wide_numbers(Own const& own, Reals const& from, index row, int width) : own_(own), from_(from) {
     OURO_UNROLL
     for (int j = 0; j < E; ++j) {
       OURO_UNROLL
@@ -279,6 +315,9 @@ class wide_numbers {
         held_[j][k] = from.absent() ? quad<T>{} : own.fetch(from, row + j * width, k);
     }
   }
+  /// Zeroes, to be replaced by what comes from elsewhere.
+  __device__ wide_numbers(Own const& own, Reals const& from) : own_(own), from_(from) {}
+  [[nodiscard]] __device__ quad<T>& raw(int j, int k) { return held_[j][k]; }
   __device__ void arrive() {
     OURO_UNROLL
     for (int j = 0; j < E; ++j) {
@@ -290,13 +329,15 @@ class wide_numbers {
 
  private:
   Own const& own_;
-  reals<T> const& from_;
-  quad<T> held_[E][Own::count];
+  Reals const& from_;
+  quad<T> held_[E][Own::count] = {};
 };
-template <class T, class Own>
-class wide_numbers<T, 0, Own> {
+template <class Own, class Reals>
+class wide_numbers<0, Own, Reals> {
+  using T = typename Reals::number;
+
  public:
-  __device__ wide_numbers(Own const& own, reals<T> const& from, index row, int width)
+  __device__ wide_numbers(Own const& own, Reals const& from, index row, int width)
       : own_(own), from_(from), row_(row), width_(width) {}
   __device__ void arrive() {}
   __device__ quad<T> operator()(int j, int k) const {
@@ -305,25 +346,23 @@ class wide_numbers<T, 0, Own> {
 
  private:
   Own const& own_;
-  reals<T> const& from_;
+  Reals const& from_;
   index row_;
   int width_;
 };
 
-/// f(p) for what each warp has left, p = 0 of as many as there are warps in a block: four are read at a time, zeroes where
-/// there are no more.
+/// f(p) for what each warp has left, p = 0 of as many as there are warps in a block; two are read at a time.
 template <class P, class F>
 __device__ void each_warps_part(P const* left, int warps, F const& f) {
-  constexpr int at_once = 4;
+  int w = 0;
   OURO_ROLLED
-  for (int w = 0; w < warps; w += at_once) {
-    P part[at_once] = {};
-    OURO_UNROLL
-    for (int i = 0; i < at_once; ++i)
-      if (w + i < warps) part[i] = left[w + i];
-    OURO_UNROLL
-    for (int i = 0; i < at_once; ++i) f(part[i]);
+  for (; w + 2 <= warps; w += 2) {
+    P const first = left[w];
+    P const second = left[w + 1];
+    f(first);
+    f(second);
   }
+  if (w < warps) f(left[w]);
 }
 
 template <class T, int N>
@@ -418,8 +457,8 @@ __device__ void block_moments(moments<T> (&m)[N], scatter<T> const (&own)[N], am
 
 /// Blocks that take any number of rows each.
 template <class... P>
-index row_blocks(void (*kernel)(P...), index rows, int threads) {
-  return rows <= multiprocessors() ? rows : grid_of(rows, 1, resident_blocks(kernel, threads));
+index row_blocks(void (*kernel)(P...), index rows, int threads, std::size_t shared_bytes = 0) {
+  return rows <= multiprocessors() ? rows : grid_of(rows, 1, resident_blocks(kernel, threads, shared_bytes));
 }
 
 }  // namespace ouro::cuda_kernels

@@ -32,12 +32,12 @@ struct row_shares {
 /// Enough pieces for the blocks of a kernel that there is room for, but of at least 4 rows, for a part costs as much to
 /// write and to read as some rows, and of at most 512, for a block sums them one after another.
 template <class... P>
-row_shares share_rows(void (*kernel)(P...), int threads, index rows, index lane_rows) {
+row_shares share_rows(void (*kernel)(P...), int threads, index rows, index lane_rows, std::size_t shared_bytes = 0) {
   constexpr index least = 4;
   constexpr index most = 512;
   if (rows == 0) return {0, 1, 1, 1};
   index each = least;
-  if (rows > least * multiprocessors()) each = divide_up(rows, resident_blocks(kernel, threads));
+  if (rows > least * multiprocessors()) each = divide_up(rows, resident_blocks(kernel, threads, shared_bytes));
   each = each < least ? least : each > most ? most : each;
   if (each >= lane_rows) {
     index const run = each / lane_rows * lane_rows;

@@ -62,6 +62,28 @@ __device__ inline void finish_loads() {
 #endif
 }
 
+/// Eight or sixteen bytes on their way to shared memory, with those that this thread has asked for since close_loads. They
+/// have come where it has closed one group more and passed finish_loads_but_last.
+template <int Bytes>
+__device__ void copy_later(void* to, void const* from) {
+#if defined(__CUDACC__)
+  auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(from), "n"(Bytes) : "memory");
+#else
+  std::memcpy(to, from, Bytes);
+#endif
+}
+__device__ inline void close_loads() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+__device__ inline void finish_loads_but_last() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.wait_group 1;" ::: "memory");
+#endif
+}
+
 /// 2 to the power of x, to about 22 bits.
 __device__ inline float power_of_two(float x) {
 #if defined(__CUDACC__)

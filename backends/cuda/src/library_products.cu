@@ -1,0 +1,209 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+#include "library_products.hpp"
+
+#include <map>
+#include <mutex>
+
+namespace ouro::cuda_kernels {
+namespace {
+
+/// alpha and what was there before is multiplied with, in the type that sums are scaled in.
+class scalars {
+ public:
+  explicit scalars(library_product const& p)
+      : in_f64_(p.types.sums == CUBLAS_COMPUTE_64F),
+        f64_{p.alpha, p.accumulate ? 1.0 : 0.0},
+        f32_{static_cast<float>(f64_[0]), static_cast<float>(f64_[1])} {}
+  [[nodiscard]] void const* alpha() const { return at(0); }
+  [[nodiscard]] void const* beta() const { return at(1); }
+
+ private:
+  [[nodiscard]] void const* at(int i) const {
+    if (in_f64_) return &f64_[i];
+    return &f32_[i];
+  }
+
+  bool in_f64_;
+  double f64_[2];
+  float f32_[2];
+};
+
+/// The largest power of two that divides an address, 256 at most.
+std::uint32_t alignment(void const* p) {
+  auto const address = reinterpret_cast<std::uintptr_t>(p) | 256U;
+  return static_cast<std::uint32_t>(address & (~address + 1U));
+}
+
+/// All that decides how a product is computed.
+auto kind_of(library_product const& p) {
+  auto of = [](factor const& f) { return std::tuple(f.how, f.leading, f.step, alignment(f.data)); };
+  return std::tuple(p.m, p.n, p.k, p.batches, of(p.a), of(p.b), p.leading, p.step, alignment(p.c), p.types.factors,
+                    p.types.result, p.types.sums, p.accumulate, p.bias == nullptr ? 0U : alignment(p.bias));
+}
+
+/// A kind of product in the words of cuBLASLt, and what its heuristic says of it.
+struct plan {
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t a = nullptr;
+  cublasLtMatrixLayout_t b = nullptr;
+  cublasLtMatrixLayout_t c = nullptr;
+  bool possible = false;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+#if defined(__CUDACC__)
+constexpr std::uint64_t workspace_bytes = 32U << 20U;
+#else
+constexpr std::uint64_t workspace_bytes = 1024;  // the tests run short of memory
+#endif
+constexpr index most_batches = 65535;  // more are refused for some shapes only when they are to be computed
+
+/// Products by cuBLASLt. A plan is made once, without timing anything, and kept: a product has the same bits from run to
+/// run. Calls are made one at a time, and in one stream, so that one workspace serves all.
+class cublaslt_products {
+ public:
+  cublaslt_products() {
+    check(lt_.create(&handle_), "cublasLtCreate");
+    check(lt_.create_preference(&preference_), "cublasLtMatmulPreferenceCreate");
+    set(preference_, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+    // Parts of a sum are kept in f32 and added in their order, not in the result and its type.
+    set(preference_, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    workspace_ = cuda::allocate(workspace_bytes);
+  }
+
+  /// Whether there is an algorithm; it is then in the stream.
+  bool multiply(library_product const& p) {
+    std::lock_guard const lock(mutex_);
+    auto const kind = kind_of(p);
+    auto at = plans_.find(kind);
+    if (at == plans_.end()) at = plans_.emplace(kind, planned(p)).first;
+    plan& how = at->second;
+    if (!how.possible) return false;
+    if (p.bias != nullptr) set(how.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
+    scalars const by(p);
+    auto const status = lt_.matmul(handle_, how.operation, by.alpha(), p.a.data, how.a, p.b.data, how.b, by.beta(), p.c,
+                                   how.c, p.c, how.c, &how.algorithm, workspace_, workspace_bytes, stream_);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) {  // the heuristic did not know
+      how.possible = false;
+      return false;
+    }
+    check(status, "cublasLtMatmul");
+    return true;
+  }
+
+ private:
+  void check(cublasStatus_t status, char const* what) const {
+    require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", lt_.status_text(status));
+  }
+  template <class T>
+  void set(cublasLtMatmulDesc_t of, cublasLtMatmulDescAttributes_t attribute, T const& value) const {
+    check(lt_.set_operation(of, attribute, &value, sizeof(T)), "cublasLtMatmulDescSetAttribute");
+  }
+  template <class T>
+  void set(cublasLtMatrixLayout_t of, cublasLtMatrixLayoutAttribute_t attribute, T const& value) const {
+    check(lt_.set_layout(of, attribute, &value, sizeof(T)), "cublasLtMatrixLayoutSetAttribute");
+  }
+  template <class T>
+  void set(cublasLtMatmulPreference_t of, cublasLtMatmulPreferenceAttributes_t attribute, T const& value) const {
+    check(lt_.set_preference(of, attribute, &value, sizeof(T)), "cublasLtMatmulPreferenceSetAttribute");
+  }
+
+  [[nodiscard]] cublasLtMatrixLayout_t layout(cudaDataType type, index rows, index columns, index leading,
+                                              index batches, index step) const {
+    cublasLtMatrixLayout_t made = nullptr;
+    check(
+        lt_.create_layout(&made, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), leading),
+        "cublasLtMatrixLayoutCreate");
+    set(made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, static_cast<std::int32_t>(batches));
+    set(made, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, step);
+    return made;
+  }
+  [[nodiscard]] cublasLtMatrixLayout_t layout(cudaDataType type, factor const& f, index rows, index columns,
+                                              index batches) const {
+    bool const turned = f.how == CUBLAS_OP_T;
+    return layout(type, turned ? columns : rows, turned ? rows : columns, f.leading, batches, f.step);
+  }
+
+  [[nodiscard]] plan planned(library_product const& p) const {
+    plan made;
+    if (p.batches > most_batches) return made;
+    check(lt_.create_operation(&made.operation, p.types.sums,
+                               p.types.sums == CUBLAS_COMPUTE_64F ? CUDA_R_64F : CUDA_R_32F),
+          "cublasLtMatmulDescCreate");
+    set(made.operation, CUBLASLT_MATMUL_DESC_TRANSA, static_cast<std::int32_t>(p.a.how));
+    set(made.operation, CUBLASLT_MATMUL_DESC_TRANSB, static_cast<std::int32_t>(p.b.how));
+    if (p.bias != nullptr) {
+      set(made.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, static_cast<std::uint32_t>(CUBLASLT_EPILOGUE_BIAS));
+      set(made.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);  // the heuristic looks at its alignment
+    }
+    made.a = layout(p.types.factors, p.a, p.m, p.k, p.batches);
+    made.b = layout(p.types.factors, p.b, p.k, p.n, p.batches);
+    made.c = layout(p.types.result, p.m, p.n, p.leading, p.batches, p.step);
+    set(preference_, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(p.a.data));
+    set(preference_, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(p.b.data));
+    set(preference_, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(p.c));
+    set(preference_, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(p.c));
+    cublasLtMatmulHeuristicResult_t first{};
+    int count = 0;
+    auto const status =
+        lt_.choose(handle_, made.operation, made.a, made.b, made.c, made.c, preference_, 1, &first, &count);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "cublasLtMatmulAlgoGetHeuristic");
+    made.possible = count > 0 && first.state == CUBLAS_STATUS_SUCCESS;
+    made.algorithm = first.algo;
+    return made;
+  }
+
+  cudaStream_t stream_ = stream();  // first: without a device there is no more to try
+  cublaslt_functions lt_;
+  std::mutex mutex_;
+  cublasLtHandle_t handle_ = nullptr;
+  cublasLtMatmulPreference_t preference_ = nullptr;
+  void* workspace_ = nullptr;
+  std::map<decltype(kind_of(std::declval<library_product const&>())), plan> plans_;
+};
+
+/// Products by cuBLAS, one call at a time.
+class cublas_products {
+ public:
+  cublas_products() {
+    check(cublas_.create(&handle_), "cublasCreate");
+    check(cublas_.set_stream(handle_, stream()), "cublasSetStream");
+  }
+  void multiply(library_product const& p) {
+    std::lock_guard const lock(mutex_);
+    scalars const by(p);
+    check(cublas_.gemm(handle_, p.a.how, p.b.how, p.m, p.n, p.k, by.alpha(), p.a.data, p.types.factors, p.a.leading,
+                       p.a.step, p.b.data, p.types.factors, p.b.leading, p.b.step, by.beta(), p.c, p.types.result,
+                       p.leading, p.step, p.batches, p.types.sums, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmStridedBatchedEx");
+  }
+
+ private:
+  void check(cublasStatus_t status, char const* what) const {
+    require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", cublas_.status_text(status));
+  }
+
+  cublas_functions cublas_;
+  std::mutex mutex_;
+  cublasHandle_t handle_ = nullptr;
+};
+
+/// Never destroyed: products may be asked for until the program ends.
+template <class Products>
+Products& loaded() {
+  static auto* p = new Products;
+  return *p;
+}
+
+}  // namespace
+
+bool multiply(library_product const& p) {
+  if (loaded<cublaslt_products>().multiply(p)) return true;
+  if (p.bias != nullptr) return false;
+  loaded<cublas_products>().multiply(p);
+  return true;
+}
+
+}  // namespace ouro::cuda_kernels
