@@ -15,11 +15,11 @@ inline char const* const backend_help = "cpu, or cuda where this program was bui
 
 inline char const* const products_help =
     "what the factors of matrix products are rounded to: f32, bf16 (faster, where the processor can), tf32 (cuda), or "
-    "auto: bf16 where it can, else f32";
+    "auto: bf16 where it can, else f32; where nothing is said train and tune take bf16 on cuda";
 
 inline char const* const inner_help =
     "how values between the products of a layer are stored while training: f32, or bf16 (cuda; half as much memory and "
-    "traffic)";
+    "traffic; taken there by train and tune where nothing is said)";
 
 inline char const* const weights_help =
     "how the weights that every byte reads are stored while it speaks: f32 or bf16 (half as much to read); the life "
@@ -30,6 +30,13 @@ struct computation_options {
   std::string products = "f32";
   std::string inner = "f32";
 };
+
+/// Lets training on cuda be in bf16 where nobody has said how products are computed, or inner values stored.
+inline void suit_training(computation_options& o, bool products_said, bool inner_said) {
+  if (o.backend != "cuda") return;
+  if (!products_said) o.products = "bf16";
+  if (!inner_said && o.products == "bf16") o.inner = "bf16";
+}
 
 /// The dtype that an option names. Errors: an unknown name.
 inline ouro::dtype dtype_named(char const* option, std::string const& name) {

@@ -368,6 +368,8 @@ int main(int argc, char** argv) {
   try {
     t.path = path;
     t.answers_only = tune->parsed();
+    for (auto const* c : {learn, tune})
+      if (c->parsed()) suit_training(where, c->count("--products") > 0, c->count("--inner") > 0);
     if (measure->parsed()) {
       bench(b);
       return 0;

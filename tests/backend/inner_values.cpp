@@ -5,6 +5,12 @@
 // same values.
 #if defined(OURO_HAS_CUDA)
 
+#include <ouro/autodiff/tape.hpp>
+#include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/matmul.hpp>
+#include <ouro/ops/movement.hpp>
+#include <ouro/ops/reduce.hpp>
+
 #include <ouro_test/stored_twin.hpp>
 
 using C = ouro::cuda;
@@ -158,6 +164,33 @@ TEST_CASE("inner values: sums") {
     sum({1, pick(500, 1500), 8 * pick(1, 12)}, 4);
     sum({1, pick(500, 1500), pick(1, 40)}, 4);
     sum({1, 3, pick(5000, 9000)}, 2);
+  }
+}
+
+TEST_CASE("inner values: what is computed from a copy in bf16 has its gradient in that of the source") {
+  need_device();
+  auto const w = ouro_test::noise<R>({6, 8}, dtype::f32).copy(dtype::bf16).copy(dtype::f64);
+  auto const x = ouro_test::noise<R>({5, 8}, dtype::f32).copy(dtype::bf16).copy(dtype::f64);
+  // Products write their gradient to a place, also to a part of it; a sum gives its gradient as it is.
+  auto slopes = [&]<class B>(std::type_identity<B>, dtype type, int order) {
+    auto const leaf = ouro::tensor<B>::from(w.values<double>(), w.dims(), type == dtype::bf16 ? dtype::f32 : type);
+    auto const rows = ouro::tensor<B>::from(x.values<double>(), x.dims(), type);
+    ouro::tape<B> tape;
+    tape.watch(leaf);
+    auto const copy = ouro::copied(leaf, type);
+    ouro::tensor<B> terms[] = {
+        ouro::sum(ouro::copied(ouro::linear_map(rows, copy, {}), leaf.type())),
+        ouro::sum(ouro::copied(ouro::linear_map(rows, ouro::slice(copy, 0, 1, 3), {}), leaf.type())),
+        ouro::sum(ouro::copied(ouro::reshape(copy, {48}), leaf.type()))};
+    if (order % 2 == 1) std::swap(terms[0], terms[2]);
+    if (order / 2 == 1) std::swap(terms[1], terms[2]);
+    tape.backward(terms[0] + terms[1] + terms[2]);
+    return tape.gradient(leaf);
+  };
+  for (int order = 0; order < 4; ++order) {
+    auto const found = slopes(std::type_identity<C>{}, dtype::bf16, order);
+    CHECK(found.type() == dtype::f32);
+    CHECK(ouro_test::relative_distance(found, slopes(std::type_identity<R>{}, dtype::f64, order)) < 1e-5);
   }
 }
 

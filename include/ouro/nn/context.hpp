@@ -102,7 +102,7 @@ struct context {
     }
     return tables[at].value;
   }
-  /// A weight as products with values of this type take it: in bf16, if they are that, made once for a context.
+  /// A weight or bias as products of this type take it: in bf16, if they are that, made once for a context.
   tensor<B> stored(tensor<B> const& weight, dtype type) {
     if (type != dtype::bf16 || weight.type() != dtype::f32) return weight;
     return once({reinterpret_cast<std::intptr_t>(&weight), 0, 1}, weight, [&] { return copied(weight, type); });

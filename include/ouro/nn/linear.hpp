@@ -23,7 +23,7 @@ struct linear {
       : weight(g.fan_in({out, in}, in)), bias(g.fan_in({out}, in)) {}
 
   tensor<B> operator()(context<B>& cx, tensor<B> const& x, std::optional<dtype> result = {}) const {
-    return ouro::linear_map(x, cx.stored(weight, x.type()), bias.value(), result);
+    return ouro::linear_map(x, cx.stored(weight, x.type()), cx.stored(bias, result.value_or(x.type())), result);
   }
 };
 

@@ -53,17 +53,17 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend
                      });
 }
 
-/// y = x Wᵀ + b: x (…,I), W (O,I), b (O) or absent → (…,O), of the type `result`: that of x, if none is said. Of x and W
-/// either may be bf16 where the rest is f32.
+/// y = x Wᵀ + b: x (…,I), W (O,I), b (O) or absent → (…,O), of the type `result`: that of x, if none is said. Any of them
+/// may be bf16 where others are f32.
 template <Backend B>
 tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b, std::optional<dtype> result = {}) {
   require(x.rank() >= 1 && w.rank() == 2 && x.dim(-1) == w.dim(1) && (b.empty() || b.dims() == shape{w.dim(0)}),
           errc::shape, "linear", "needs x (...,I), weight (O,I), bias (O), got ", x.dims(), ", ", w.dims(), " and ",
           b.dims());
   dtype const inner = computed_in(x.type());
-  require(is_real(x.type()) && computed_in(w.type()) == inner && (b.empty() || b.type() == inner), errc::shape,
-          "linear", "dtypes must agree and be real, got ", name_of(x.type()), ", ", name_of(w.type()), " and ",
-          name_of(b.type()));
+  require(is_real(x.type()) && computed_in(w.type()) == inner && (b.empty() || computed_in(b.type()) == inner),
+          errc::shape, "linear", "dtypes must agree and be real, got ", name_of(x.type()), ", ", name_of(w.type()),
+          " and ", name_of(b.type()));
   auto const flat = packed(x);
   shape const in{x.dims().rows(), w.dim(1)};
   shape const out{x.dims().rows(), w.dim(0)};

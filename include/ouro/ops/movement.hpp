@@ -114,12 +114,16 @@ tensor<B> concat(std::vector<tensor<B>> const& parts, int axis) {
                      });
 }
 
-/// The same values in another type; x itself if it has that. Its gradient is summed in the type of x.
+/// The same values in another type; x itself if it has that. Its gradient is summed in that of x, and in its type.
 template <Backend B>
 tensor<B> copied(tensor<B> const& x, dtype type) {
   if (x.type() == type) return x;
   auto y = recorded<B>("copied", x.copy(type), {&x}, [](tensor<B> const& dy, gradients<B>& dx) { dx.give(0, dy); });
-  if (auto const [tape, node] = y.origin(); tape != nullptr) tape->slot(node).type = x.type();
+  if (auto const [tape, node] = y.origin(); tape != nullptr) {
+    auto& slot = tape->slot(node);
+    slot.whole = x.origin().second;
+    slot.type = x.type();
+  }
   return y;
 }
 

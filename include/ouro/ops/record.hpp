@@ -23,7 +23,7 @@ struct gradient_slot {
   tensor<B> value;
   shape dims;
   dtype type = dtype::f32;
-  std::int64_t whole = -1;  ///< the node that this one is a slice of, if it is one: [start, …) of `axis`
+  std::int64_t whole = -1;  ///< the node that this one is a slice or copy of, if it is one: [start, …) of `axis`
   int axis = 0;
   std::int64_t start = 0;
 
@@ -133,6 +133,7 @@ class gradients {
     bool const fresh = slot.value.empty();
     if (fresh && slot.whole >= 0 && (strided || slot.runs_on())) {
       auto const whole = buffer(slot.whole, strided);
+      if (slot.dims == whole.out.dims) return whole;
       if (!whole.accumulate) B::fill(whole.out, 0.0);
       return {whole.out.slice(slot.axis, slot.start, slot.dims[slot.axis]), true};
     }

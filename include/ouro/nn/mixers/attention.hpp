@@ -103,7 +103,7 @@ struct attention {
   /// x (B,T,D) by the rows [from, to) of the in-projection: (B,T,to − from).
   tensor<B> projected(context<B>& cx, tensor<B> const& x, std::int64_t from, std::int64_t to) const {
     return linear_map(x, slice(cx.stored(in_proj_weight, x.type()), 0, from, to - from),
-                      slice(in_proj_bias.value(), 0, from, to - from));
+                      slice(cx.stored(in_proj_bias, x.type()), 0, from, to - from));
   }
   tensor<B> query(context<B>& cx, tensor<B> const& x) const { return projected(cx, x, 0, x.dim(-1)); }
   /// By the rows `from` and on; what they make of Mem is kept while that stays the same.
