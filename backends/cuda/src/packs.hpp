@@ -219,20 +219,22 @@ __device__ void add_packs(double (&sum)[W], index from, index end, index step, P
 
 inline constexpr int pack_threads = 256;
 
-/// The sums over the walkers of a block, who are `lanes` threads apart, for the first of them: thread = walker · lanes +
-/// lane.
-template <int W>
-__device__ void walkers_sum(double (&sum)[W], int lanes) {
+/// Calls take(lane, e, total) for the e-th sums over the walkers of a block, thread = walker · lanes + lane: each total in
+/// one thread.
+template <int W, class Take>
+__device__ void walkers_sum(double const (&sum)[W], int lanes, Take const& take) {
   __shared__ double sums[W][pack_threads];
   int const thread = static_cast<int>(threadIdx.x);
   __syncthreads();  // who is still reading what was there before
   OURO_UNROLL
   for (int e = 0; e < W; ++e) sums[e][thread] = sum[e];
   __syncthreads();
-  if (thread >= lanes) return;
-  for (int other = thread + lanes; other < pack_threads; other += lanes) {
-    OURO_UNROLL
-    for (int e = 0; e < W; ++e) sum[e] += sums[e][other];
+  for (int n = thread; n < lanes * W; n += pack_threads) {
+    int const lane = n % lanes;
+    int const e = n / lanes;
+    double total = 0;
+    for (int other = lane; other < pack_threads; other += lanes) total += sums[e][other];
+    take(lane, e, total);
   }
 }
 

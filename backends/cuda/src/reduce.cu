@@ -68,28 +68,28 @@ __global__ void sum_columns(reduction r, T const* x, sum_place<sum_type<T>> to, 
   index const number = blockIdx.x % static_cast<unsigned>(r.parts);
   int const walker = static_cast<int>(threadIdx.x) / r.team;
   int const walkers = pack_threads / r.team;
-  index const column = static_cast<index>(tile) * r.team + static_cast<int>(threadIdx.x) % r.team;
+  index const first = static_cast<index>(tile) * r.team;
+  index const column = first + static_cast<int>(threadIdx.x) % r.team;
   bool const mine = column < r.kept.size;
   index at[2] = {};
   if (mine) r.kept.locate(column, at);
   double sum[W] = {};
   if (mine) add_packs(sum, r.from(number) + walker, r.end(number), walkers, summed_places<T>{r.summed, x + at[1]});
-  walkers_sum(sum, r.team);
-  if (r.parts > 1) {
-    double* const parts = part + column * W;
-    index const step = r.kept.size * W;
-    if (mine && walker == 0) {
-      OURO_UNROLL
-      for (int e = 0; e < W; ++e) parts[number * step + e] = sum[e];
-    }
-    if (!last_of(ticket + tile, r.parts)) return;
-    for (int e = 0; e < W; ++e) sum[e] = 0;
-    if (mine) add_packs(sum, walker, r.parts, walkers, [&](index p) { return parts + p * step; });
-    walkers_sum(sum, r.team);
-  }
-  if (!mine || walker > 0) return;
-  OURO_UNROLL
-  for (int e = 0; e < W; ++e) to(at[0] + e * (r.kept.innermost(0) / W), sum[e]);
+  auto finish = [&](int lane, int e, double total) {
+    if (first + lane >= r.kept.size) return;
+    index place[2];
+    r.kept.locate(first + lane, place);
+    to(place[0] + e * (r.kept.innermost(0) / W), total);
+  };
+  if (r.parts == 1) return walkers_sum(sum, r.team, finish);
+  index const step = r.kept.size * W;
+  walkers_sum(sum, r.team, [&](int lane, int e, double total) {
+    if (first + lane < r.kept.size) part[number * step + (first + lane) * W + e] = total;
+  });
+  if (!last_of(ticket + tile, r.parts)) return;
+  double all[W] = {};
+  if (mine) add_packs(all, walker, r.parts, walkers, [&](index p) { return part + (p * step + column * W); });
+  walkers_sum(all, r.team, finish);
 }
 
 /// Neighbouring threads take neighbouring summed elements: a team, which is a warp or a block, for each kept element and

@@ -268,10 +268,11 @@ __global__ void finish_entries(run_sums<T> s) {
   if (mine && !none)
     add_packs(sum, first + walker, last + 1, walkers,
               [&](index number) -> T const* { return s.part(table, number, number == first) + c; });
-  walkers_sum(sum, warp_size);
-  if (!mine || walker > 0) return;
-  OURO_UNROLL
-  for (int e = 0; e < W; ++e) put(s.sum_of_entry(table, entry)[c + e], static_cast<T>(sum[e]), s.accumulate);
+  index const tile = c - lane_number() * W;
+  walkers_sum(sum, warp_size, [&](int lane, int e, double total) {
+    index const at = tile + lane * W + e;
+    if (at < s.columns) put(s.sum_of_entry(table, entry)[at], static_cast<T>(total), s.accumulate);
+  });
 }
 
 /// Bytes of dy that stay in the cache, of 50 MB on an H100, until every table has read them.

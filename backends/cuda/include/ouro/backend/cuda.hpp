@@ -56,7 +56,7 @@ struct cuda {
   static constexpr std::string_view name() { return "cuda"; }
   static constexpr bool runs_ahead = true;             ///< calls return before their work is done
   static dtype inner_values();                         ///< as set_cuda_inner_values() was told
-  static constexpr std::int64_t settled_rows = 16384;  ///< of an Actor's part: enough to keep a device busy
+  static constexpr std::int64_t settled_rows = 20480;  ///< of an Actor's part: enough to keep a device busy
   /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
   static void* allocate(std::size_t bytes);
   static void deallocate(void* p, std::size_t bytes) noexcept;
