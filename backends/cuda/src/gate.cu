@@ -149,9 +149,8 @@ void cuda::hormone_gate(view y, view statistics, hormone_gate_operands const& in
   constexpr auto name = "hormone_gate";
   bool const whole = reads_whole(in) && aligned(y);
   gate_kind kind = kind_of(in, y.type);
-  bool const with_residual = !in.residual.empty() && in.residual.type == dtype::f32;
-  if (with_residual ? kind != gate_kind::outer : kind == gate_kind::outer || !in.residual.empty())
-    kind = gate_kind::any;
+  bool const remains = !in.residual.empty();
+  if (remains != (kind == gate_kind::outer) || (remains && in.residual.type != dtype::f32)) kind = gate_kind::any;
   with_gate_form<4>(name, in, whole, kind, [&]<class T, int Chunks, int E, row_cover Cover, gate_kind Kind>() {
     gate_operands<T> const g(in);
     int const threads = row_threads(g.width, Cover == row_cover::full ? Chunks : 1, most_row_threads);

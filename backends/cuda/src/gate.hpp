@@ -218,8 +218,8 @@ inline constexpr int held_folds = E == 0                   ? 0
                                   : Kind == gate_kind::any ? 1
                                                            : folds_of(Kind);
 
-/// Which elements of a row the dropout keeps, if the gate has one. Eight elements share a Philox block, and so do the quads of two lanes: of two
-/// quads each lane computes the block of one and hands its neighbour the other half.
+/// Which elements of a row the dropout keeps, if the gate has one. Eight elements share a Philox block, and so do the quads
+/// of two lanes: of two quads each lane computes the block of one and hands its neighbour the other half.
 template <bool Drops, class T, int E, class Own>
 class kept_columns {
  public:
