@@ -124,9 +124,9 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
   int const queries = static_cast<int>(p.queries);
   int const width = static_cast<int>(p.width);
   auto const [first, block_rows, query, block_sees, warp_sees] = query_rows(p, at, groups, fused_warp() % groups);
-  auto load_next = [&](int key) {
+  auto load_next = [&, seen = block_sees](int key) {
     for (int s = 0; s < splits; ++s)
-      if (key + s * tile_rows < block_sees) load_keys(tiles, p, at, key + s * tile_rows);
+      if (key + s * tile_rows < seen) load_keys(tiles, p, at, key + s * tile_rows);
   };
 
   // The queries pass through the room of the tiles that come next.
