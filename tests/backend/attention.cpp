@@ -34,7 +34,8 @@ struct problem {
   double dropout = 0;
 };
 
-/// (y, log-sum-exp, dq, dk, dv) of noise that the storage holds exactly; in f64 if not `stored`. Bit i of `wanted` says whether the i-th gradient is asked for.
+/// (y, log-sum-exp, dq, dk, dv) of noise that the storage holds exactly; in f64 if not `stored`. Bit i of `wanted` says
+/// whether the i-th gradient is asked for.
 template <class B>
 std::vector<ouro::tensor<B>> results(problem const& c, storage const& s, bool stored, unsigned wanted = 7) {
   ouro::random_stream numbers(ouro::seed{7});

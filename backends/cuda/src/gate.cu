@@ -9,22 +9,18 @@ namespace cuda_kernels {
 namespace {
 
 /// Where a thread has few columns, 128 registers are enough.
-template <class T, int Chunks, int E, row_cover Cover, gate_kind Kind>
-__global__ void __launch_bounds__(Chunks >= 3 ? most_row_threads : 512)
+template <class Form, class T = typename Form::number>
+__global__ void __launch_bounds__(Form::chunks >= 3 ? most_row_threads : 512)
     gate_rows(gate_operands<T> g, real_places<T> y, T* statistics) {
-  using own_type = own_columns<Chunks, Cover>;
-  using functions = gate_functions<Kind != gate_kind::any, T>;
-  using storage = gate_storage<Kind>;
-  reals<T, typename storage::x> const x_parts(g.x);
-  reals<T, typename storage::f> const f_rows(g.f);
-  reals<T, typename storage::residual> const residual_rows(g.residual);
-  real_places<T, typename storage::y> const y_rows(y);
-  constexpr bool drops = Kind == gate_kind::any || Kind == gate_kind::inner;
-  constexpr bool ahead = Kind != gate_kind::any;
+  using own_type = typename Form::own_type;
+  using functions = typename Form::functions;
+  constexpr int Chunks = Form::chunks;
+  constexpr int E = Form::spread;
+  real_places<T, typename Form::storage::y> const y_rows(y);
   int const d = g.width;
   int const n = g.wide();
   int const repetitions = E > 0 ? E : g.spread;
-  bool const norm = E <= 1 && has_norm<Kind>(g);
+  bool const norm = E <= 1 && Form::has_norm(g);
   own_type const own(d);
   T const columns = own.template columns_of_warp<T>();
   amount<T> const narrow(columns);
@@ -32,11 +28,11 @@ __global__ void __launch_bounds__(Chunks >= 3 ? most_row_threads : 512)
   amount<T> const all_narrow(static_cast<T>(d));
   amount<T> const all_wide(static_cast<T>(n));
   char* room = shared_memory<char>();
-  gate_queue<T, held_folds<Kind, E>, own_type, Kind, typename storage::x> const x_queue(own, x_parts, room);
-  gate_queue<T, E, own_type, Kind, typename storage::f> const f_queue(own, f_rows, room);
-  gate_queue<T, E, own_type, Kind, typename storage::residual> const residual_queue(own, residual_rows, room);
+  typename Form::x_queue const x_queue(own, g.x, room);
+  typename Form::f_queue const f_queue(own, g.f, room);
+  typename Form::residual_queue const residual_queue(own, g.residual, room);
   auto ask = [&](index r, int stage) {
-    if constexpr (!ahead) return;
+    if constexpr (!Form::ahead) return;
     if (r < g.rows) {
       x_queue.ask(g.parts(r), d, stage);
       f_queue.ask(r * n, d, stage);
@@ -49,7 +45,7 @@ __global__ void __launch_bounds__(Chunks >= 3 ? most_row_threads : 512)
   lane_of_row at(blockIdx.x, gridDim.x, g.lane_rows);
   for (index r = blockIdx.x; r < g.rows; r += gridDim.x, at.go_ahead(), stage = 1 - stage) {
     ask(r + gridDim.x, 1 - stage);
-    if constexpr (ahead) finish_loads_but_last();
+    if constexpr (Form::ahead) finish_loads_but_last();
     // Without a queue, all that the row has to wait for is asked for at once.
     auto x = x_queue.take(g.parts(r), d, stage);
     auto f = f_queue.take(r * n, d, stage);
@@ -66,10 +62,10 @@ __global__ void __launch_bounds__(Chunks >= 3 ? most_row_threads : 512)
       if constexpr (E > 0) return gates[j][k];
       else return own.load(g.gate, j * d, k);
     };
-    kept_columns<drops, T, E, own_type> const kept(g, own, r * n);
+    typename Form::kept_type const kept(g, own, r * n);
     quad<T> q[Chunks];
     x.arrive();
-    for (int k = 0; k < own.chunks(); ++k) q[k] = g.template folded<folds_of(Kind)>(x, x_parts, r, at.lane(), own, k);
+    for (int k = 0; k < own.chunks(); ++k) q[k] = g.template folded<Form::folds>(x, r, at.lane(), own, k);
 
     scatter<T> const folded =
         warp_scatter(narrow, [&](auto const& take) { own.each([&](int k, int v) { take(q[k][v]); }); });
@@ -129,7 +125,7 @@ __global__ void __launch_bounds__(Chunks >= 3 ? most_row_threads : 512)
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v)
           back[v] = (back[v] + bias[v]) * functions::tanh((factor[v] * q[k][v] - mean) * rstd * weight[v] + shift[v]);
-        if (has_gelu<Kind>(g)) {
+        if (Form::has_gelu(g)) {
           OURO_UNROLL
           for (int v = 0; v < own_width; ++v) back[v] = functions::gelu(back[v]);
         }
@@ -151,16 +147,13 @@ void cuda::hormone_gate(view y, view statistics, hormone_gate_operands const& in
   gate_kind kind = kind_of(in, y.type);
   bool const remains = !in.residual.empty();
   if (remains != (kind == gate_kind::outer) || (remains && in.residual.type != dtype::f32)) kind = gate_kind::any;
-  with_gate_form<4>(name, in, whole, kind, [&]<class T, int Chunks, int E, row_cover Cover, gate_kind Kind>() {
+  with_gate_form<4>(name, in, whole, kind, [&]<class Form>() {
+    using T = typename Form::number;
     gate_operands<T> const g(in);
-    int const threads = row_threads(g.width, Cover == row_cover::full ? Chunks : 1, most_row_threads);
-    constexpr auto kernel = gate_rows<T, Chunks, E, Cover, Kind>;
-    using own_type = own_columns<Chunks, Cover>;
-    using storage = gate_storage<Kind>;
-    constexpr int bytes = gate_queue<T, held_folds<Kind, E>, own_type, Kind, typename storage::x>::bytes +
-                          gate_queue<T, E, own_type, Kind, typename storage::f>::bytes +
-                          gate_queue<T, E, own_type, Kind, typename storage::residual>::bytes;
-    auto const room = static_cast<std::size_t>(bytes * threads);
+    constexpr auto kernel = gate_rows<Form>;
+    int const threads = Form::threads(g.width);
+    auto const room =
+        queue_room<typename Form::x_queue, typename Form::f_queue, typename Form::residual_queue>(threads);
     launch(name, kernel, row_blocks(kernel, g.rows, threads, room), threads, room, g, real_places<T>(y),
            statistics.as<T>());
   });

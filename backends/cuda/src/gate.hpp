@@ -15,39 +15,23 @@ namespace ouro::cuda_kernels {
 /// behind the layer norm, behind the inner product, and behind the outer one. The launch says it for any other.
 enum class gate_kind { any, norm, inner, outer };
 
-/// What operands are stored in, void where the launch says so; y stands for dy too, and `old` for what dx is added to.
+/// What operands are stored in, void where the launch says so; Y stands for dy too, and Old for what dx is added to.
+template <class X, class F, class Residual, class Y, class Old>
+struct gate_operand_types {
+  using x = X;
+  using f = F;
+  using residual = Residual;
+  using y = Y;
+  using old = Old;
+};
 template <gate_kind>
-struct gate_storage {
-  using x = void;
-  using f = void;
-  using residual = void;
-  using y = void;
-  using old = nothing;
-};
+struct gate_storage : gate_operand_types<void, void, void, void, nothing> {};
 template <>
-struct gate_storage<gate_kind::norm> {
-  using x = float;
-  using f = nothing;
-  using residual = nothing;
-  using y = bf16;
-  using old = float;
-};
+struct gate_storage<gate_kind::norm> : gate_operand_types<float, nothing, nothing, bf16, float> {};
 template <>
-struct gate_storage<gate_kind::inner> {
-  using x = bf16;
-  using f = bf16;
-  using residual = nothing;
-  using y = bf16;
-  using old = nothing;
-};
+struct gate_storage<gate_kind::inner> : gate_operand_types<bf16, bf16, nothing, bf16, nothing> {};
 template <>
-struct gate_storage<gate_kind::outer> {
-  using x = bf16;
-  using f = bf16;
-  using residual = float;
-  using y = float;
-  using old = nothing;
-};
+struct gate_storage<gate_kind::outer> : gate_operand_types<bf16, bf16, float, float, nothing> {};
 
 /// How many parts x has, 0 where the launch says so.
 constexpr int folds_of(gate_kind kind) { return kind == gate_kind::any ? 0 : kind == gate_kind::outer ? 4 : 1; }
@@ -155,9 +139,8 @@ struct gate_operands {
   /// Where the parts of x in row r begin, which a sum is taken of.
   [[nodiscard]] __device__ index parts(index r) const { return r * (folds * width); }
   /// Σ_j x_j + h in chunk k of row r: of the parts of x that are given the thread has `Folds`, or only the first.
-  template <int Folds, class Own, class Parts, class Reals>
-  [[nodiscard]] __device__ quad<T> folded(Parts const& given, Reals const& x_parts, index r, index lane, Own const& own,
-                                          int k) const {
+  template <int Folds, class Own, class Parts>
+  [[nodiscard]] __device__ quad<T> folded(Parts const& given, index r, index lane, Own const& own, int k) const {
     quad<T> sum = given(0, k);
     auto add = [&sum](quad<T> const& part) {
       OURO_UNROLL
@@ -174,11 +157,11 @@ struct gate_operands {
       quad<T> part[in_flight];
       OURO_UNROLL
       for (int i = 0; i < in_flight; ++i)
-        if (j + i < folds) part[i] = own.fetch(x_parts, parts(r) + (j + i) * width, k);
+        if (j + i < folds) part[i] = own.fetch(x, parts(r) + (j + i) * width, k);
       OURO_UNROLL
       for (int i = 0; i < in_flight; ++i) {
         if (j + i >= folds) break;
-        own.widen(x_parts, part[i]);
+        own.widen(x, part[i]);
         add(part[i]);
       }
     }
@@ -197,26 +180,6 @@ struct gate_operands {
     return threshold == 0 || draw.half(static_cast<std::uint64_t>(i)) >= threshold;
   }
 };
-
-/// What the kernel of a kind of gate knows of its call.
-template <gate_kind Kind, class T>
-__device__ bool has_norm(gate_operands<T> const& g) {
-  return Kind == gate_kind::any ? g.f.absent() : Kind == gate_kind::norm;
-}
-template <gate_kind Kind, class T>
-__device__ bool has_gelu(gate_operands<T> const& g) {
-  return Kind == gate_kind::any ? g.gelu : Kind == gate_kind::inner;
-}
-
-/// Rows of the gate's operands and results that are stored in S, E of them one after another.
-template <class T, int E, class Own, gate_kind Kind, class S>
-using gate_queue = row_queue<E, Own, reals<T, S>, Kind != gate_kind::any>;
-
-/// The parts of x that a thread holds: all, where the kernel knows how many.
-template <gate_kind Kind, int E>
-inline constexpr int held_folds = E == 0                   ? 0
-                                  : Kind == gate_kind::any ? 1
-                                                           : folds_of(Kind);
 
 /// Which elements of a row the dropout keeps, if the gate has one. Eight elements share a Philox block, and so do the quads
 /// of two lanes: of two quads each lane computes the block of one and hands its neighbour the other half.
@@ -304,59 +267,6 @@ class lane_of_row {
   std::uint32_t rows_;
 };
 
-/// f.operator()<Chunks>() for how many chunks a thread has of rows of this width: the more, the less it costs what is said
-/// of the whole row; but no thread should be without its last.
-template <int MostChunks, class F>
-void with_chunks(index width, F const& f) {
-  constexpr index chunk = own_width * warp_size;
-  if constexpr (MostChunks >= 4)
-    if (width % (4 * chunk) == 0) return f.template operator()<4>();
-  if constexpr (MostChunks >= 3)
-    if (width % (3 * chunk) == 0) return f.template operator()<3>();
-  if (width % (2 * chunk) == 0) return f.template operator()<2>();
-  f.template operator()<1>();
-}
-/// f.operator()<T, Chunks, E, Cover, Kind>() for the kernel that a call needs: registers hold rows of up to 1536 columns,
-/// f32, and four repetitions; what is larger or lies unaligned is read and added up in memory.
-/// Errors: a dtype that is not real, and rows too wide for both.
-template <int MostChunks, class F>
-void with_gate_form(char const* name, hormone_gate_operands const& in, bool whole, gate_kind kind, F const& f) {
-  index const width = in.gate.dims[1];
-  index const spread = in.gate.dims[0];
-  require(width <= most_chunks * own_width * most_row_threads, errc::shape, name, "rows of ", width,
-          " columns are too wide");
-  with_real(in.gate.type, name, [&]<class T>(std::type_identity<T>) {
-    if constexpr (std::is_same_v<T, float>)
-      if (whole && width <= own_width * most_row_threads && spread <= 4) {
-        using enum gate_kind;
-        constexpr auto fours = row_cover::fours;
-        constexpr auto full = row_cover::full;
-        bool const fills = width % (own_width * warp_size) == 0;
-        if (fills && spread == 1)
-          return with_chunks<MostChunks>(width, [&]<int Chunks>() {
-            if (kind == norm) return f.template operator()<float, Chunks, 1, full, norm>();
-            if (kind == outer) return f.template operator()<float, Chunks, 1, full, outer>();
-            f.template operator()<float, Chunks, 1, full, any>();
-          });
-        if (fills && spread == 4 && kind == inner) return f.template operator()<float, 1, 4, full, inner>();
-        if (spread == 1) return f.template operator()<float, 1, 1, fours, any>();
-        if (spread == 2) return f.template operator()<float, 1, 2, fours, any>();
-        if (spread == 3) return f.template operator()<float, 1, 3, fours, any>();
-        return f.template operator()<float, 1, 4, fours, any>();
-      }
-    f.template operator()<T, most_chunks, 0, row_cover::any, gate_kind::any>();
-  });
-}
-
-/// Whether rows of all operands that are there can be read four numbers at a time.
-inline bool reads_whole(hormone_gate_operands const& in) {
-  if (in.gate.dims[1] % own_width != 0) return false;
-  for (auto const* v : {&in.x, &in.h, &in.f, &in.scale, &in.bias, &in.query_weight, &in.query_bias, &in.gate,
-                        &in.proj_weight, &in.proj_bias, &in.residual})
-    if (!aligned(*v)) return false;
-  return true;
-}
-
 /// Columns of the statistics.
 enum : int { query_mean, query_rstd, proj_mean, proj_rstd, norm_mean, norm_rstd };
 
@@ -390,5 +300,97 @@ class statistics_queue {
   T const* rows_;
   char* mine_;
 };
+
+/// What the kernel of a gate knows when it is compiled. Chunks: of a thread; Spread: repetitions that registers hold, 0
+/// where they do not.
+template <class T, int Chunks, int Spread, row_cover Cover, gate_kind Kind>
+struct gate_form {
+  using number = T;
+  using own_type = own_columns<Chunks, Cover>;
+  using functions = gate_functions<Kind != gate_kind::any, T>;
+  using storage = gate_storage<Kind>;
+  static constexpr int chunks = Chunks;
+  static constexpr int spread = Spread;
+  static constexpr int folds = folds_of(Kind);
+  static constexpr bool ahead = Kind != gate_kind::any;  // whether rows are asked for ahead
+  static constexpr bool drops = Kind == gate_kind::any || Kind == gate_kind::inner;
+  /// Whether a thread may own fewer columns of a chunk than there are.
+  static constexpr bool ragged = Cover == row_cover::any;
+
+  /// On their way to a thread: the parts of x that it holds, and what is as wide as a result.
+  using x_queue = row_queue<(Spread == 0 ? 0 : folds > 0 ? folds : 1), own_type, reals<T, typename storage::x>, ahead>;
+  template <class S>
+  using wide_queue = row_queue<Spread, own_type, reals<T, S>, ahead>;
+  using f_queue = wide_queue<typename storage::f>;
+  using residual_queue = wide_queue<typename storage::residual>;
+  using dy_queue = wide_queue<typename storage::y>;
+  using old_queue = wide_queue<typename storage::old>;
+  using numbers_queue = statistics_queue<T, ahead>;
+  using kept_type = kept_columns<drops, T, Spread, own_type>;
+
+  static __device__ bool has_norm(gate_operands<T> const& g) { return ahead ? Kind == gate_kind::norm : g.f.absent(); }
+  static __device__ bool has_gelu(gate_operands<T> const& g) { return ahead ? Kind == gate_kind::inner : g.gelu; }
+  static int threads(index width) {
+    return row_threads(width, Cover == row_cover::full ? Chunks : 1, most_row_threads);
+  }
+};
+/// Shared memory of a block through which these queues pass.
+template <class... Queues>
+std::size_t queue_room(int threads) {
+  return static_cast<std::size_t>((Queues::bytes + ...) * threads);
+}
+
+/// f.operator()<Chunks>() for how many chunks a thread has of rows of this width: the more, the less it costs what is said
+/// of the whole row; but no thread should be without its last.
+template <int MostChunks, class F>
+void with_chunks(index width, F const& f) {
+  constexpr index chunk = own_width * warp_size;
+  if constexpr (MostChunks >= 4)
+    if (width % (4 * chunk) == 0) return f.template operator()<4>();
+  if constexpr (MostChunks >= 3)
+    if (width % (3 * chunk) == 0) return f.template operator()<3>();
+  if (width % (2 * chunk) == 0) return f.template operator()<2>();
+  f.template operator()<1>();
+}
+/// f.operator()<gate_form>() for the kernel that a call needs: registers hold rows of up to 1536 columns, f32, and four
+/// repetitions; what is larger or lies unaligned is read and added up in memory.
+/// Errors: a dtype that is not real, and rows too wide for both.
+template <int MostChunks, class F>
+void with_gate_form(char const* name, hormone_gate_operands const& in, bool whole, gate_kind kind, F const& f) {
+  index const width = in.gate.dims[1];
+  index const spread = in.gate.dims[0];
+  require(width <= most_chunks * own_width * most_row_threads, errc::shape, name, "rows of ", width,
+          " columns are too wide");
+  with_real(in.gate.type, name, [&]<class T>(std::type_identity<T>) {
+    if constexpr (std::is_same_v<T, float>)
+      if (whole && width <= own_width * most_row_threads && spread <= 4) {
+        using enum gate_kind;
+        constexpr auto fours = row_cover::fours;
+        constexpr auto full = row_cover::full;
+        bool const fills = width % (own_width * warp_size) == 0;
+        if (fills && spread == 1)
+          return with_chunks<MostChunks>(width, [&]<int Chunks>() {
+            if (kind == norm) return f.template operator()<gate_form<float, Chunks, 1, full, norm>>();
+            if (kind == outer) return f.template operator()<gate_form<float, Chunks, 1, full, outer>>();
+            f.template operator()<gate_form<float, Chunks, 1, full, any>>();
+          });
+        if (fills && spread == 4 && kind == inner) return f.template operator()<gate_form<float, 1, 4, full, inner>>();
+        if (spread == 1) return f.template operator()<gate_form<float, 1, 1, fours, any>>();
+        if (spread == 2) return f.template operator()<gate_form<float, 1, 2, fours, any>>();
+        if (spread == 3) return f.template operator()<gate_form<float, 1, 3, fours, any>>();
+        return f.template operator()<gate_form<float, 1, 4, fours, any>>();
+      }
+    f.template operator()<gate_form<T, most_chunks, 0, row_cover::any, gate_kind::any>>();
+  });
+}
+
+/// Whether rows of all operands that are there can be read four numbers at a time.
+inline bool reads_whole(hormone_gate_operands const& in) {
+  if (in.gate.dims[1] % own_width != 0) return false;
+  for (auto const* v : {&in.x, &in.h, &in.f, &in.scale, &in.bias, &in.query_weight, &in.query_bias, &in.gate,
+                        &in.proj_weight, &in.proj_bias, &in.residual})
+    if (!aligned(*v)) return false;
+  return true;
+}
 
 }  // namespace ouro::cuda_kernels

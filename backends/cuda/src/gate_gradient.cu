@@ -70,25 +70,20 @@ struct gate_slopes {
 };
 
 /// Where a thread adds up little, 128 registers are enough.
-template <class T, int Chunks, int E, row_cover Cover, gate_kind Kind>
-__global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads)
+template <class Form, class T = typename Form::number>
+__global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 : most_row_threads)
     gate_row_slopes(gate_operands<T> g, gate_slopes<T> to, row_shares shares, row_sums<T, gate_sums> sums) {
-  using own_type = own_columns<Chunks, Cover>;
-  using functions = gate_functions<Kind != gate_kind::any, T>;
-  using storage = gate_storage<Kind>;
-  reals<T, typename storage::x> const x_parts(g.x);
-  reals<T, typename storage::f> const f_rows(g.f);
-  reals<T, typename storage::y> const dy_rows(to.dy);
-  reals<T, typename storage::old> const old_parts(to.old);
-  real_places<T, typename storage::x> dx_parts(to.dx);
-  real_places<T, typename storage::f> df_rows(to.df);
-  constexpr bool drops = Kind == gate_kind::any || Kind == gate_kind::inner;
-  constexpr bool ahead = Kind != gate_kind::any;
-  if constexpr (ahead) dx_parts.adds = df_rows.adds = false;  // what dx is added to comes with the operands
+  using own_type = typename Form::own_type;
+  using functions = typename Form::functions;
+  constexpr int Chunks = Form::chunks;
+  constexpr int E = Form::spread;
+  real_places<T, typename Form::storage::x> dx_parts(to.dx);
+  real_places<T, typename Form::storage::f> df_rows(to.df);
+  if constexpr (Form::ahead) dx_parts.adds = df_rows.adds = false;  // what dx is added to comes with the operands
   int const d = g.width;
   int const n = g.wide();
   int const repetitions = E > 0 ? E : g.spread;
-  bool const norm = E <= 1 && has_norm<Kind>(g);
+  bool const norm = E <= 1 && Form::has_norm(g);
   constexpr int first_sums = E <= 1 ? 4 : 2;
   T const wide_inverse = T(1) / static_cast<T>(n);
   T const narrow_inverse = T(1) / static_cast<T>(d);
@@ -102,13 +97,13 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
   index lane_end = (lane + 1) * g.lane_rows;
 
   char* room = shared_memory<char>();
-  gate_queue<T, held_folds<Kind, E>, own_type, Kind, typename storage::x> const x_queue(own, x_parts, room);
-  gate_queue<T, E, own_type, Kind, typename storage::f> const f_queue(own, f_rows, room);
-  gate_queue<T, E, own_type, Kind, typename storage::y> const dy_queue(own, dy_rows, room);
-  gate_queue<T, E, own_type, Kind, typename storage::old> const old_queue(own, old_parts, room);
-  statistics_queue<T, ahead> const statistics(to.statistics, room);
+  typename Form::x_queue const x_queue(own, g.x, room);
+  typename Form::f_queue const f_queue(own, g.f, room);
+  typename Form::dy_queue const dy_queue(own, to.dy, room);
+  typename Form::old_queue const old_queue(own, to.old, room);
+  typename Form::numbers_queue const statistics(to.statistics, room);
   auto ask = [&](index r, int stage) {
-    if constexpr (!ahead) return;
+    if constexpr (!Form::ahead) return;
     if (r < end) {
       x_queue.ask(g.parts(r), d, stage);
       f_queue.ask(r * n, d, stage);
@@ -122,11 +117,11 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
   int stage = 0;
   for (index r = shares.from(); r < end; ++r, stage = 1 - stage) {
     ask(r + 1, 1 - stage);
-    if constexpr (ahead) finish_loads_but_last();
+    if constexpr (Form::ahead) finish_loads_but_last();
     auto x = x_queue.take(g.parts(r), d, stage);
     auto f = f_queue.take(r * n, d, stage);
     auto dy = dy_queue.take(r * n, d, stage);
-    kept_columns<drops, T, E, own_type> const kept(g, own, r * n);
+    typename Form::kept_type const kept(g, own, r * n);
     T const* const st = statistics.take(r, stage);
     moments<T> const query{st[query_mean], st[query_rstd]};
     moments<T> const projection{st[proj_mean], st[proj_rstd]};
@@ -135,7 +130,7 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
     quad<T> q[Chunks];
     x.arrive();
     for (int k = 0; k < own.chunks(); ++k) {
-      quad<T> const sum = g.template folded<folds_of(Kind)>(x, x_parts, r, lane, own, k);
+      quad<T> const sum = g.template folded<Form::folds>(x, r, lane, own, k);
       quad<T> const weight = own.load(g.query_weight, 0, k);
       quad<T> const bias = own.load(g.query_bias, 0, k);
       OURO_UNROLL
@@ -176,13 +171,13 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
           a[v] = functions::tanh(p[v] * weight[v] + shift[v]);
         }
         quad<T> back = dy(j, k);
-        if (has_gelu<Kind>(g)) {
+        if (Form::has_gelu(g)) {
           OURO_UNROLL
           for (int v = 0; v < own_width; ++v) back[v] *= functions::gelu_slope(value[v] * a[v]);
         }
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) {
-          if (Cover == row_cover::any && !own.has(k, v)) continue;
+          if (Form::ragged && !own.has(k, v)) continue;
           back[v] *= kept(j, k, v) ? g.factor : T(0);
           slope[k][v] = back[v] * a[v];
           T const turn = back[v] * value[v] * (T(1) - a[v] * a[v]);
@@ -199,7 +194,7 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
           if (norm) {
             OURO_UNROLL
             for (int v = 0; v < own_width; ++v) {
-              if (Cover == row_cover::any && !own.has(k, v)) continue;
+              if (Form::ragged && !own.has(k, v)) continue;
               means[2] += slope[k][v] * scale[v];
               means[3] += slope[k][v] * scale[v] * standard[v];
               narrow[c][k][v] += slope[k][v] * standard[v];
@@ -219,7 +214,7 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
         quad<T> const gate = own.load(g.gate, j * d, k);
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) {
-          if (Cover == row_cover::any && !own.has(k, v)) continue;
+          if (Form::ragged && !own.has(k, v)) continue;
           T const p = (gate[v] * q[k][v] - projection.mean) * projection.rstd;
           T const common = means[0] + p * means[1];
           dq[k][v] -= common * gate[v];
@@ -264,12 +259,12 @@ __global__ void __launch_bounds__(Chunks == 1 && E <= 2 ? 512 : most_row_threads
             back[v] +=
                 front.rstd * (slope[k][v] * scale[v] - means[2] - (x(0, k)[v] - front.mean) * front.rstd * means[3]);
         }
-      if (ahead && to.dx.adds) {
+      if (Form::ahead && to.dx.adds) {
         auto const old = old_queue.take(r * n, d, stage);
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) back[v] += old(0, k)[v];
       }
-      int const folds = ahead ? folds_of(Kind) : g.folds;
+      int const folds = Form::ahead ? Form::folds : g.folds;
       OURO_UNROLL
       for (int j = 0; j < folds; ++j) own.store(dx_parts, g.parts(r) + j * d, k, back);
     }
@@ -306,20 +301,15 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
   auto like = [](destination const& d, const_view const& v) { return d.wanted() && d.out.type == v.type; };
   bool const known = like(to.x, in.x) && (in.f.empty() || (like(to.f, in.f) && !to.f.accumulate && !to.x.accumulate));
   if (!known) kind = gate_kind::any;
-  with_gate_form<2>(name, in, whole, kind, [&]<class T, int Chunks, int E, row_cover Cover, gate_kind Kind>() {
+  with_gate_form<2>(name, in, whole, kind, [&]<class Form>() {
+    using T = typename Form::number;
     gate_operands<T> const g(in);
     index const d = g.width;
     index const n = g.wide();
-    int const threads = row_threads(d, Cover == row_cover::full ? Chunks : 1, most_row_threads);
-    constexpr auto kernel = gate_row_slopes<T, Chunks, E, Cover, Kind>;
-    using own_type = own_columns<Chunks, Cover>;
-    using storage = gate_storage<Kind>;
-    constexpr int bytes = gate_queue<T, held_folds<Kind, E>, own_type, Kind, typename storage::x>::bytes +
-                          gate_queue<T, E, own_type, Kind, typename storage::f>::bytes +
-                          gate_queue<T, E, own_type, Kind, typename storage::y>::bytes +
-                          gate_queue<T, E, own_type, Kind, typename storage::old>::bytes +
-                          statistics_queue<T, Kind != gate_kind::any>::bytes;
-    auto const room = static_cast<std::size_t>(bytes * threads);
+    constexpr auto kernel = gate_row_slopes<Form>;
+    int const threads = Form::threads(d);
+    auto const room = queue_room<typename Form::x_queue, typename Form::f_queue, typename Form::dy_queue,
+                                 typename Form::old_queue, typename Form::numbers_queue>(threads);
     auto const shares = share_rows(kernel, threads, g.rows, g.lane_rows, room);
     bool const whole_lanes = shares.pieces == 1;
     index const stride = wide_sums * n + narrow_sums * d;

@@ -10,12 +10,14 @@
 
 namespace ouro::cuda_kernels {
 
-/// Runs of E rows, of which a thread holds what it owns as wide_numbers. Those of a run lie `width` elements apart.
+/// Runs of E rows, of which a thread holds what it owns as wide_numbers. Those of a run lie `width` elements apart. It is
+/// made of reals, of which it may know more than they say.
 template <int E, class Own, class Reals, bool Ahead>
 class row_queue {
  public:
   static constexpr int bytes = 0;  // of a thread
-  __device__ row_queue(Own const& own, Reals const& from, char*&) : own_(own), from_(from) {}
+  template <class From>
+  __device__ row_queue(Own const& own, From const& from, char*&) : own_(own), from_(from) {}
   __device__ void ask(index, int, int) const {}
   [[nodiscard]] __device__ wide_numbers<E, Own, Reals> take(index row, int width, int) const {
     return {own_, from_, row, width};
@@ -23,7 +25,7 @@ class row_queue {
 
  private:
   Own const& own_;
-  Reals const& from_;
+  Reals from_;
 };
 
 template <int E, class Own, class Reals>
@@ -34,7 +36,8 @@ class row_queue<E, Own, Reals, true> {
  public:
   static constexpr int bytes = 2 * E * Own::count * piece;
   /// Takes its part of the block's room, whose front moves on.
-  __device__ row_queue(Own const& own, Reals const& from, char*& room)
+  template <class From>
+  __device__ row_queue(Own const& own, From const& from, char*& room)
       : own_(own), from_(from), mine_(room + piece * static_cast<int>(threadIdx.x)) {
     room += bytes * static_cast<int>(blockDim.x);
   }
@@ -65,7 +68,7 @@ class row_queue<E, Own, Reals, true> {
   }
 
   Own const& own_;
-  Reals const& from_;
+  Reals from_;
   char* mine_;
 };
 
