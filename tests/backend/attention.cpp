@@ -196,6 +196,19 @@ TEST_CASE("cuda: attention of values in bf16 at the edges") {
   check({1, 1, 64, 70, 65, {0, 65, 0}, 0.0}, {.y_slope = dtype::f32, .shift = 3});
 }
 
+// Long enough for kernels that have 64 rows at a time, of which there may be few for the device.
+TEST_CASE("cuda: attention of long sequences in bf16") {
+  need_device();
+  check({1, 1, 64, 192, 192, {}, 0.3}, {});
+  check({1, 1, 64, 200, 330, {60, 70, 0}, 0.0}, {.adds = {true, false, true}});
+  check({1, 2, 64, 257, 195, {100, 157, 0}, 0.1}, {.y_slope = dtype::f32, .shift = 8});
+  check({1, 2, 64, 194, 449, {130, 200, 250}, 0.3}, {.gradients = {dtype::f32, dtype::f32, dtype::bf16}});
+  check({3, 1, 64, 321, 321, {0, 321, 0}, 0.3}, {.adds = {true, true, false}});
+  check({2, 2, 64, 256, 256, {}, 0.0},
+        {.gradients = {dtype::f32, dtype::bf16, dtype::f32}, .adds = {true, true, true}});
+  check({1, 1, 64, 200, 220, {0, 210, 9}, 0.3}, {.shift = 3});
+}
+
 // Operands in f32, whose gradients may be in bf16, whether products are rounded or not.
 TEST_CASE("cuda: gradients of attention in bf16 of values in f32") {
   need_device();

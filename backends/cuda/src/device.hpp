@@ -40,6 +40,8 @@ cudaStream_t stream();
 /// Bytes on their way from the host to the device when it returns; the host's memory may then be used again.
 void send(void* to, void const* host, std::size_t bytes);
 index multiprocessors();
+/// Whether the device runs what is compiled for compute capability 9.0 alone.
+bool is_hopper();
 /// Blocks that keep the device busy when each can take any share of the work.
 inline index busy_blocks() { return 16 * multiprocessors(); }
 

@@ -2,115 +2,11 @@
 // SPDX-License-Identifier: MIT
 //
 // Attention in bf16 on the tensor cores: a warp goes with its 16 queries over the tiles of keys that any of them sees.
-#include "fused_attention.hpp"
+#include "hopper_attention.hpp"
+#include "running_rows.hpp"
 
 namespace ouro::cuda_kernels {
 namespace {
-
-/// 16 queries and 64 keys: 16 keys, 8 keys, and what the thread has of these.
-using score_tile = tile_sums[4][2];
-/// Of the thread's row `h` the i-th element.
-__device__ inline float& element(score_tile& s, int h, int i) { return s[i / 4][i / 2 % 2].at[2 * h + i % 2]; }
-
-/// The running softmax of 16 queries, in powers of two: `top` is the largest score so far.
-template <int Width>
-struct running_rows {
-  tile_sums out[Width / 8];
-  float top[2];
-  float sum[2];  // of this thread's keys
-  int count[2];
-  int least;  // that any of the queries sees
-
-  template <class S>
-  __device__ running_rows(fused_problem<S> const& p, int query) : least(p.count(query)) {
-    clear(out);
-    OURO_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      top[h] = -std::numeric_limits<float>::max() / 2;
-      sum[h] = 0;
-      count[h] = p.count(query + fragment_line() + 8 * h);
-    }
-  }
-
-  /// Scores of keys `key` and on to weights; what was summed under a lower top shrinks.
-  __device__ void weigh(score_tile& s, int key, float steepness) {
-    OURO_UNROLL
-    for (int i = 0; i < 32; ++i) element(s, i / 16, i % 16) *= steepness;
-    if (key + tile_rows > least) hide(s, key);
-    OURO_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      float best = top[h];
-      OURO_UNROLL
-      for (int i = 0; i < 16; ++i) best = std::fmax(best, element(s, h, i));
-      best = quad_max(best);
-      shrink(h, power_of_two(top[h] - best));
-      top[h] = best;
-      OURO_UNROLL
-      for (int i = 0; i < 16; ++i) {
-        float& x = element(s, h, i);
-        x = power_of_two(x - best);
-        sum[h] += x;
-      }
-    }
-  }
-  /// Scores of keys that their queries do not see are less than all others.
-  __device__ void hide(score_tile& s, int key) const {
-    OURO_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      int const limit = count[h] - key - fragment_column();
-      OURO_UNROLL
-      for (int i = 0; i < 16; ++i)
-        if (i / 2 * 8 + i % 2 >= limit) element(s, h, i) = -std::numeric_limits<float>::infinity();
-    }
-  }
-  __device__ void shrink(int h, float factor) {
-    sum[h] *= factor;
-    OURO_UNROLL
-    for (int n = 0; n < Width / 8; ++n) {
-      out[n].at[2 * h] *= factor;
-      out[n].at[2 * h + 1] *= factor;
-    }
-  }
-  /// Adds, in their order, what the warps that have the same queries have made of other keys.
-  __device__ void join(int groups) {
-    constexpr int own = Width / 8;
-    tile_sums mine[own + 1];
-    OURO_UNROLL
-    for (int n = 0; n < own; ++n) mine[n] = out[n];
-    mine[own] = {top[0], top[1], sum[0], sum[1]};
-    shared_rows<own + 1> const rows(shared_memory<tile_sums>(), groups);
-    rows.leave(mine);
-    if (rows.split > 0) return;
-    for (int s = 1; s < rows.splits; ++s) {
-      tile_sums const ends = rows.left(s, own);
-      OURO_UNROLL
-      for (int h = 0; h < 2; ++h) {
-        float const best = std::fmax(top[h], ends.at[h]);
-        float const factor = power_of_two(ends.at[h] - best);
-        shrink(h, power_of_two(top[h] - best));
-        top[h] = best;
-        sum[h] += ends.at[2 + h] * factor;
-        OURO_UNROLL
-        for (int n = 0; n < own; ++n) {
-          tile_sums const part = rows.left(s, n);
-          out[n].at[2 * h] += part.at[2 * h] * factor;
-          out[n].at[2 * h + 1] += part.at[2 * h + 1] * factor;
-        }
-      }
-    }
-  }
-};
-
-/// The weights of a tile after the dropout, but for its factor.
-template <class S>
-__device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, score_tile& s) {
-  if (p.threshold == 0) return;
-  OURO_UNROLL
-  for (int i = 0; i < 32; ++i) {
-    float& x = s[i / 8][i / 4 % 2].at[i % 4];
-    x = mask.keeps(i / 4, i % 4) ? x : 0.0F;
-  }
-}
 
 /// A block's warps have `groups` times 16 queries; those that share theirs take turns at the tiles of keys.
 template <int Width, class S>
@@ -121,7 +17,6 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
   int const splits = fused_warps() / groups;
   key_tiles<Width> const tiles{.at_once = splits};
   fused_place const at(p);
-  int const queries = static_cast<int>(p.queries);
   int const width = static_cast<int>(p.width);
   auto const [first, block_rows, query, block_sees, warp_sees] = query_rows(p, at, groups, fused_warp() % groups);
   auto load_next = [&, seen = block_sees](int key) {
@@ -159,16 +54,7 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
     rows.join(groups);
     if (split > 0) return;
   }
-  float total[2];
-  OURO_UNROLL
-  for (int h = 0; h < 2; ++h) {
-    total[h] = run_sum<4>(rows.sum[h]);
-    int const i = query + fragment_line() + 8 * h;
-    if (i < queries && lane_number() % 4 == 0)
-      lse[at.flat * p.queries + i] = (rows.top[h] + std::log2(total[h])) / log2_of_e;
-  }
-  store_rows<Width>(at.rows(y, p.width) + query * y.row, y.row, queries - query, width, rows.out, p.factor / total[0],
-                    p.factor / total[1], p.aligned, false);
+  store_attention<Width>(p, at, y, lse, query, rows);
 }
 
 /// How many warps share their queries: more than one where there would be few for the device.
@@ -188,7 +74,7 @@ int key_splits(fused_problem<S> const& p, row_split const& split) {
 bool attention_is_fused(const_view const& q, attention_rule const& rule) {
   index const width = q.dims[2] / rule.heads;
   bool const rounds = q.type == dtype::bf16 || (q.type == dtype::f32 && cuda_products() == product_precision::bf16);
-  return rounds && q.dims[1] > 1 && width % 16 == 0 && width <= 128;
+  return rounds && q.dims[1] > 1 && width % 16 == 0 && width <= 128 && rule.scale > 0;
 }
 
 void fused_attention(view const& y, float* lse, const_view const& q, const_view const& k, const_view const& v,
@@ -196,6 +82,9 @@ void fused_attention(view const& y, float* lse, const_view const& q, const_view 
   with_fused_storage(q.type, [&]<class S>(std::type_identity<S>) {
     fused_problem<S> p(q, k, v, rule);
     p.aligned = p.aligned && rows_are_aligned(const_view(y));
+    if constexpr (std::is_same_v<S, bf16>) {
+      if (suits_hopper(p)) return hopper_attention(p, rows_of<S>(destination(y)), lse);
+    }
     row_split const split(p.queries, p.flats(), most_warps, 4);
     int const splits = key_splits(p, split);
     with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {

@@ -7,79 +7,13 @@
 // A warp has 16 keys and goes over the queries, with its products transposed so that they are left factors as they are. Where
 // a block has all keys it makes dq as well; else another kernel does, whose warps have 16 queries and go over the keys. Each
 // sum has one owner.
-#include "fused_attention.hpp"
+#include "fused_slopes.hpp"
+#include "hopper_attention.hpp"
 
 namespace ouro::cuda_kernels {
 namespace {
 
-/// What the gradient knows besides the operands, and where it goes; an unwanted destination has no data.
-template <class S>
-struct fused_slopes {
-  head_rows<S const> y;  // where the kernel makes the dots
-  stored_rows<void const> dy;
-  float const* lse;
-  float const* dots;
-  stored_rows<void> dq, dk, dv;
-  bool dq_adds, dk_adds, dv_adds;
-};
-
-/// 16 rows of a gradient, from `row` on and from `column` of their head on, times a factor.
-template <int Columns, class S>
-__device__ void store_gradient(fused_problem<S> const& p, fused_place const& at, stored_rows<void> const& to,
-                               bool accumulate, int row, int rows, int column, tile_sums const (&sums)[Columns / 8],
-                               float factor) {
-  with_stored<float>(to, [&](auto const& d) {
-    store_rows<Columns>(at.rows(d, p.width) + row * d.row + column, d.row, rows - row,
-                        static_cast<int>(p.width) - column, sums, factor, factor, p.aligned, accumulate);
-  });
-}
-/// Rows of dy from `row` on to a tile.
-template <int Width, class S>
-__device__ void load_slopes(bf16_pair* to, fused_problem<S> const& p, fused_slopes<S> const& g, fused_place const& at,
-                            int row, int rows) {
-  with_stored<float>(g.dy, [&](auto const& dy) {
-    load_tile<Width>(to, at.rows(dy, p.width) + row * dy.row, dy.row, rows, static_cast<int>(p.width), p.aligned);
-  });
-}
-
-/// A score and the slope of its weight become the weight after the dropout and, but for the scale, the slope of the score.
-__device__ inline void weigh(float& score, float& slope, bool seen, float steepness, float lse, float dot, float keep) {
-  float const weight = seen ? power_of_two(score * steepness - lse) : 0.0F;
-  slope = weight * (slope * keep - dot);
-  score = weight * keep;
-}
-
-/// The sums of warps that have the same rows, added in their order to those of the first; `room` is the block's.
-template <int N>
-__device__ void join_warps(tile_sums (&sums)[N], tile_sums* room, int groups) {
-  shared_rows<N> const rows(room, groups);
-  rows.leave(sums);
-  if (rows.split > 0) return;
-  for (int s = 1; s < rows.splits; ++s) {
-    OURO_UNROLL
-    for (int i = 0; i < 4 * N; ++i) sums[i / 4].at[i % 4] += rows.left(s, i / 4).at[i % 4];
-  }
-}
-
 // Over the keys.
-
-/// What a thread knows of its two queries.
-struct query_pair {
-  int count[2];
-  float lse[2];  // as a power of two
-  float dot[2];
-
-  template <class S>
-  __device__ query_pair(fused_problem<S> const& p, fused_slopes<S> const& g, int flat, int query) {
-    OURO_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      int const i = query + fragment_line() + 8 * h;
-      count[h] = p.count(i);
-      lse[h] = i < p.queries ? g.lse[flat * p.queries + i] * log2_of_e : 0.0F;
-      dot[h] = i < p.queries ? g.dots[flat * p.queries + i] : 0.0F;
-    }
-  }
-};
 
 /// A block's warps have `groups` times 16 queries; those that share theirs take turns at the keys.
 template <int Width, class S>
@@ -139,79 +73,6 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
 
 // Over the queries.
 
-/// What a block knows of the queries of a tile.
-struct query_tile {
-  float lse[tile_rows];  // as powers of two
-  float dot[tile_rows];
-  int count[tile_rows];
-
-  /// How many keys any of the m-th 16 queries sees, where there are `rows` in all: the last sees the most.
-  [[nodiscard]] __device__ int sees(int m, int rows) const { return count[smaller(warp_rows * (m + 1), rows) - 1]; }
-
-  /// All but the dots, and these too where they are made already.
-  template <class S>
-  __device__ void load(fused_problem<S> const& p, fused_slopes<S> const& g, int flat, int query) {
-    for (int r = static_cast<int>(threadIdx.x); r < tile_rows; r += static_cast<int>(blockDim.x)) {
-      int const i = query + r;
-      count[r] = p.count(i);
-      lse[r] = i < p.queries ? g.lse[flat * p.queries + i] * log2_of_e : 0.0F;
-      if (g.dots != nullptr) dot[r] = i < p.queries ? g.dots[flat * p.queries + i] : 0.0F;
-    }
-  }
-
-  /// dot = y · dy of the first `rows`; the lanes that have a row are neighbours.
-  template <int Width, class S, class G>
-  __device__ void make_dots(S const* y, index y_step, G const* dy, index dy_step, int rows, int width, bool aligned) {
-    constexpr int across = Width / 8;
-    constexpr int at_once = 4;
-    int const stride = static_cast<int>(blockDim.x) / across;
-    int const column = static_cast<int>(threadIdx.x) % across * 8;
-    for (int first = static_cast<int>(threadIdx.x) / across; first < tile_rows; first += at_once * stride) {
-      float sum[at_once] = {};
-      OURO_UNROLL
-      for (int i = 0; i < at_once; ++i) {
-        int const row = first + i * stride;
-        if (row >= rows || column >= width) continue;
-        auto const a = load_neighbours<S, 8>(y + row * y_step + column, aligned);
-        auto const b = load_neighbours<G, 8>(dy + row * dy_step + column, aligned);
-        for (int c = 0; c < 8; ++c) sum[i] += a.at[c] * b.at[c];
-      }
-      OURO_UNROLL
-      for (int i = 0; i < at_once; ++i) {
-        float const all = run_sum<across>(sum[i]);
-        if (column == 0 && first + i * stride < tile_rows) dot[first + i * stride] = all;
-      }
-    }
-  }
-};
-
-/// Of 16 keys and a tile of queries: element e of the n-th product of the m-th 16 queries.
-struct kept_by_columns {
-  std::uint32_t bits = everybody;  // a byte for 16 queries
-
-  /// Only m with m mod `every` = `which` are asked for, and queries that see `key`.
-  template <class S>
-  __device__ kept_by_columns(fused_problem<S> const& p, query_tile const& queries, int flat, int query, int rows,
-                             int key, int which, int every) {
-    if (p.threshold == 0) return;
-    std::uint32_t mine = 0;  // a lane makes a block of each m
-    for (int m = which; warp_rows * m < rows; m += every) {
-      if (queries.sees(m, rows) <= key) continue;
-      int const row = query + warp_rows * m + lane_number() % 16;
-      mine |= kept_keys(p, flat, row, key / 8 + lane_number() / 16) << (8 * m);
-    }
-    bits = 0;
-    OURO_UNROLL
-    for (int s = 0; s < 8; ++s) {
-      int const lane = s / 4 * 16 + s / 2 % 2 * 8 + fragment_column() + s % 2;
-      bits |= (__shfl_sync(everybody, mine, lane) >> fragment_line() & 0x01010101U) << s;
-    }
-  }
-  [[nodiscard]] __device__ bool keeps(int m, int n, int e) const {
-    return (bits >> (8 * m) >> (e / 2 * 4 + 2 * n + e % 2) & 1U) != 0;
-  }
-};
-
 inline constexpr int slope_pitch = tile_pitch<tile_rows>;
 
 /// Tiles of queries that a block has room for: one that makes dq and has all queries at once needs no second.
@@ -250,7 +111,7 @@ struct key_room {
     load_tile<Width>(q + tile * tile_room<Width>, at.rows(p.q, p.width) + query * p.q.row, p.q.row, rows, width,
                      p.aligned);
     load_slopes<Width>(dy + tile * tile_room<Width>, p, g, at, query, rows);
-    queries[tile].load(p, g, at.flat, query);
+    queries[tile].load(p, g, at.flat, query, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x));
     if constexpr (MakesDots)
       with_stored<float>(g.dy, [&](auto const& slopes_of_y) {
         queries[tile].template make_dots<Width>(at.rows(g.y, p.width) + query * g.y.row, g.y.row,
@@ -369,23 +230,6 @@ __global__ void __launch_bounds__(Width <= 64 ? 384 : most_warps * warp_size, 1)
   if (g.dv.data != nullptr) store_gradient<Width>(p, at, g.dv, g.dv_adds, key, keys, 0, dv, 1.0F);
 }
 
-/// What these functions are given, for a kernel: the slopes, and whether all rows are aligned.
-template <class S>
-fused_slopes<S> slopes_of(fused_problem<S>& p, destination const& dq, destination const& dk, destination const& dv,
-                          float const* lse, const_view const& dy) {
-  p.aligned = p.aligned && rows_are_aligned(dy) && rows_are_aligned(dq) && rows_are_aligned(dk) && rows_are_aligned(dv);
-  return {{},
-          stored_rows_of(dy),
-          lse,
-          nullptr,
-          stored_rows_of(dq),
-          stored_rows_of(dk),
-          stored_rows_of(dv),
-          dq.accumulate,
-          dk.accumulate,
-          dv.accumulate};
-}
-
 /// The warps of a block: one for 16 rows, and more where these would be few.
 int warps_of(row_split const& split) { return split.warps < 3 ? 4 : split.warps; }
 
@@ -425,6 +269,9 @@ void fused_attention_gradient(destination const& dq, destination const& dk, dest
     fused_problem<S> p(q, k, v, rule);
     auto g = slopes_of(p, dq, dk, dv, lse, dy);
     g.dots = dots;
+    if constexpr (std::is_same_v<S, bf16>) {
+      if (suits_hopper(p)) return hopper_attention_gradient(p, g);
+    }
     with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
       if (dq.wanted()) {
         row_split const split(p.queries, p.flats(), most_warps, 2);

@@ -56,6 +56,7 @@ struct runtime {
   cudaStream_t stream = nullptr;
   staging outbox;
   index multiprocessors = 1;
+  bool is_hopper = false;
   unsigned* tickets = nullptr;
   std::string description;
   memory_pool<device_blocks> pool;
@@ -67,6 +68,7 @@ struct runtime {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     check(cudaMallocHost(reinterpret_cast<void**>(&outbox.room), staging::size), "cudaMallocHost");
     multiprocessors = p.multiProcessorCount;
+    is_hopper = p.major == 9 && p.minor == 0;
     std::size_t const ticket_bytes = ticket_count * sizeof(unsigned);
     check(cudaMalloc(reinterpret_cast<void**>(&tickets), ticket_bytes), "cudaMalloc");
     check(cudaMemsetAsync(tickets, 0, ticket_bytes, stream), "cudaMemsetAsync");
@@ -84,6 +86,7 @@ runtime& now() {
 
 cudaStream_t stream() { return now().stream; }
 index multiprocessors() { return now().multiprocessors; }
+bool is_hopper() { return now().is_hopper; }
 unsigned* tickets(index n) {
   require(n <= ticket_count, errc::shape, "cuda", "a call of ", n, " sums that end together");
   return now().tickets;

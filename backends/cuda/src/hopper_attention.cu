@@ -1,0 +1,64 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// A block has 64 queries; each of its groups goes with them over the tiles of keys that any of them sees, and takes turns at
+// these with the others.
+#include "hopper_attention.hpp"
+#include "running_rows.hpp"
+
+namespace ouro::cuda_kernels {
+namespace {
+
+constexpr int most_groups = 4;
+
+__global__ void __launch_bounds__(most_groups* group_size, 1)
+    hopper_attention_kernel(fused_problem<bf16> p, head_rows<bf16> y, float* lse) {
+  group_tiles const tiles;
+  fused_place const at(p);
+  int const group = group_number();
+  int const groups = group_count();
+  auto const [first, block_rows, query, block_sees, warp_sees] =
+      query_rows(p, at, group_warps, fused_warp() % group_warps);
+  bf16 const* const keys = at.rows(p.k, p.width);
+  bf16 const* const values = at.rows(p.v, p.width);
+  auto load = [&](int key, int stage) {
+    int const rows = static_cast<int>(p.keys) - key;
+    load_square(tiles.other(stage, 0), keys + key * p.k.row, p.k.row, rows);
+    load_square(tiles.other(stage, 1), values + key * p.v.row, p.v.row, rows);
+  };
+
+  if (group == 0) load_square(tiles.own(0), at.rows(p.q, p.width) + first * p.q.row, p.q.row, block_rows);
+  if (group * tile_rows < block_sees) load(group * tile_rows, 0);
+  running_rows<64> rows(p, query);
+  int stage = 0;
+  for (int j = group * tile_rows; j - group * tile_rows < block_sees; j += groups * tile_rows, ++stage) {
+    finish_tiles();
+    __syncthreads();  // these tiles are there, and nobody reads those before
+    if (int const next = j + groups * tile_rows; next < block_sees) load(next, stage + 1);
+    if (j >= block_sees) continue;
+    score_tile s;
+    begin_product(s, tiles.own(0), tiles.other(stage, 0));
+    kept_by_rows const mask(p, at.flat, query, j, j + tile_rows, 0, 1);
+    finish_products(s);
+    rows.weigh(s, j, p.steepness());
+    drop(p, mask, s);
+    fragment const weights[4] = {rounded_left(s[0]), rounded_left(s[1]), rounded_left(s[2]), rounded_left(s[3])};
+    begin_addition(rows.out, weights, tiles.other(stage, 1));
+    finish_products(rows.out);
+  }
+  if (groups > 1) {
+    rows.join(group_warps);
+    if (group > 0) return;
+  }
+  store_attention(p, at, y, lse, query, rows);
+}
+
+}  // namespace
+
+void hopper_attention(fused_problem<bf16> const& p, head_rows<bf16> const& y, float* lse) {
+  index const blocks = p.flats() * divide_up(p.queries, tile_rows);
+  int const groups = groups_of(blocks, p.keys, most_groups);
+  launch("attention", hopper_attention_kernel, blocks, groups * group_size, group_tiles::bytes(groups), p, y, lse);
+}
+
+}  // namespace ouro::cuda_kernels

@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Attention of heads of 64 in bf16 on a device of compute capability 9.0: a warp group has 64 rows of scores, whose products
+// are made while it draws the dropout's numbers.
+#pragma once
+
+#include "fused_slopes.hpp"
+#include "hopper_products.hpp"
+
+namespace ouro::cuda_kernels {
+
+/// Whether these kernels are made for the problem, and for this device. Shorter sequences would leave most of a tile empty.
+template <class S>
+bool suits_hopper(fused_problem<S> const& p) {
+  return std::is_same_v<S, bf16> && p.width == 64 && p.aligned && p.queries >= 192 && p.keys >= 192 && is_hopper();
+}
+
+void hopper_attention(fused_problem<bf16> const& p, head_rows<bf16> const& y, float* lse);
+/// Where the dots are made already.
+void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> const& g);
+
+/// How many groups of a block share its rows, where there are `blocks`, and `others` rows of the other sequence: one, or a
+/// divisor of those that a multiprocessor has registers for, so that all of it has work.
+inline int groups_of(index blocks, index others, int resident) {
+  index const tiles = divide_up(others, tile_rows);
+  int groups = 1;
+  for (int n = 2; n <= resident && n <= tiles; ++n)
+    if (resident % n == 0 && groups * blocks < resident * multiprocessors()) groups = n;
+  return groups;
+}
+
+/// Rows of dy from `row` on to a tile, by the threads of a group.
+__device__ inline void load_square_slopes(square_tile to, fused_problem<bf16> const& p, fused_slopes<bf16> const& g,
+                                          fused_place const& at, int row) {
+  with_stored<float>(g.dy, [&](auto const& dy) {
+    load_square(to, at.rows(dy, p.width) + row * dy.row, dy.row, static_cast<int>(p.queries) - row);
+  });
+}
+
+__device__ inline int group_number() { return fused_warp() / group_warps; }
+__device__ inline int group_count() { return fused_warps() / group_warps; }
+
+/// Two tiles of a block's own rows, then for each group two pairs of tiles of the other sequence: those that it works on,
+/// and the next.
+struct group_tiles {
+  bf16_pair* memory = shared_tiles();
+
+  [[nodiscard]] __device__ square_tile own(int n) const { return {memory + n * square_tile::pairs}; }
+  [[nodiscard]] __device__ square_tile other(int stage, int n) const {
+    return own(2 + (2 * group_number() + stage % 2) * 2 + n);
+  }
+  static constexpr std::size_t bytes(int groups) {
+    return static_cast<std::size_t>(2 + 4 * groups) * square_tile::bytes;
+  }
+};
+
+}  // namespace ouro::cuda_kernels

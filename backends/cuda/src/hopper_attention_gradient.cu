@@ -1,0 +1,173 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// The gradient of attention as in fused_attention_gradient.cu, 64 rows at a time: a kernel for dq, whose blocks have 64
+// queries, and one for dk and dv, whose blocks have 64 keys. The groups of a block take turns at the other sequence.
+#include <limits>
+
+#include "hopper_attention.hpp"
+
+namespace ouro::cuda_kernels {
+namespace {
+
+__device__ inline int own_warp() { return fused_warp() % group_warps; }
+/// The column of the thread's i-th score.
+__device__ inline int column_of(int i) { return i / 4 * 8 + fragment_column() + i % 2; }
+/// Scores that are not `seen` are less than all others.
+template <class F>
+__device__ void hide(square_sums& scores, F const& seen) {
+  OURO_UNROLL
+  for (int i = 0; i < 32; ++i)
+    if (!seen(i)) sum_of(scores, i) = -std::numeric_limits<float>::infinity();
+}
+
+// Over the keys.
+
+constexpr int most_groups_of_queries = 4;
+
+__global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
+    hopper_dq_kernel(fused_problem<bf16> p, fused_slopes<bf16> g) {
+  group_tiles const tiles;
+  fused_place const at(p);
+  int const group = group_number();
+  int const groups = group_count();
+  auto const [first, block_rows, query, block_sees, warp_sees] = query_rows(p, at, group_warps, own_warp());
+  bf16 const* const keys = at.rows(p.k, p.width);
+  bf16 const* const values = at.rows(p.v, p.width);
+  auto load = [&](int key, int stage) {
+    int const rows = static_cast<int>(p.keys) - key;
+    load_square(tiles.other(stage, 0), keys + key * p.k.row, p.k.row, rows);
+    load_square(tiles.other(stage, 1), values + key * p.v.row, p.v.row, rows);
+  };
+
+  if (group == 0) {
+    load_square(tiles.own(0), at.rows(p.q, p.width) + first * p.q.row, p.q.row, block_rows);
+    load_square_slopes(tiles.own(1), p, g, at, first);
+  }
+  if (group * tile_rows < block_sees) load(group * tile_rows, 0);
+  query_pair const own(p, g, at.flat, query);
+  int const least = p.count(query);
+  square_columns dq;
+  clear(dq);
+  int stage = 0;
+  for (int j = group * tile_rows; j - group * tile_rows < block_sees; j += groups * tile_rows, ++stage) {
+    finish_tiles();
+    __syncthreads();  // these tiles are there, and nobody reads those before
+    if (int const next = j + groups * tile_rows; next < block_sees) load(next, stage + 1);
+    if (j >= block_sees) continue;
+    square_sums score;
+    square_sums slope;
+    begin_product(score, tiles.own(0), tiles.other(stage, 0));
+    begin_product(slope, tiles.own(1), tiles.other(stage, 1));
+    kept_by_rows const mask(p, at.flat, query, j, j + tile_rows, 0, 1);
+    finish_products(score, slope);
+    if (j + tile_rows > least) hide(score, [&](int i) { return j + column_of(i) < own.count[i % 4 / 2]; });
+    OURO_UNROLL
+    for (int i = 0; i < 32; ++i) {
+      int const h = i % 4 / 2;
+      float const keep = mask.keeps(i / 4, i % 4) ? p.factor : 0.0F;
+      weigh(sum_of(score, i), sum_of(slope, i), true, p.steepness(), own.lse[h], own.dot[h], keep);
+    }
+    fragment const slopes[4] = {rounded_left(slope[0]), rounded_left(slope[1]), rounded_left(slope[2]),
+                                rounded_left(slope[3])};
+    begin_addition(dq, slopes, tiles.other(stage, 0));
+    finish_products(dq);
+  }
+  if (groups > 1) join_warps(dq, shared_memory<tile_sums>(), group_warps);
+  if (group == 0) store_gradient<64>(p, at, g.dq, g.dq_adds, query, static_cast<int>(p.queries), 0, dq, p.scale);
+}
+
+// Over the queries.
+
+constexpr int most_groups_of_keys = 3;
+
+/// After the tiles, for each group: what there is to know of the queries of both its stages.
+__device__ query_tile* known_queries(group_tiles const& tiles, int stage) {
+  return reinterpret_cast<query_tile*>(tiles.memory + (2 + 4 * group_count()) * square_tile::pairs) +
+         2 * group_number() + stage % 2;
+}
+
+__global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
+    hopper_dkv_kernel(fused_problem<bf16> p, fused_slopes<bf16> g) {
+  group_tiles const tiles;
+  fused_place const at(p);
+  int const group = group_number();
+  int const groups = group_count();
+  int const queries = static_cast<int>(p.queries);
+  int const keys = static_cast<int>(p.keys);
+  int const first = at.tile * tile_rows;
+  int const key = first + own_warp() * warp_rows;
+  bf16 const* const asking = at.rows(p.q, p.width);
+  auto load = [&](int query, int stage) {
+    load_square(tiles.other(stage, 0), asking + query * p.q.row, p.q.row, queries - query);
+    load_square_slopes(tiles.other(stage, 1), p, g, at, query);
+    known_queries(tiles, stage)->load(p, g, at.flat, query, static_cast<int>(threadIdx.x) % group_size, group_size);
+  };
+
+  if (group == 0) {
+    load_square(tiles.own(0), at.rows(p.k, p.width) + first * p.k.row, p.k.row, keys - first);
+    load_square(tiles.own(1), at.rows(p.v, p.width) + first * p.v.row, p.v.row, keys - first);
+  }
+  int seeing = 0;  // the first tile of queries of which any sees these keys
+  while (seeing < queries && p.count(smaller(seeing + tile_rows, queries) - 1) <= first) seeing += tile_rows;
+  seeing += group * tile_rows;
+  if (seeing < queries) load(seeing, 0);
+  square_columns dk;
+  square_columns dv;
+  clear(dk);
+  clear(dv);
+  int stage = 0;
+  for (int i = seeing; i - group * tile_rows < queries; i += groups * tile_rows, ++stage) {
+    finish_tiles();
+    __syncthreads();  // these tiles are there, and nobody reads those before
+    if (int const next = i + groups * tile_rows; next < queries) load(next, stage + 1);
+    if (i >= queries) continue;
+    square_sums weight;
+    square_sums slope;
+    begin_product(weight, tiles.own(0), tiles.other(stage, 0));
+    begin_product(slope, tiles.own(1), tiles.other(stage, 1));
+    kept_by_columns const mask(p, at.flat, i, key);
+    finish_products(weight, slope);
+    query_tile const& known = *known_queries(tiles, stage);
+    if (i + tile_rows > queries || first + tile_rows > known.count[0])
+      hide(weight, [&](int e) { return key + fragment_line() + e % 4 / 2 * 8 < known.count[column_of(e)]; });
+    OURO_UNROLL
+    for (int e = 0; e < 32; ++e) {
+      int const r = column_of(e);
+      float const keep = mask.keeps(e / 8, e / 4 % 2, e % 4) ? p.factor : 0.0F;
+      weigh(sum_of(weight, e), sum_of(slope, e), true, p.steepness(), known.lse[r], known.dot[r], keep);
+    }
+    fragment const weights[4] = {rounded_left(weight[0]), rounded_left(weight[1]), rounded_left(weight[2]),
+                                 rounded_left(weight[3])};
+    fragment const slopes[4] = {rounded_left(slope[0]), rounded_left(slope[1]), rounded_left(slope[2]),
+                                rounded_left(slope[3])};
+    begin_addition(dv, weights, tiles.other(stage, 1));
+    begin_addition(dk, slopes, tiles.other(stage, 0));
+    finish_products(dv, dk);
+  }
+  if (groups > 1) {
+    join_warps(dk, shared_memory<tile_sums>(), group_warps);
+    join_warps(dv, shared_memory<tile_sums>(), group_warps);
+    if (group > 0) return;
+  }
+  if (g.dk.data != nullptr) store_gradient<64>(p, at, g.dk, g.dk_adds, key, keys, 0, dk, p.scale);
+  if (g.dv.data != nullptr) store_gradient<64>(p, at, g.dv, g.dv_adds, key, keys, 0, dv, 1.0F);
+}
+
+}  // namespace
+
+void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> const& g) {
+  if (g.dq.data != nullptr) {
+    index const blocks = p.flats() * divide_up(p.queries, tile_rows);
+    int const groups = groups_of(blocks, p.keys, most_groups_of_queries);
+    launch("attention_gradient of q", hopper_dq_kernel, blocks, groups * group_size, group_tiles::bytes(groups), p, g);
+  }
+  if (g.dk.data != nullptr || g.dv.data != nullptr) {
+    index const blocks = p.flats() * divide_up(p.keys, tile_rows);
+    int const groups = groups_of(blocks, p.queries, most_groups_of_keys);
+    launch("attention_gradient of k and v", hopper_dkv_kernel, blocks, groups * group_size,
+           group_tiles::bytes(groups) + static_cast<std::size_t>(2 * groups) * sizeof(query_tile), p, g);
+  }
+}
+
+}  // namespace ouro::cuda_kernels
