@@ -356,7 +356,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"emulated device", std::size_t{1} << 30U, 9, 0, 4};
+  *properties = {"emulated device", std::size_t{1} << 30U, 9, 0, 4, std::size_t{99} << 10U};
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {

@@ -87,6 +87,7 @@ struct cudaDeviceProp {
   int major;
   int minor;
   int multiProcessorCount;
+  std::size_t sharedMemPerBlockOptin;
 };
 
 using cudaEvent_t = struct emulated_event*;

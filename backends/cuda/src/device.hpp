@@ -42,6 +42,8 @@ void send(void* to, void const* host, std::size_t bytes);
 index multiprocessors();
 /// Whether the device runs what is compiled for compute capability 9.0 alone.
 bool is_hopper();
+/// Bytes of shared memory that a block can ask for.
+std::size_t shared_memory_limit();
 /// Blocks that keep the device busy when each can take any share of the work.
 inline index busy_blocks() { return 16 * multiprocessors(); }
 

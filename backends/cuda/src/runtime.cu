@@ -57,6 +57,7 @@ struct runtime {
   staging outbox;
   index multiprocessors = 1;
   bool is_hopper = false;
+  std::size_t shared_memory_limit = 0;
   unsigned* tickets = nullptr;
   std::string description;
   memory_pool<device_blocks> pool;
@@ -68,6 +69,7 @@ struct runtime {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     check(cudaMallocHost(reinterpret_cast<void**>(&outbox.room), staging::size), "cudaMallocHost");
     multiprocessors = p.multiProcessorCount;
+    shared_memory_limit = p.sharedMemPerBlockOptin;
     is_hopper = p.major == 9 && p.minor == 0;
     std::size_t const ticket_bytes = ticket_count * sizeof(unsigned);
     check(cudaMalloc(reinterpret_cast<void**>(&tickets), ticket_bytes), "cudaMalloc");
@@ -87,6 +89,7 @@ runtime& now() {
 cudaStream_t stream() { return now().stream; }
 index multiprocessors() { return now().multiprocessors; }
 bool is_hopper() { return now().is_hopper; }
+std::size_t shared_memory_limit() { return now().shared_memory_limit; }
 unsigned* tickets(index n) {
   require(n <= ticket_count, errc::shape, "cuda", "a call of ", n, " sums that end together");
   return now().tickets;

@@ -1,9 +1,19 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// The RWKV-7 recurrence and its gradient (contract: ouro/concepts/scans.hpp), row by row as it is defined.
+// The RWKV-7 recurrence (contract: ouro/concepts/scans.hpp): a walk row by row. Its gradient by chunks: within one the decays
+// are taken out of the operands, so that all pairs of rows become products of small matrices (products of rank-one changes in
+// the manner of Bischof & Van Loan, 1987; Yang et al., "Parallelizing linear transformers with the delta rule", 2024). With
+// gamma_t = Σ log d up to row t, and Gamma = exp(gamma) at the end of the chunk:
+//   A = a exp(gamma_{t−1}), R = r exp(gamma_t), K = k exp(−gamma_t), B = b exp(−gamma_t);  M = [A; R] [K; B]ᵀ, triangular
+//   U = (1 − M_AB)⁻¹ (A Sᵀ + M_AK V);  Y = R Sᵀ + M_RK V + M_RB U
+// As d > 0.545, exp(−gamma) is at most 16 400 and no exponent needs care.
+#include <algorithm>
+
 #include "functions.hpp"
-#include "scans.hpp"
+#include "layout.hpp"
+#include "scan_chunk.hpp"
+#include "scan_walk.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
@@ -19,121 +29,294 @@ struct rwkv7_problem {
   T const* state;
 
   explicit rwkv7_problem(rwkv7_operands const& in)
-      : s{in.r.dims[0], in.r.dims[1], in.state.dims[1], in.state.dims[2], in.state.dims[3]},
+      : s(in.r.dims, in.state.dims),
         r(scan_rows_of<T>(in.r)),
         w(scan_rows_of<T>(in.w)),
         k(scan_rows_of<T>(in.k)),
         v(scan_rows_of<T>(in.v)),
         a(scan_rows_of<T>(in.a)),
         b(scan_rows_of<T>(in.b)),
-        state(dense_or_none<T>(in.state)) {}
+        state(in.state.as<T>()) {}
+};
 
-  /// Row i of a state moves on by row t of the sequence: from `before` to `after`, which may be the same. Returns u_i.
-  __device__ T advance(index n, index h, index t, index i, int lane, T const* before, T* after) const {
-    T const* const a_t = a.at(n, t, h * s.key);
-    T const* const b_t = b.at(n, t, h * s.key);
-    T const* const k_t = k.at(n, t, h * s.key);
-    T const* const w_t = w.at(n, t, h * s.key);
-    T const u = row_sum<T>(s.key, lane, [&](index j) { return before[j] * a_t[j]; });
-    T const v_i = *v.at(n, t, h * s.value + i);
-    for (index j = lane; j < s.key; j += warp_size)
-      after[j] = before[j] * std::exp(-decay_bound<T> * sigmoid(w_t[j])) + u * b_t[j] + v_i * k_t[j];
-    return u;
-  }
-  /// What row i of the state says at row t.
-  __device__ T say(index n, index h, index t, index, int lane, T const* S) const {
-    T const* const r_t = r.at(n, t, h * s.key);
-    return row_sum<T>(s.key, lane, [&](index j) { return S[j] * r_t[j]; });
+/// d of all rows, one after the other.
+template <class T>
+struct make_decays {
+  T* to;
+  scan_rows<T const> w;
+  index rows, columns;
+  __device__ void operator()(index e) const {
+    index const row = e / columns;
+    to[e] = std::exp(-decay_bound<T> * sigmoid(*w.at(row / rows, row % rows, e % columns)));
   }
 };
+template <class T>
+class decays {
+ public:
+  decays(char const* name, rwkv7_problem<T> const& p)
+      : rows_(p.s.rows), columns_(p.s.heads * p.s.key), memory_(p.s.lanes * rows_ * columns_) {
+    for_count(name, p.s.lanes * rows_ * columns_, make_decays<T>{memory_.data(), p.w, rows_, columns_});
+  }
+  [[nodiscard]] scan_rows<T const> rows() const { return dense_rows<T const>(memory_.data(), rows_, columns_); }
+
+ private:
+  index rows_, columns_;
+  device_array<T> memory_;
+};
+
+/// Row i of a state moves on: u = S a, S ← S ⊙ d + u b + v_i k. It says S r.
+template <bool Says>
+struct rwkv7_forwards {
+  enum : int { a, d, b, k, r, vectors };
+  static constexpr int scalars = 0;
+  static constexpr bool backwards = false;
+  static constexpr bool says = Says;
+
+  template <int Lanes, class T, int Each>
+  __device__ static T advance(T (&S)[Each], T const (&x)[vectors][Each], T value, T const*) {
+    T u[2] = {};
+    OURO_UNROLL
+    for (int e = 0; e < Each; ++e) u[e % 2] += S[e] * x[a][e];
+    T const all = lanes_sum<Lanes>(u[0] + u[1]);
+    T said[2] = {};
+    OURO_UNROLL
+    for (int e = 0; e < Each; ++e) {
+      S[e] = S[e] * x[d][e] + value * x[k][e] + all * x[b][e];
+      if constexpr (Says) said[e % 2] += S[e] * x[r][e];
+    }
+    return said[0] + said[1];
+  }
+};
+/// Row i of the gradient of a state moves back: G ← G + dy_i r, then G ← G ⊙ d + (G b) a.
+struct rwkv7_backwards {
+  enum : int { r, b, d, a, vectors };
+  static constexpr int scalars = 0;
+  static constexpr bool backwards = true;
+  static constexpr bool says = false;
+
+  template <int Lanes, class T, int Each>
+  __device__ static T advance(T (&G)[Each], T const (&x)[vectors][Each], T slope, T const*) {
+    T du[2] = {};
+    OURO_UNROLL
+    for (int e = 0; e < Each; ++e) {
+      G[e] += slope * x[r][e];
+      du[e % 2] += G[e] * x[b][e];
+    }
+    T const all = lanes_sum<Lanes>(du[0] + du[1]);
+    OURO_UNROLL
+    for (int e = 0; e < Each; ++e) G[e] = G[e] * x[d][e] + all * x[a][e];
+    return T(0);
+  }
+};
+
+template <class T>
+walk_operands<T> forwards(rwkv7_problem<T> const& p, scan_rows<T const> const& d) {
+  walk_operands<T> w{.vectors = {p.a, d, p.b, p.k, p.r}};
+  w.values = p.v;
+  w.start = p.state;
+  return w;
+}
 
 template <class T>
 struct rwkv7_slopes {
   scan_rows<T const> dy;
-  T const* dlast;  // absent: zero
   scan_rows<T> r, w, k, v, a, b;
-  T* state;
-  bool state_adds;
 };
 
-enum : int { sum_r, sum_k, sum_b, sum_a, sum_d, rwkv7_sums };
-
+/// The matrices of a chunk of L rows. [x; y]: x over y.
 template <class T>
-__global__ void rwkv7_gradient_kernel(rwkv7_problem<T> p, rwkv7_slopes<T> to, scan_segments segments, T* memory) {
-  scan_backwards<T> const back(p.s, segments, memory);
-  scan_shape const& s = p.s;
-  index const h = back.h;
-  index const n = back.n;
-  int const lane = back.lane;
-  int const warp = back.warp;
-  T* const G = back.G;
-  T* const u = back.kept;                       // (length,V)
-  T* const du = u + segments.length * s.value;  // (V)
+struct rwkv7_chunk {
+  chunk_matrix<T> ar, kb, dar, dkb;  // (2L,K): [A; R], [K; B], and their gradients
+  chunk_matrix<T> decay, gate;       // (L + 1,K): exp(gamma) before row 0, after row 0, …; (L,K): sigmoid(w)
+  chunk_matrix<T> vu, zy, dvu;       // (2L,V): [V; U], [dZ; dY] with dZ that of U's right side, the gradient of [V; U]
+  chunk_matrix<T> m, dm;             // (2L,2L)
+  chunk_matrix<T> of_decay;          // (parts,K)
+  chunk_matrix<T> room;              // rows of a state
+  int parts;
 
-  back.begin(p.state, to.dlast,
-             [&](index t, index i, T const* before, T* after) { p.advance(n, h, t, i, lane, before, after); });
-  int turn = 0;
-  for (index segment = segments.count - 1; segment >= 0; --segment) {
-    index const first = back.first(segment);
-    back.recall(segment, [&](index t, index i, T const* before, T* after) {
-      T const u_i = p.advance(n, h, t, i, lane, before, after);
-      if (lane == 0) u[(t - first) * s.value + i] = u_i;
-    });
-    for (index t = back.end(segment) - 1; t >= first; --t, turn = 1 - turn) {
-      T const* const before = back.states + (t - first) * s.state();
-      T const* const after = before + s.state();
-      T const* const r_t = p.r.at(n, t, h * s.key);
-      T const* const w_t = p.w.at(n, t, h * s.key);
-      T const* const k_t = p.k.at(n, t, h * s.key);
-      T const* const v_t = p.v.at(n, t, h * s.value);
-      T const* const a_t = p.a.at(n, t, h * s.key);
-      T const* const b_t = p.b.at(n, t, h * s.key);
-      T const* const up = to.dy.at(n, t, h * s.value);
-      T const* const u_t = u + (t - first) * s.value;
-      for (index i = warp; i < s.value; i += scan_warps) {
-        T* const g = G + i * s.key;
-        for (index j = lane; j < s.key; j += warp_size) g[j] += up[i] * r_t[j];
-        T const dv = row_sum<T>(s.key, lane, [&](index j) { return g[j] * k_t[j]; });
-        T const du_i = row_sum<T>(s.key, lane, [&](index j) { return g[j] * b_t[j]; });
-        if (lane == 0) {
-          to.v.put_at(n, t, h * s.value + i, dv);
-          du[i] = du_i;
-        }
-      }
-      __syncwarp();  // every lane sees du and u
-      T* const mine = back.sums + turn * segments.sums;
-      for (index j = lane; j < s.key; j += warp_size) {
-        T const d = std::exp(-decay_bound<T> * sigmoid(w_t[j]));
-        T sum[rwkv7_sums] = {};
-        for (index i = warp; i < s.value; i += scan_warps) {
-          index const at = i * s.key + j;
-          T const g = G[at];
-          sum[sum_r] += after[at] * up[i];
-          sum[sum_k] += g * v_t[i];
-          sum[sum_b] += g * u_t[i];
-          sum[sum_a] += before[at] * du[i];
-          sum[sum_d] += g * before[at];
-          G[at] = g * d + du[i] * a_t[j];
-        }
-        for (int q = 0; q < rwkv7_sums; ++q) mine[(warp * rwkv7_sums + q) * s.key + j] = sum[q];
-      }
-      __syncthreads();
-      for (index j = threadIdx.x; j < s.key; j += scan_threads) {
-        T sum[rwkv7_sums] = {};
-        for (int from = 0; from < scan_warps; ++from)
-          for (int q = 0; q < rwkv7_sums; ++q) sum[q] += mine[(from * rwkv7_sums + q) * s.key + j];
-        T const gate = sigmoid(w_t[j]);
-        T const d = std::exp(-decay_bound<T> * gate);
-        index const c = h * s.key + j;
-        to.r.put_at(n, t, c, sum[sum_r]);
-        to.w.put_at(n, t, c, -sum[sum_d] * d * decay_bound<T> * gate * (T(1) - gate));
-        to.k.put_at(n, t, c, sum[sum_k]);
-        to.a.put_at(n, t, c, sum[sum_a]);
-        to.b.put_at(n, t, c, sum[sum_b]);
-      }
+  __host__ __device__ rwkv7_chunk(T* memory, scan_shape const& s) {
+    int const wide = 2 * s.length;
+    parts = s.key < chunk_threads ? chunk_threads / s.key : 1;
+    chunk_memory<T> rest(memory);
+    ar = rest.take(wide, s.key);
+    kb = rest.take(wide, s.key);
+    dar = rest.take(wide, s.key);
+    dkb = rest.take(wide, s.key);
+    decay = rest.take(s.length + 1, s.key);
+    gate = rest.take(s.length, s.key);
+    vu = rest.take(wide, s.value);
+    zy = rest.take(wide, s.value);
+    dvu = rest.take(wide, s.value);
+    m = rest.take(wide, wide);
+    dm = rest.take(wide, wide);
+    of_decay = rest.take(parts, s.key);
+    room = rest.take(state_rows_at_once(s.value), s.key);
+    used = rest.used;
+  }
+  static std::size_t bytes(scan_shape const& s) { return rwkv7_chunk(nullptr, s).used * sizeof(T); }
+
+ private:
+  std::size_t used;
+};
+
+/// What M and its gradient have above the triangles is zero: U sees rows before its own, Y also its own.
+__device__ inline bool in_triangle(int i, int j, int length) {
+  int const column = j < length ? j : j - length;
+  return i < length ? column < i : column <= i - length;
+}
+
+/// x ← (1 − M)⁻¹ x for a strictly lower triangular M, a thread for each column.
+template <class T>
+__device__ void solve(chunk_matrix<T> m, chunk_matrix<T> x, int length, int columns) {
+  for (int i = static_cast<int>(threadIdx.x); i < columns; i += chunk_threads)
+    for (int t = 1; t < length; ++t) {
+      T sum = x(t, i);
+      for (int c = 0; c < t; ++c) sum += m(t, c) * x(c, i);
+      x(t, i) = sum;
+    }
+}
+/// x ← (1 − Mᵀ)⁻¹ x.
+template <class T>
+__device__ void solve_transposed(chunk_matrix<T> m, chunk_matrix<T> x, int length, int columns) {
+  for (int i = static_cast<int>(threadIdx.x); i < columns; i += chunk_threads)
+    for (int t = length - 2; t >= 0; --t) {
+      T sum = x(t, i);
+      for (int c = t + 1; c < length; ++c) sum += m(c, t) * x(c, i);
+      x(t, i) = sum;
+    }
+}
+
+/// The operands of a chunk with the decays taken out. Rows from `rows` on are zero and do not decay.
+template <class T>
+__device__ void prepare(rwkv7_chunk<T> const& c, rwkv7_problem<T> const& p, rwkv7_slopes<T> const& to, index n, index h,
+                        index first, int rows) {
+  scan_shape const& s = p.s;
+  int const L = s.length;
+  for_elements(L, s.key, [&](int t, int j) {
+    index const column = h * s.key + j;
+    bool const there = t < rows;
+    c.gate(t, j) = there ? sigmoid(*p.w.at(n, first + t, column)) : T(0);
+    c.ar(t, j) = there ? *p.a.at(n, first + t, column) : T(0);
+    c.ar(L + t, j) = there ? *p.r.at(n, first + t, column) : T(0);
+    c.kb(t, j) = there ? *p.k.at(n, first + t, column) : T(0);
+    c.kb(L + t, j) = there ? *p.b.at(n, first + t, column) : T(0);
+  });
+  load_chunk(c.vu, L, rows, s.value, p.v, n, first, h * s.value);
+  load_chunk(c.zy.from(L), L, rows, s.value, to.dy, n, first, h * s.value);
+  __syncthreads();
+  for (int j = static_cast<int>(threadIdx.x); j < s.key; j += chunk_threads) {
+    T gamma = 0;
+    c.decay(0, j) = T(1);
+    for (int t = 0; t < L; ++t) {
+      gamma -= decay_bound<T> * c.gate(t, j);
+      c.decay(t + 1, j) = std::exp(gamma);
     }
   }
-  back.finish(to.state, to.state_adds);
+  __syncthreads();
+  for_elements(L, s.key, [&](int t, int j) {
+    T const inverse = T(1) / c.decay(t + 1, j);
+    c.ar(t, j) *= c.decay(t, j);
+    c.ar(L + t, j) *= c.decay(t + 1, j);
+    c.kb(t, j) *= inverse;
+    c.kb(L + t, j) *= inverse;
+  });
+  __syncthreads();
+}
+
+/// The gradients of the operands themselves, last row first. That of log d_t is that of every later pair that spans it: with
+/// Q = R dR − K dK − B dB, P = A dA and c that of the state after the chunk, dg_t = c + Σ Q from row t on + Σ P after it.
+template <class T>
+__device__ void finish(rwkv7_chunk<T> const& c, scan_shape const& s, rwkv7_slopes<T> const& to, index n, index h,
+                       index first, int rows) {
+  int const L = s.length;
+  for (int j = static_cast<int>(threadIdx.x); j < s.key; j += chunk_threads) {
+    index const column = h * s.key + j;
+    T rest = 0;
+    for (int q = 0; q < c.parts; ++q) rest += c.of_decay(q, j);
+    for (int t = rows - 1; t >= 0; --t) {
+      rest += c.ar(L + t, j) * c.dar(L + t, j) - c.kb(t, j) * c.dkb(t, j) - c.kb(L + t, j) * c.dkb(L + t, j);
+      T const gate = c.gate(t, j);
+      to.w.put_at(n, first + t, column, rest * -decay_bound<T> * gate * (T(1) - gate));
+      rest += c.ar(t, j) * c.dar(t, j);
+    }
+  }
+  for_elements(rows, s.key, [&](int t, int j) {
+    index const column = h * s.key + j;
+    T const inverse = T(1) / c.decay(t + 1, j);
+    to.a.put_at(n, first + t, column, c.dar(t, j) * c.decay(t, j));
+    to.r.put_at(n, first + t, column, c.dar(L + t, j) * c.decay(t + 1, j));
+    to.k.put_at(n, first + t, column, c.dkb(t, j) * inverse);
+    to.b.put_at(n, first + t, column, c.dkb(L + t, j) * inverse);
+  });
+  store_chunk(c.dvu, rows, s.value, to.v, n, first, h * s.value);
+}
+
+/// A block for each chunk of each lane and head. `states` are those between chunks, `slopes` their gradients.
+template <class T>
+__global__ void __launch_bounds__(chunk_threads)
+    rwkv7_chunk_kernel(rwkv7_problem<T> p, rwkv7_slopes<T> to, T const* states, T const* slopes) {
+  scan_shape const& s = p.s;
+  rwkv7_chunk<T> const c(shared_memory<T>(), s);
+  index const chunk = blockIdx.x % s.chunks();
+  index const flat = blockIdx.x / s.chunks();
+  index const h = flat % s.heads;
+  index const n = flat / s.heads;
+  index const first = chunk * s.length;
+  int const rows = s.rows_of(chunk);
+  int const L = s.length;
+  int const wide = 2 * L;
+  T const* const start = states + (flat * (s.chunks() + 1) + chunk) * s.state();
+  T const* const after = start + s.state();
+  T const* const slope = slopes + (flat * (s.chunks() + 1) + chunk) * s.state();
+  int const room_rows = state_rows_at_once(s.value);
+  auto const u = c.vu.from(L);
+  auto const dz = c.zy.from(0);
+  auto const m_ab = c.m.from(0, L);
+
+  prepare(c, p, to, n, h, first, rows);
+  for_products(wide, wide, s.key, c.ar, c.kb.transposed(),
+               [&](int i, int j, T x) { c.m(i, j) = in_triangle(i, j, L) ? x : T(0); });
+  for_state_rows(c.room, room_rows, s, start, [&](int i, int count, chunk_matrix<T> S) {
+    for_products(L, count, s.key, c.ar, S.transposed(), [&](int t, int v, T x) { u(t, i + v) = x; });
+  });
+  __syncthreads();
+  for_products(L, s.value, L, c.m, c.vu, [&](int t, int v, T x) { u(t, v) += x; });
+  __syncthreads();
+  solve(m_ab, u, L, s.value);
+
+  // dV and dU from Y and from the state after; then through U's equations.
+  for_products(wide, s.value, L, c.m.from(L).transposed(), c.zy.from(L), [&](int t, int v, T x) { c.dvu(t, v) = x; });
+  for_state_rows(c.room, room_rows, s, slope, [&](int i, int count, chunk_matrix<T> G) {
+    for_elements(count, s.key, [&](int v, int j) { G(v, j) *= c.decay(L, j); });
+    __syncthreads();
+    for_products(wide, count, s.key, c.kb, G.transposed(), [&](int t, int v, T x) { c.dvu(t, i + v) += x; });
+  });
+  __syncthreads();
+  for_elements(L, s.value, [&](int t, int v) { dz(t, v) = c.dvu(L + t, v); });
+  __syncthreads();
+  solve_transposed(m_ab, dz, L, s.value);
+  __syncthreads();
+  for_products(L, s.value, L, c.m.from(0).transposed(), dz, [&](int t, int v, T x) { c.dvu(t, v) += x; });
+  for_products(wide, wide, s.value, c.zy, c.vu.transposed(),
+               [&](int i, int j, T x) { c.dm(i, j) = in_triangle(i, j, L) ? x : T(0); });
+  __syncthreads();
+
+  for_products(wide, s.key, wide, c.dm, c.kb, [&](int t, int j, T x) { c.dar(t, j) = x; });
+  for_products(wide, s.key, wide, c.dm.transposed(), c.ar, [&](int t, int j, T x) { c.dkb(t, j) = x; });
+  for_state_rows(c.room, room_rows, s, start, [&](int i, int count, chunk_matrix<T> S) {
+    for_products(wide, s.key, count, c.zy.from(0, i), S, [&](int t, int j, T x) { c.dar(t, j) += x; });
+  });
+  for_elements(c.parts, s.key, [&](int q, int j) { c.of_decay(q, j) = 0; });
+  for_state_rows(c.room, room_rows, s, slope, [&](int i, int count, chunk_matrix<T> G) {
+    for_products(wide, s.key, count, c.vu.from(0, i), G, [&](int t, int j, T x) { c.dkb(t, j) += x * c.decay(L, j); });
+    for_elements(c.parts, s.key, [&](int q, int j) {
+      T sum = 0;
+      for (int v = q; v < count; v += c.parts) sum += G(v, j) * after[index{i + v} * s.key + j];
+      c.of_decay(q, j) += sum;
+    });
+  });
+  __syncthreads();
+  finish(c, s, to, n, h, first, rows);
 }
 
 }  // namespace
@@ -142,24 +325,43 @@ __global__ void rwkv7_gradient_kernel(rwkv7_problem<T> p, rwkv7_slopes<T> to, sc
 using namespace cuda_kernels;
 
 void cuda::rwkv7_scan(view y, view last, rwkv7_operands const& in) {
-  with_real(in.r.type, "rwkv7_scan", [&]<class T>(std::type_identity<T>) {
-    rwkv7_problem<T> const p(in);
-    for_roomy_rows<T>("rwkv7_scan", p.s.lanes * p.s.heads * p.s.value, p.s.key,
-                      scan_forwards<T, rwkv7_problem<T>>{p, scan_rows_of<T>(destination(y)), last.as<T>()});
+  constexpr auto name = "rwkv7_scan";
+  with_real(in.r.type, name, [&]<class T>(std::type_identity<T>) {
+    rwkv7_problem<T> p(in);
+    shorten(p.s, name, [&] { return walk_bytes<T, rwkv7_forwards<true>>(name, p.s); });
+    decays<T> const d(name, p);
+    auto w = forwards(p, d.rows());
+    w.said = scan_rows_of<T>(destination(y));
+    w.end = last.as<T>();
+    walk<T, rwkv7_forwards<true>>(name, p.s, w);
   });
 }
 
 void cuda::rwkv7_scan_gradient(rwkv7_gradients const& to, rwkv7_operands const& in, const_view dy, const_view dlast) {
-  with_real(in.r.type, "rwkv7_scan_gradient", [&]<class T>(std::type_identity<T>) {
-    rwkv7_problem<T> const p(in);
-    scan_segments const segments(p.s, rwkv7_sums, 0, 1);
-    index const blocks = p.s.lanes * p.s.heads;
-    device_array<T> const memory(blocks * segments.memory());
-    launch("rwkv7_scan_gradient", rwkv7_gradient_kernel<T>, blocks, scan_threads, 0, p,
-           rwkv7_slopes<T>{scan_rows_of<T>(dy), dense_or_none<T>(dlast), scan_rows_of<T>(to.r), scan_rows_of<T>(to.w),
-                           scan_rows_of<T>(to.k), scan_rows_of<T>(to.v), scan_rows_of<T>(to.a), scan_rows_of<T>(to.b),
-                           dense_or_none<T>(to.state.out), to.state.accumulate},
-           segments, memory.data());
+  constexpr auto name = "rwkv7_scan_gradient";
+  with_real(in.r.type, name, [&]<class T>(std::type_identity<T>) {
+    rwkv7_problem<T> p(in);
+    shorten(p.s, name, [&] {
+      return std::max({walk_bytes<T, rwkv7_forwards<false>>(name, p.s), walk_bytes<T, rwkv7_backwards>(name, p.s),
+                       rwkv7_chunk<T>::bytes(p.s)});
+    });
+    decays<T> const d(name, p);
+    device_array<T> const states(p.s.kept_states());
+    device_array<T> const slopes(p.s.kept_states());
+    auto there = forwards(p, d.rows());
+    there.kept = states.data();
+    walk<T, rwkv7_forwards<false>>(name, p.s, there);
+    walk_operands<T> back{.vectors = {p.r, p.b, d.rows(), p.a}};
+    back.values = scan_rows_of<T>(dy);
+    back.start = dense_or_none<T>(dlast);
+    back.kept = slopes.data();
+    back.end = dense_or_none<T>(to.state.out);
+    back.end_adds = to.state.accumulate;
+    walk<T, rwkv7_backwards>(name, p.s, back);
+    launch(name, rwkv7_chunk_kernel<T>, p.s.flats() * p.s.chunks(), chunk_threads, rwkv7_chunk<T>::bytes(p.s), p,
+           rwkv7_slopes<T>{scan_rows_of<T>(dy), scan_rows_of<T>(to.r), scan_rows_of<T>(to.w), scan_rows_of<T>(to.k),
+                           scan_rows_of<T>(to.v), scan_rows_of<T>(to.a), scan_rows_of<T>(to.b)},
+           states.data(), slopes.data());
   });
 }
 

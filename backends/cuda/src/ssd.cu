@@ -1,9 +1,17 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// The recurrence of Mamba-2 and its gradient (contract: ouro/concepts/scans.hpp), row by row as it is defined.
+// The recurrence of Mamba-2 (contract: ouro/concepts/scans.hpp): a walk row by row. Its gradient by chunks (Dao & Gu,
+// "Transformers are SSMs", 2024, section 6). With l_t = Σ step · rate up to row t, X = step x and L_ts = exp(l_t − l_s) for s ≤ t:
+//   Y = (L ⊙ C Bᵀ) X + exp(l) ⊙ (C Sᵀ) + skip x;  S ← exp(l_end) S + Xᵀ (exp(l_end − l) ⊙ B)
+// Differences of l are never positive, and what is above the diagonal is selected away, so nothing overflows. l is kept in
+// f64: after a long pause in the middle of a chunk the difference of two large sums must still be right.
+#include <algorithm>
+
 #include "layout.hpp"
-#include "scans.hpp"
+#include "scan_chunk.hpp"
+#include "scan_walk.hpp"
+#include "sums.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
@@ -19,7 +27,7 @@ struct ssd_problem {
   T const* state;
 
   explicit ssd_problem(ssd_operands const& in)
-      : s{in.x.dims[0], in.x.dims[1], in.state.dims[1], in.state.dims[2], in.state.dims[3]},
+      : s(in.x.dims, in.state.dims),
         groups(in.b.dims[2] / in.state.dims[3]),
         x(scan_rows_of<T>(in.x)),
         step(scan_rows_of<T>(in.step)),
@@ -27,119 +35,271 @@ struct ssd_problem {
         c(scan_rows_of<T>(in.c)),
         rate(in.rate.as<T>()),
         skip(in.skip.as<T>()),
-        state(dense_or_none<T>(in.state)) {}
+        state(in.state.as<T>()) {}
 
-  /// The first column of b and c that head h sees.
-  [[nodiscard]] __device__ index shared(index h) const { return h * groups / s.heads * s.key; }
-  /// Row i of a state moves on by row t of the sequence.
-  __device__ void advance(index n, index h, index t, index i, int lane, T const* before, T* after) const {
-    T const* const b_t = b.at(n, t, shared(h));
-    T const width = *step.at(n, t, h);
-    T const decay = std::exp(width * rate[h]);
-    T const value = width * *x.at(n, t, h * s.value + i);
-    for (index j = lane; j < s.key; j += warp_size) after[j] = decay * before[j] + value * b_t[j];
-  }
-  /// What row i of the state says at row t.
-  __device__ T say(index n, index h, index t, index i, int lane, T const* S) const {
-    T const* const c_t = c.at(n, t, shared(h));
-    T const out = row_sum<T>(s.key, lane, [&](index j) { return S[j] * c_t[j]; });
-    return out + skip[h] * *x.at(n, t, h * s.value + i);
+  /// Heads that see the same columns of b and c.
+  [[nodiscard]] __host__ __device__ index sharing() const { return s.heads / groups; }
+};
+
+/// exp(step · rate) of all rows and heads, one after the other.
+template <class T>
+struct make_rests {
+  T* to;
+  scan_rows<T const> step;
+  T const* rate;
+  index rows, heads;
+  __device__ void operator()(index e) const {
+    index const row = e / heads;
+    index const h = e % heads;
+    to[e] = std::exp(*step.at(row / rows, row % rows, h) * rate[h]);
   }
 };
+template <class T>
+class rests {
+ public:
+  rests(char const* name, ssd_problem<T> const& p)
+      : rows_(p.s.rows), heads_(p.s.heads), memory_(p.s.lanes * rows_ * heads_) {
+    for_count(name, p.s.lanes * rows_ * heads_, make_rests<T>{memory_.data(), p.step, p.rate, rows_, heads_});
+  }
+  [[nodiscard]] scan_rows<T const> rows() const { return dense_rows<T const>(memory_.data(), rows_, heads_); }
+
+ private:
+  index rows_, heads_;
+  device_array<T> memory_;
+};
+
+/// Row i of a state moves on: S ← exp(step · rate) S + step x_i b. It says S c.
+template <bool Says>
+struct ssd_forwards {
+  enum : int { b, c, vectors };
+  enum : int { rest, step, scalars };
+  static constexpr bool backwards = false;
+  static constexpr bool says = Says;
+
+  template <int Lanes, class T, int Each>
+  __device__ static T advance(T (&S)[Each], T const (&v)[vectors][Each], T x, T const* known) {
+    T const value = known[step] * x;
+    T said[2] = {};
+    OURO_UNROLL
+    for (int e = 0; e < Each; ++e) {
+      S[e] = known[rest] * S[e] + value * v[b][e];
+      if constexpr (Says) said[e % 2] += S[e] * v[c][e];
+    }
+    return said[0] + said[1];
+  }
+};
+/// Row i of the gradient of a state moves back: G ← exp(step · rate) (G + dy_i c).
+struct ssd_backwards {
+  enum : int { c, vectors };
+  enum : int { rest, scalars };
+  static constexpr bool backwards = true;
+  static constexpr bool says = false;
+
+  template <int Lanes, class T, int Each>
+  __device__ static T advance(T (&G)[Each], T const (&v)[vectors][Each], T slope, T const* known) {
+    OURO_UNROLL
+    for (int e = 0; e < Each; ++e) G[e] = known[rest] * (G[e] + slope * v[c][e]);
+    return T(0);
+  }
+};
+
+template <class T>
+walk_operands<T> forwards(ssd_problem<T> const& p, scan_rows<T const> const& rest) {
+  walk_operands<T> w{.vectors = {p.b, p.c}, .sharing = p.sharing()};
+  w.values = p.x;
+  w.scalars[0] = rest;
+  w.scalars[1] = p.step;
+  w.start = p.state;
+  return w;
+}
 
 template <class T>
 struct ssd_slopes {
   scan_rows<T const> dy;
-  T const* dlast;  // absent: zero
   scan_rows<T> x, step;
   T* b;     // (B,T,H,N): each head's part
   T* c;     // (B,T,H,N)
-  T* rate;  // (B,H): each lane's part
-  T* skip;  // (B,H)
-  T* state;
-  bool state_adds;
+  T* rate;  // (B,H,chunks): each chunk's part
+  T* skip;  // (B,H,chunks)
 };
 
-enum : int { sum_of_b, sum_of_c, ssd_sums };
-enum : int { scalar_step, scalar_dot, scalar_skip, ssd_scalars };
-
+/// The matrices of a chunk of L rows.
 template <class T>
-__global__ void ssd_gradient_kernel(ssd_problem<T> p, ssd_slopes<T> to, scan_segments segments, T* memory) {
-  scan_backwards<T> const back(p.s, segments, memory);
-  scan_shape const& s = p.s;
-  index const h = back.h;
-  index const n = back.n;
-  int const lane = back.lane;
-  int const warp = back.warp;
-  T* const G = back.G;
-  T const rate = p.rate[h];
-  T const skip = p.skip[h];
-  auto const move = [&](index t, index i, T const* before, T* after) { p.advance(n, h, t, i, lane, before, after); };
+struct ssd_chunk {
+  double* l;                       // (L + 1): before row 0, after row 0, …
+  chunk_matrix<T> x, scaled;       // (L,V): x, step x
+  chunk_matrix<T> up, dx;          // (L,V): dy; the gradient of step x
+  chunk_matrix<T> b, c, db, dc;    // (L,K)
+  chunk_matrix<T> mask, m;         // (L,L): L, L ⊙ C Bᵀ
+  chunk_matrix<T> dcb, f;          // (L,L): L ⊙ dY Xᵀ, m ⊙ dY Xᵀ
+  chunk_matrix<T> scalars, terms;  // (5,L); (1,threads)
+  chunk_matrix<T> room;            // rows of a state
 
-  back.begin(p.state, to.dlast, move);
-  T of_rate = 0;
-  T of_skip = 0;
-  int turn = 0;
-  for (index segment = segments.count - 1; segment >= 0; --segment) {
-    index const first = back.first(segment);
-    back.recall(segment, move);
-    for (index t = back.end(segment) - 1; t >= first; --t, turn = 1 - turn) {
-      T const* const before = back.states + (t - first) * s.state();
-      T const* const after = before + s.state();
-      T const* const x_t = p.x.at(n, t, h * s.value);
-      T const* const b_t = p.b.at(n, t, p.shared(h));
-      T const* const c_t = p.c.at(n, t, p.shared(h));
-      T const* const up = to.dy.at(n, t, h * s.value);
-      T const step = *p.step.at(n, t, h);
-      T const decay = std::exp(step * rate);
-      T scalar[ssd_scalars] = {};
-      for (index i = warp; i < s.value; i += scan_warps) {
-        T* const g = G + i * s.key;
-        for (index j = lane; j < s.key; j += warp_size) g[j] += up[i] * c_t[j];
-        T const Gb = row_sum<T>(s.key, lane, [&](index j) { return g[j] * b_t[j]; });
-        scalar[scalar_step] += x_t[i] * Gb;
-        scalar[scalar_dot] += row_sum<T>(s.key, lane, [&](index j) { return g[j] * before[i * s.key + j]; });
-        scalar[scalar_skip] += up[i] * x_t[i];
-        if (lane == 0) to.x.put_at(n, t, h * s.value + i, step * Gb + skip * up[i]);
-      }
-      T* const mine = back.sums + turn * segments.sums;  // (warps,2,N), then (warps,3)
-      T* const scalars = mine + scan_warps * ssd_sums * s.key;
-      for (index j = lane; j < s.key; j += warp_size) {
-        T sum[ssd_sums] = {};
-        for (index i = warp; i < s.value; i += scan_warps) {
-          index const at = i * s.key + j;
-          sum[sum_of_b] += G[at] * (step * x_t[i]);
-          sum[sum_of_c] += after[at] * up[i];
-          G[at] *= decay;
-        }
-        for (int q = 0; q < ssd_sums; ++q) mine[(warp * ssd_sums + q) * s.key + j] = sum[q];
-      }
-      if (lane == 0)
-        for (int q = 0; q < ssd_scalars; ++q) scalars[warp * ssd_scalars + q] = scalar[q];
-      __syncthreads();
-      for (index j = threadIdx.x; j < s.key; j += scan_threads) {
-        T sum[ssd_sums] = {};
-        for (int from = 0; from < scan_warps; ++from)
-          for (int q = 0; q < ssd_sums; ++q) sum[q] += mine[(from * ssd_sums + q) * s.key + j];
-        index const at = ((n * s.rows + t) * s.heads + h) * s.key + j;
-        to.b[at] = sum[sum_of_b];
-        to.c[at] = sum[sum_of_c];
-      }
-      if (threadIdx.x == 0) {
-        T sum[ssd_scalars] = {};
-        for (int from = 0; from < scan_warps; ++from)
-          for (int q = 0; q < ssd_scalars; ++q) sum[q] += scalars[from * ssd_scalars + q];
-        to.step.put_at(n, t, h, sum[scalar_step] + rate * decay * sum[scalar_dot]);
-        of_rate += step * decay * sum[scalar_dot];
-        of_skip += sum[scalar_skip];
-      }
+  enum : int { step, of_start, of_end, own, of_skip, all_scalars };
+
+  __host__ __device__ ssd_chunk(double* memory, scan_shape const& s) : l(memory) {
+    int const L = s.length;
+    chunk_memory<T> rest(memory == nullptr ? nullptr : reinterpret_cast<T*>(memory + L + 1));
+    x = rest.take(L, s.value);
+    scaled = rest.take(L, s.value);
+    up = rest.take(L, s.value);
+    dx = rest.take(L, s.value);
+    b = rest.take(L, s.key);
+    c = rest.take(L, s.key);
+    db = rest.take(L, s.key);
+    dc = rest.take(L, s.key);
+    mask = rest.take(L, L);
+    m = rest.take(L, L);
+    dcb = rest.take(L, L);
+    f = rest.take(L, L);
+    scalars = rest.take(all_scalars, L);
+    terms = rest.take(1, chunk_threads);
+    room = rest.take(state_rows_at_once(s.value), s.key);
+    used = rest.used;
+  }
+  static std::size_t bytes(scan_shape const& s) {
+    return static_cast<std::size_t>(s.length + 1) * sizeof(double) + ssd_chunk(nullptr, s).used * sizeof(T);
+  }
+
+  /// What is left at row t of the start, and at the end of row t.
+  [[nodiscard]] __device__ T from_start(int t) const { return std::exp(static_cast<T>(l[t + 1])); }
+  [[nodiscard]] __device__ T to_end(int t, int length) const { return std::exp(static_cast<T>(l[length] - l[t + 1])); }
+
+ private:
+  std::size_t used;
+};
+
+/// Loads a chunk; rows from `rows` on have step 0: they change nothing.
+template <class T>
+__device__ void prepare(ssd_chunk<T> const& k, ssd_problem<T> const& p, ssd_slopes<T> const& to, index n, index h,
+                        index first, int rows) {
+  constexpr double nothing_left = -1000;  // exp of it is 0 in any format
+  scan_shape const& s = p.s;
+  int const L = s.length;
+  index const group = h / p.sharing() * s.key;
+  load_chunk(k.x, L, rows, s.value, p.x, n, first, h * s.value);
+  load_chunk(k.up, L, rows, s.value, to.dy, n, first, h * s.value);
+  load_chunk(k.b, L, rows, s.key, p.b, n, first, group);
+  load_chunk(k.c, L, rows, s.key, p.c, n, first, group);
+  load_chunk(k.scalars.transposed(), L, rows, 1, p.step, n, first, h);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    k.l[0] = 0;
+    for (int t = 0; t < L; ++t) {
+      double const decay = static_cast<double>(k.scalars(k.step, t)) * static_cast<double>(p.rate[h]);
+      k.l[t + 1] = k.l[t] + (decay > nothing_left ? decay : nothing_left);
     }
   }
-  if (threadIdx.x == 0) {
-    to.rate[back.flat] = of_rate;
-    to.skip[back.flat] = of_skip;
+  for_elements(L, s.value, [&](int t, int i) { k.scaled(t, i) = k.scalars(k.step, t) * k.x(t, i); });
+  __syncthreads();
+  for_elements(L, L,
+               [&](int t, int j) { k.mask(t, j) = j > t ? T(0) : std::exp(static_cast<T>(k.l[t + 1] - k.l[j + 1])); });
+  __syncthreads();
+}
+
+/// A block for each chunk of each lane and head. `states` are those between chunks, `slopes` their gradients.
+template <class T>
+__global__ void __launch_bounds__(chunk_threads)
+    ssd_chunk_kernel(ssd_problem<T> p, ssd_slopes<T> to, T const* states, T const* slopes) {
+  scan_shape const& s = p.s;
+  ssd_chunk<T> const k(shared_memory<double>(), s);
+  index const chunk = blockIdx.x % s.chunks();
+  index const flat = blockIdx.x / s.chunks();
+  index const h = flat % s.heads;
+  index const n = flat / s.heads;
+  index const first = chunk * s.length;
+  int const rows = s.rows_of(chunk);
+  int const L = s.length;
+  T const* const start = states + (flat * (s.chunks() + 1) + chunk) * s.state();
+  T const* const slope = slopes + (flat * (s.chunks() + 1) + chunk) * s.state();
+  int const room_rows = state_rows_at_once(s.value);
+
+  prepare(k, p, to, n, h, first, rows);
+  // Pairs of rows inside the chunk. What the mask hides may be infinite.
+  for_products(L, L, s.key, k.c, k.b.transposed(),
+               [&](int t, int j, T x) { k.m(t, j) = k.mask(t, j) == T(0) ? T(0) : k.mask(t, j) * x; });
+  __syncthreads();
+  for_products(L, L, s.value, k.up, k.scaled.transposed(), [&](int t, int j, T x) {
+    bool const hidden = k.mask(t, j) == T(0);
+    k.dcb(t, j) = hidden ? T(0) : k.mask(t, j) * x;
+    k.f(t, j) = hidden ? T(0) : k.m(t, j) * x;
+  });
+  for_products(L, s.value, L, k.m.transposed(), k.up, [&](int t, int i, T x) { k.dx(t, i) = x; });
+
+  // The gradients of C and B through the state come first, as the decay needs them alone.
+  for_elements(L, s.key, [&](int t, int j) { k.dc(t, j) = k.db(t, j) = T(0); });
+  for_state_rows(k.room, room_rows, s, start, [&](int i, int count, chunk_matrix<T> S) {
+    for_products(L, s.key, count, k.up.from(0, i), S, [&](int t, int j, T x) { k.dc(t, j) += k.from_start(t) * x; });
+  });
+  T through = 0;
+  for_state_rows(k.room, room_rows, s, slope, [&](int i, int count, chunk_matrix<T> G) {
+    for_products(L, s.key, count, k.scaled.from(0, i), G, [&](int t, int j, T x) { k.db(t, j) += k.to_end(t, L) * x; });
+    for_products(L, count, s.key, k.b, G.transposed(),
+                 [&](int t, int v, T x) { k.dx(t, i + v) += k.to_end(t, L) * x; });
+    for_elements(count, s.key, [&](int v, int j) { through += G(v, j) * start[index{i + v} * s.key + j]; });
+  });
+  k.terms(0, static_cast<int>(threadIdx.x)) = through;
+  __syncthreads();
+  // A warp for each sum of a row.
+  int const warp = static_cast<int>(threadIdx.x) / warp_size;
+  int const lane = lane_number();
+  for (int t = warp; t < L; t += chunk_threads / warp_size) {
+    T sum[4] = {};
+    for (int j = lane; j < s.key; j += warp_size) {
+      sum[0] += k.c(t, j) * k.dc(t, j);
+      sum[1] += k.b(t, j) * k.db(t, j);
+    }
+    for (int i = lane; i < s.value; i += warp_size) {
+      sum[2] += k.x(t, i) * k.dx(t, i);
+      sum[3] += k.x(t, i) * k.up(t, i);
+    }
+    for (int q = 0; q < 4; ++q) {
+      T const all = warp_sum(sum[q]);
+      if (lane == 0) k.scalars(k.of_start + q, t) = all;
+    }
   }
-  back.finish(to.state, to.state_adds);
+  __syncthreads();
+  for_products(L, s.key, L, k.dcb, k.b, [&](int t, int j, T x) { k.dc(t, j) += x; });
+  for_products(L, s.key, L, k.dcb.transposed(), k.c, [&](int t, int j, T x) { k.db(t, j) += x; });
+
+  // d(step rate)_t sums, without any subtraction, what spans row t: pairs (i ≥ t, j < t), the start as seen by rows i ≥ t,
+  // rows j < t as left at the end, and the start as left at the end.
+  if (warp == 0) {
+    double all = 0;
+    for (int e = lane; e < chunk_threads; e += warp_size) all += static_cast<double>(k.terms(0, e));
+    all = warp_sum(all) * static_cast<double>(k.from_start(L - 1));
+    double of_rate = 0;
+    double of_skip = 0;
+    if (lane < rows) {
+      int const t = lane;
+      double sum = all;
+      for (int j = 0; j < t; ++j) sum += static_cast<double>(k.scalars(k.of_end, j));
+      for (int i = t; i < L; ++i) {
+        sum += static_cast<double>(k.scalars(k.of_start, i));
+        for (int j = 0; j < t; ++j) sum += static_cast<double>(k.f(i, j));
+      }
+      double const rate = static_cast<double>(p.rate[h]);
+      to.step.put_at(n, first + t, h, static_cast<T>(static_cast<double>(k.scalars(k.own, t)) + rate * sum));
+      of_rate = static_cast<double>(k.scalars(k.step, t)) * sum;
+      of_skip = static_cast<double>(k.scalars(k.of_skip, t));
+    }
+    of_rate = warp_sum(of_rate);
+    of_skip = warp_sum(of_skip);
+    if (lane == 0) {
+      to.rate[blockIdx.x] = static_cast<T>(of_rate);
+      to.skip[blockIdx.x] = static_cast<T>(of_skip);
+    }
+  }
+  __syncthreads();
+  T const skip = p.skip[h];
+  for_elements(rows, s.value, [&](int t, int i) {
+    to.x.put_at(n, first + t, h * s.value + i, k.scalars(k.step, t) * k.dx(t, i) + skip * k.up(t, i));
+  });
+  for_elements(rows, s.key, [&](int t, int j) {
+    index const at = ((n * s.rows + first + t) * s.heads + h) * s.key + j;
+    to.b[at] = k.db(t, j);
+    to.c[at] = k.dc(t, j);
+  });
 }
 
 /// The gradient of b or c: the sum over the heads of a group.
@@ -159,17 +319,18 @@ struct sum_heads {
     to.put_at(row / s.rows, row % s.rows, group * s.key + j, sum);
   }
 };
-/// The gradient of rate or skip: the sum over the lanes.
+/// The gradient of rate or skip: the sum over lanes and chunks.
 template <class T>
-struct sum_lanes {
+struct sum_chunks {
   T* to;
   bool accumulate;
   T const* parts;
   scan_shape s;
   __device__ void operator()(index h) const {
-    T sum = 0;
-    for (index n = 0; n < s.lanes; ++n) sum += parts[n * s.heads + h];
-    put(to[h], sum, accumulate);
+    double sum = 0;
+    for (index n = 0; n < s.lanes; ++n)
+      for (index c = 0; c < s.chunks(); ++c) sum += static_cast<double>(parts[(n * s.heads + h) * s.chunks() + c]);
+    put(to[h], static_cast<T>(sum), accumulate);
   }
 };
 
@@ -179,36 +340,58 @@ struct sum_lanes {
 using namespace cuda_kernels;
 
 void cuda::ssd_scan(view y, view last, ssd_operands const& in) {
-  with_real(in.x.type, "ssd_scan", [&]<class T>(std::type_identity<T>) {
-    ssd_problem<T> const p(in);
-    for_roomy_rows<T>("ssd_scan", p.s.lanes * p.s.heads * p.s.value, p.s.key,
-                      scan_forwards<T, ssd_problem<T>>{p, scan_rows_of<T>(destination(y)), last.as<T>()});
+  constexpr auto name = "ssd_scan";
+  with_real(in.x.type, name, [&]<class T>(std::type_identity<T>) {
+    ssd_problem<T> p(in);
+    shorten(p.s, name, [&] { return walk_bytes<T, ssd_forwards<true>>(name, p.s); });
+    rests<T> const rest(name, p);
+    auto w = forwards(p, rest.rows());
+    w.skip = p.skip;
+    w.said = scan_rows_of<T>(destination(y));
+    w.end = last.as<T>();
+    walk<T, ssd_forwards<true>>(name, p.s, w);
   });
 }
 
 void cuda::ssd_scan_gradient(ssd_gradients const& to, ssd_operands const& in, const_view dy, const_view dlast) {
   constexpr auto name = "ssd_scan_gradient";
   with_real(in.x.type, name, [&]<class T>(std::type_identity<T>) {
-    ssd_problem<T> const p(in);
-    scan_segments const segments(p.s, ssd_sums, ssd_scalars, 0);
-    index const blocks = p.s.lanes * p.s.heads;
-    index const columns = blocks * p.s.rows * p.s.key;
-    device_array<T> const memory(blocks * segments.memory());
+    ssd_problem<T> p(in);
+    shorten(p.s, name, [&] {
+      return std::max({walk_bytes<T, ssd_forwards<false>>(name, p.s), walk_bytes<T, ssd_backwards>(name, p.s),
+                       ssd_chunk<T>::bytes(p.s)});
+    });
+    rests<T> const rest(name, p);
+    device_array<T> const states(p.s.kept_states());
+    device_array<T> const slopes(p.s.kept_states());
+    auto there = forwards(p, rest.rows());
+    there.kept = states.data();
+    walk<T, ssd_forwards<false>>(name, p.s, there);
+    walk_operands<T> back{.vectors = {p.c}, .sharing = p.sharing()};
+    back.values = scan_rows_of<T>(dy);
+    back.scalars[0] = rest.rows();
+    back.start = dense_or_none<T>(dlast);
+    back.kept = slopes.data();
+    back.end = dense_or_none<T>(to.state.out);
+    back.end_adds = to.state.accumulate;
+    walk<T, ssd_backwards>(name, p.s, back);
+
+    index const blocks = p.s.flats() * p.s.chunks();
+    index const columns = p.s.flats() * p.s.rows * p.s.key;
     device_array<T> const parts(2 * columns + 2 * blocks);
     T* const scalars = parts.data() + 2 * columns;
-    launch(name, ssd_gradient_kernel<T>, blocks, scan_threads, 0, p,
-           ssd_slopes<T>{scan_rows_of<T>(dy), dense_or_none<T>(dlast), scan_rows_of<T>(to.x), scan_rows_of<T>(to.step),
-                         parts.data(), parts.data() + columns, scalars, scalars + blocks,
-                         dense_or_none<T>(to.state.out), to.state.accumulate},
-           segments, memory.data());
+    launch(name, ssd_chunk_kernel<T>, blocks, chunk_threads, ssd_chunk<T>::bytes(p.s), p,
+           ssd_slopes<T>{scan_rows_of<T>(dy), scan_rows_of<T>(to.x), scan_rows_of<T>(to.step), parts.data(),
+                         parts.data() + columns, scalars, scalars + blocks},
+           states.data(), slopes.data());
     index const shared = p.s.lanes * p.s.rows * p.groups * p.s.key;
     if (to.b.wanted()) for_count(name, shared, sum_heads<T>{scan_rows_of<T>(to.b), parts.data(), p.s, p.groups});
     if (to.c.wanted())
       for_count(name, shared, sum_heads<T>{scan_rows_of<T>(to.c), parts.data() + columns, p.s, p.groups});
     if (to.rate.wanted())
-      for_count(name, p.s.heads, sum_lanes<T>{to.rate.out.as<T>(), to.rate.accumulate, scalars, p.s});
+      for_count(name, p.s.heads, sum_chunks<T>{to.rate.out.as<T>(), to.rate.accumulate, scalars, p.s});
     if (to.skip.wanted())
-      for_count(name, p.s.heads, sum_lanes<T>{to.skip.out.as<T>(), to.skip.accumulate, scalars + blocks, p.s});
+      for_count(name, p.s.heads, sum_chunks<T>{to.skip.out.as<T>(), to.skip.accumulate, scalars + blocks, p.s});
   });
 }
 
