@@ -28,7 +28,20 @@ struct walk_operands {
   scan_rows<T> said = {};
   T* end = nullptr;  // (B,H,V,K)
   bool end_adds = false;
+  bool aligned = false;  // vectors lie at multiples of 16 bytes
 };
+
+/// Whether all `vectors` of `key` elements lie at multiples of 16 bytes.
+template <class T>
+bool vectors_are_aligned(walk_operands<T> const& p, int vectors, int key) {
+  constexpr index together = 16 / sizeof(T);
+  bool all = key % together == 0;
+  for (int q = 0; q < vectors; ++q) {
+    auto const& v = p.vectors[q];
+    all = all && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0 && v.lane % together == 0 && v.row % together == 0;
+  }
+  return all;
+}
 
 /// Four neighbours.
 template <class T>
@@ -53,6 +66,19 @@ template <int Lanes, class T>
 __device__ T lanes_sum(T x) {
   for (int step = Lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(everybody, x, step);
   return x;
+}
+
+/// The vectors of a chunk on their way, `Together` elements at a time, by all threads of a block.
+template <int Together, int Vectors, int Keys, class T>
+__device__ void load_vectors(walk_operands<T> const& p, T* to, int key, index n, index first, int rows, index column) {
+  int const across = key / Together;
+  for (int e = static_cast<int>(threadIdx.x); e < rows * across; e += static_cast<int>(blockDim.x)) {
+    int const t = e / across;
+    int const j = (e - t * across) * Together;
+    OURO_UNROLL
+    for (int q = 0; q < Vectors; ++q)
+      copy_later<Together * sizeof(T)>(to + (t * Vectors + q) * Keys + j, p.vectors[q].at(n, first + t, column + j));
+  }
 }
 
 template <class T, class Problem, int Lanes, int Each>
@@ -82,14 +108,10 @@ __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, wa
     int const stage = static_cast<int>(step % 2);
     index const first = chunk_at(step) * s.length;
     int const rows = s.rows_of(chunk_at(step));
-    for (int e = thread; e < rows * s.key; e += threads) {
-      int const t = e / s.key;
-      int const j = e - t * s.key;
-      T* const to = vectors_of(stage) + t * Problem::vectors * keys + j;
-      OURO_UNROLL
-      for (int q = 0; q < Problem::vectors; ++q)
-        copy_later<sizeof(T)>(to + q * keys, p.vectors[q].at(n, first + t, h / p.sharing * s.key + j));
-    }
+    index const column = h / p.sharing * s.key;
+    T* const to = vectors_of(stage);
+    if (p.aligned) load_vectors<16 / sizeof(T), Problem::vectors, keys>(p, to, s.key, n, first, rows, column);
+    else load_vectors<1, Problem::vectors, keys>(p, to, s.key, n, first, rows, column);
     for (int e = thread; e < rows * walk_rows; e += threads) {
       int const t = e / walk_rows;
       int const of = first_row + e % walk_rows;
@@ -131,10 +153,10 @@ __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, wa
     T const* const values = values_of(stage);
     T* const parts = memory + 2 * room.stage();
     int const rows = s.rows_of(chunk);
-    for (int turn = 0; turn < rows; ++turn) {
-      int const t = Problem::backwards ? rows - 1 - turn : turn;
-      T vector[Problem::vectors][Each];
-      T const* const from = vectors_of(stage) + t * Problem::vectors * keys + 4 * lane;
+    auto row_of = [&](int turn) { return Problem::backwards ? rows - 1 - turn : turn; };
+    auto read = [&](T(&vector)[Problem::vectors][Each], int turn) {
+      if (turn >= rows) return;
+      T const* const from = vectors_of(stage) + row_of(turn) * Problem::vectors * keys + 4 * lane;
       OURO_UNROLL
       for (int q = 0; q < Problem::vectors; ++q) OURO_UNROLL
       for (int e = 0; e < Each; e += 4) {
@@ -142,9 +164,22 @@ __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, wa
         OURO_UNROLL
         for (int c = 0; c < 4; ++c) vector[q][e + c] = four.at[c];
       }
+    };
+    auto advance = [&](T const(&vector)[Problem::vectors][Each], int turn) {
+      int const t = row_of(turn);
       T const said = Problem::template advance<Lanes>(X, vector, values[t * walk_rows + row],
                                                       scalars_of(stage) + t * Problem::scalars);
       if constexpr (Problem::says) parts[(t * walk_rows + row) * Lanes + lane] = said;
+    };
+    // The vectors of the next row are read before a row moves on.
+    T even[Problem::vectors][Each];
+    T uneven[Problem::vectors][Each];
+    read(even, 0);
+    for (int turn = 0; turn < rows; turn += 2) {
+      read(uneven, turn + 1);
+      advance(even, turn);
+      read(even, turn + 2);
+      if (turn + 1 < rows) advance(uneven, turn + 1);
     }
     if constexpr (Problem::says) {
       if (p.said.data != nullptr) {
@@ -180,7 +215,8 @@ std::size_t walk_bytes(char const* name, scan_shape const& s) {
   return bytes;
 }
 template <class T, class Problem>
-void walk(char const* name, scan_shape const& s, walk_operands<T> const& p) {
+void walk(char const* name, scan_shape const& s, walk_operands<T> p) {
+  p.aligned = vectors_are_aligned(p, Problem::vectors, s.key);
   with_walk<T, Problem>(name, s, [&]<int Lanes, int Each>(walk_room<T, Problem, Lanes, Each> const& room) {
     launch(name, walk_kernel<T, Problem, Lanes, Each>, s.flats() * divide_up(s.value, walk_rows), walk_rows * Lanes,
            room.bytes(), s, p);
