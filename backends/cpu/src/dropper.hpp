@@ -11,6 +11,8 @@
 
 namespace ouro::cpu_kernels {
 
+static_assert(mask_rounds == philox::mask_rounds);
+
 inline drop_rule dropper(double rate, random_draw const& draw) {
   dropout_mask const mask(rate);
   return {static_cast<float>(mask.factor), mask.threshold, draw.key, draw.site};

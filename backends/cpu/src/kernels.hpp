@@ -14,6 +14,8 @@ bool has_avx512();
 
 using index = std::int64_t;
 
+inline constexpr int mask_rounds = 7;  // ouro::philox::mask_rounds
+
 /// A dropout (ouro::dropout_mask) of the numbers of one draw; threshold 0 keeps everything.
 struct drop_rule {
   float factor;

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Philox4x32-10 (ouro/tensor/random.hpp) for sixteen counters at once, and the dropout that uses it. A 64-bit lane
+// Philox4x32-7 (mask_words of ouro/tensor/random.hpp) for sixteen counters at once, and the dropout that uses it. A 64-bit lane
 // holds a counter's word in its lower half; the upper half is never looked at: products take the lower halves, and
 // exclusive ors keep the halves apart.
 
@@ -41,7 +41,7 @@ void philox(wide key, wide site, wide counter, word* out) {
   w8 const m1 = all(0xCD9E8D57);
   w8 k0 = all(key & 0xFFFFFFFF);
   w8 k1 = all(key >> 32U);
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < mask_rounds; ++round) {
     for (int h = 0; h < 2; ++h) {
       w8 const p0 = lower_product(m0, c0[h]);
       w8 const p1 = lower_product(m1, c2[h]);

@@ -194,7 +194,7 @@ __device__ void keep_factors(attention_problem<T> const& p, index flat, index i,
   for (int n = 0; n < attention_tiles<T>::micro; ++n) keep[n] = T(1);
   if (p.threshold == 0) return;
   auto const place = static_cast<std::uint64_t>((flat * p.queries + i) * (divide_up(p.keys, 8) * 8) + j);
-  auto const words = philox::words(p.draw.key, p.draw.site, place / 8);
+  auto const words = philox::mask_words(p.draw.key, p.draw.site, place / 8);
   OURO_UNROLL
   for (int n = 0; n < attention_tiles<T>::micro; ++n) {
     keep[n] = philox::half(words, place + static_cast<std::uint64_t>(n)) >= p.threshold ? p.factor : T(0);

@@ -30,7 +30,7 @@ struct drop_values {
     typename elements<S, void const>::template raw<W> old;
     if (accumulate) old = before.template load_raw<W>(first, count);
     auto const at = static_cast<std::uint64_t>(first);
-    auto const words = philox::words(draw.key, draw.site, at / 8);
+    auto const words = philox::mask_words(draw.key, draw.site, at / 8);
     std::uint32_t kept = 0;  // a bit for each element of the block: the words stay in registers
     OURO_UNROLL
     for (std::uint32_t e = 0; e < 8; ++e) kept |= (philox::half(words, e) >= threshold ? 1U : 0U) << e;

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as
-// 1, 2, 3", SC 2011). The i-th number of a draw depends only on the draw's key and i, so every backend and any number
-// of threads give the same bits.
+// Counter-based random numbers: Philox4x32-10, and for the masks of dropouts Philox4x32-7, which passes the same tests
+// (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011, table 2). The i-th number of a draw
+// depends only on the draw's key and i, so every backend and any number of threads give the same bits.
 #pragma once
 
 #include <array>
@@ -20,6 +20,7 @@ struct philox {
   using block = std::array<std::uint32_t, 4>;
 
   static constexpr int rounds = 10;
+  static constexpr int mask_rounds = 7;
   /// What is added to the halves of the key from a round to the next.
   static constexpr std::uint32_t steps[2] = {0x9E3779B9U, 0xBB67AE85U};
 
@@ -34,16 +35,21 @@ struct philox {
             static_cast<std::uint32_t>(p0 >> 32U) ^ c[3] ^ k1, static_cast<std::uint32_t>(p0)};
   }
   /// Four random words for a 128-bit counter under a 64-bit key.
-  static constexpr block words(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low) {
+  static constexpr block words(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low,
+                               int count = rounds) {
     auto k0 = static_cast<std::uint32_t>(key);
     auto k1 = static_cast<std::uint32_t>(key >> 32U);
     block c = counter(counter_high, counter_low);
-    for (int r = 0; r < rounds; ++r) {
+    for (int r = 0; r < count; ++r) {
       c = round(c, k0, k1);
       k0 += steps[0];
       k1 += steps[1];
     }
     return c;
+  }
+  /// The same for the masks of dropouts.
+  static constexpr block mask_words(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low) {
+    return words(key, counter_high, counter_low, mask_rounds);
   }
   /// Sixteen bits, number i modulo 8 of a block: the low half of each word first.
   static constexpr std::uint32_t half(block const& words, std::uint64_t i) {
@@ -57,9 +63,9 @@ struct random_draw {
   std::uint64_t site = 0;
 
   [[nodiscard]] constexpr std::uint32_t word(std::uint64_t i) const { return philox::words(key, site, i / 4)[i % 4]; }
-  /// Sixteen bits: word i / 2, the low half first.
+  /// Sixteen bits for a mask.
   [[nodiscard]] constexpr std::uint32_t half(std::uint64_t i) const {
-    return philox::half(philox::words(key, site, i / 8), i);
+    return philox::half(philox::mask_words(key, site, i / 8), i);
   }
   /// Uniform in the open interval (0, 1), 32 bits.
   [[nodiscard]] constexpr double uniform(std::uint64_t i) const { return (word(i) + 0.5) * 0x1p-32; }

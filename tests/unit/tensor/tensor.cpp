@@ -48,6 +48,12 @@ TEST_CASE("Philox4x32-10 known answers") {
         block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
+TEST_CASE("Philox4x32-7 known answers") {
+  using block = ouro::philox::block;
+  CHECK(ouro::philox::mask_words(0, 0, 0) == block{0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48});
+  CHECK(ouro::philox::mask_words(~0ULL, ~0ULL, ~0ULL) == block{0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662});
+}
+
 TEST_CASE("normal numbers have mean 0 and deviation 1") {
   double sum = 0;
   double squares = 0;
