@@ -86,7 +86,8 @@ struct score_rows {
     index const numbers = (x.head * p.queries + x.query) * (divide_up(p.keys, 8) * 8);
     for (index j = 8 * lane; j < keys; j += 8 * warp_size) {
       philox::block words{};
-      if (p.threshold > 0) words = philox::mask_words(p.draw.key, p.draw.site, static_cast<std::uint64_t>(numbers + j) / 8);
+      if (p.threshold > 0)
+        words = philox::mask_words(p.draw.key, p.draw.site, static_cast<std::uint64_t>(numbers + j) / 8);
       index const end = j + 8 < keys ? j + 8 : keys;
       for (index i = j; i < end; ++i) {
         bool const kept = p.threshold == 0 || philox::half(words, static_cast<std::uint64_t>(i % 8)) >= p.threshold;

@@ -118,6 +118,10 @@ struct fused_problem : attention_problem<S> {
   [[nodiscard]] __device__ int count(int i) const {
     return i < this->queries ? static_cast<int>(this->sees.count(i, this->keys)) : 0;
   }
+  /// The block of the dropout's numbers for keys 8 · octet and on of query `i` of a head.
+  [[nodiscard]] __device__ std::uint64_t mask_place(int flat, int i, int octet) const {
+    return static_cast<std::uint64_t>((flat * this->queries + i) * octets + octet);
+  }
   /// Scores to powers of two.
   [[nodiscard]] __device__ float steepness() const { return this->scale * log2_of_e; }
 };
@@ -394,10 +398,18 @@ __device__ void store_rows(S* to, index step, int rows, int width, tile_sums con
 
 // Dropout: one Philox block has the numbers of eight keys of a query.
 
-/// Bit i says whether the mask keeps key 8 · octet + i of query `i`.
+/// x += addend if a ≥ b: without a choice between the addend and zero, which the compiler would make.
+__device__ inline void add_if_not_less(std::uint32_t& x, std::uint32_t a, std::uint32_t b, std::uint32_t addend) {
+#if defined(__CUDACC__)
+  asm("{.reg .pred p; setp.ge.u32 p, %1, %2; @p add.u32 %0, %0, %3;}" : "+r"(x) : "r"(a), "r"(b), "r"(addend));
+#else
+  if (a >= b) x += addend;
+#endif
+}
+
+/// Bit i says whether the mask keeps the i-th of the eight keys at a place of mask_place.
 template <class S>
-__device__ std::uint32_t kept_keys(fused_problem<S> const& p, int flat, int i, int octet) {
-  auto const place = static_cast<std::uint64_t>((flat * p.queries + i) * p.octets + octet);
+__device__ std::uint32_t kept_keys(fused_problem<S> const& p, std::uint64_t place) {
   auto const words = p.rounds.words(p.draw.site, place);
   std::uint32_t const least = p.threshold << 16U;
   std::uint32_t bits = 0;
@@ -405,7 +417,7 @@ __device__ std::uint32_t kept_keys(fused_problem<S> const& p, int flat, int i, i
   for (unsigned b = 0; b < 8; ++b) {
     std::uint32_t const half =
         b % 2 == 0 ? words[b / 2] << 16U : words[b / 2];  // what lies under it makes no difference
-    bits |= half >= least ? 1U << b : 0U;
+    add_if_not_less(bits, half, least, 1U << b);
   }
   return bits;
 }
@@ -419,11 +431,11 @@ struct kept_by_rows {
   __device__ kept_by_rows(fused_problem<S> const& p, int flat, int query, int key, int seen, int which, int every) {
     if (p.threshold == 0) return;
     int const mate = lane_number() % 4;  // four lanes have the same rows: each makes a fourth of their blocks
-    int const row = query + fragment_line() + mate / 2 * 8;
+    auto const place = p.mask_place(flat, query + fragment_line() + mate / 2 * 8, key / 8 + mate % 2);
     std::uint32_t mine = 0;
     OURO_UNROLL
     for (int m = which; m < 4 && key + 16 * m < seen; m += every)
-      mine |= kept_keys(p, flat, row, key / 8 + 2 * m + mate % 2) << (8 * m);
+      mine |= kept_keys(p, place + static_cast<std::uint64_t>(2 * m)) << (8 * m);
     bits = 0;
     OURO_UNROLL
     for (int s = 0; s < 4; ++s) {

@@ -169,7 +169,7 @@ struct kept_by_columns {
  private:
   template <class S>
   __device__ static std::uint32_t of_lane(fused_problem<S> const& p, int flat, int query, int key) {
-    return kept_keys(p, flat, query + lane_number() % 16, key / 8 + lane_number() / 16);
+    return kept_keys(p, p.mask_place(flat, query + lane_number() % 16, key / 8 + lane_number() / 16));
   }
   __device__ void gather(std::uint32_t mine) {
     bits = 0;

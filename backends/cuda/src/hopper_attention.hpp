@@ -38,7 +38,8 @@ __device__ inline void load_square_slopes(square_tile to, fused_problem<bf16> co
   });
 }
 
-__device__ inline int group_number() { return fused_warp() / group_warps; }
+/// (Asked of the first lane, so that the compiler knows that the warp agrees on it.)
+__device__ inline int group_number() { return __shfl_sync(everybody, fused_warp() / group_warps, 0); }
 __device__ inline int group_count() { return fused_warps() / group_warps; }
 
 /// Two tiles of a block's own rows, then for each group two pairs of tiles of the other sequence: those that it works on,
