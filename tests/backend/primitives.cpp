@@ -276,6 +276,11 @@ TEMPLATE_LIST_TEST_CASE("backends: tables, losses, updates", "", ouro_test::acce
     C::dropout(kept.write(), x.c.read(), 0.3, {11, static_cast<std::uint64_t>(i)});
     R::dropout(same.write(), x.r.copy(TestType::type).read(), 0.3, {11, static_cast<std::uint64_t>(i)});
     CHECK(kept.template values<double>() == same.template values<double>());
+    pair before({rows * width}), sum({rows * width}, false);
+    C::add_dropped(sum.c.write(), before.c.read(), x.c.read(), 0.3, {11, static_cast<std::uint64_t>(i)});
+    R::copy(sum.r.write(), before.r.read(), false);
+    R::dropout({sum.r.write(), true}, x.r.read(), 0.3, {11, static_cast<std::uint64_t>(i)});
+    CHECK(sum.error() < limit);
     pair p({rows}), m({rows}, false), v({rows}, false);
     for (int step = 0; step < 3; ++step) {
       ouro::adamw_step const s{

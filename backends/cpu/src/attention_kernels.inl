@@ -36,7 +36,7 @@ inline index seen_by(attention_head const& h, index query) {
   return n < h.keys ? n : h.keys;
 }
 inline void drop_weights(attention_head const& h, float* p, index n, index row) {
-  k_dropout(p, p, h.drop, static_cast<wide>((h.flat + row) * ((h.keys + 7) / 8 * 8)), n, false);
+  k_dropout(p, nullptr, p, h.drop, static_cast<wide>((h.flat + row) * ((h.keys + 7) / 8 * 8)), n);
 }
 
 #include "few_keys_kernels.inl"

@@ -184,15 +184,28 @@ void cpu::sum_of_squares(view y, const_view const* list, std::size_t count) {
   *y.as<double>() = sum;
 }
 
-void cpu::dropout(destination y, const_view x, double rate, random_draw draw) {
-  if (!all_f32(y.out, x)) return reference::dropout(y, x, rate, draw);
+namespace {
+/// y = dropout(x), or before + dropout(x).
+void drop(float* y, float const* before, const_view x, double rate, random_draw draw) {
   auto const dropper = cpu_kernels::dropper(rate, draw);
   std::int64_t const eights = (x.size() + 7) / 8;
   cpu_threading::parallel(eights, 2048, [&](std::int64_t from, std::int64_t to) {
     std::int64_t const start = from * 8;
-    kernels().dropout(y.out.as<float>() + start, x.as<float>() + start, dropper, static_cast<std::uint64_t>(start),
-                      std::min(to * 8, x.size()) - start, y.accumulate);
+    kernels().dropout(y + start, before == nullptr ? nullptr : before + start, x.as<float>() + start, dropper,
+                      static_cast<std::uint64_t>(start), std::min(to * 8, x.size()) - start);
   });
+}
+}  // namespace
+
+void cpu::dropout(destination y, const_view x, double rate, random_draw draw) {
+  if (!all_f32(y.out, x)) return reference::dropout(y, x, rate, draw);
+  auto* const to = y.out.as<float>();
+  drop(to, y.accumulate ? to : nullptr, x, rate, draw);
+}
+void cpu::add_dropped(view y, const_view x, const_view f, double rate, random_draw draw) {
+  if (all_f32(y, x, f)) return drop(y.as<float>(), x.as<float>(), f, rate, draw);
+  copy(y, x, false);
+  dropout({y, true}, f, rate, draw);
 }
 
 void cpu::adamw(adamw_update const* updates, std::size_t count) {

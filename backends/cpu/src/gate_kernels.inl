@@ -62,7 +62,7 @@ void k_gate(gate_rows const& g, float* y, float* stats, float* scratch, index fi
     if (g.gelu)
       for (index i = 0; i < n; ++i) out[i] = gelu1(out[i]);
     if (g.drop.threshold > 0)
-      k_dropout(out, out, g.drop, static_cast<wide>(r * n), n, false);
+      k_dropout(out, nullptr, out, g.drop, static_cast<wide>(r * n), n);
     if (g.residual != nullptr)
       for (index i = 0; i < n; ++i) out[i] += g.residual[r * n + i];
   }
@@ -150,7 +150,7 @@ void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* sta
       project(q, g.gate + j * d, g.proj_weight + j * d, g.proj_bias + j * d, m, s, p + j * d, a + j * d, d);
     // The gradient at the gated value, back through what follows it.
     if (g.drop.threshold > 0)
-      k_dropout(slope, dy + r * n, g.drop, static_cast<wide>(r * n), n, false);
+      k_dropout(slope, nullptr, dy + r * n, g.drop, static_cast<wide>(r * n), n);
     else
       for (index i = 0; i < n; ++i) slope[i] = dy[r * n + i];
     if (g.gelu)

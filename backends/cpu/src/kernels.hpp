@@ -80,8 +80,8 @@ struct table {
                               float const* w, float const* dy, index rows, index width, bool add);
   float (*exp_shifted)(float* x, float factor, float shift, index n);  // x = exp(factor·x − shift); returns Σ
   float (*maximum)(float const* x, index n);
-  void (*dropout)(float* y, float const* x, drop_rule const& rule, std::uint64_t first, index n,
-                  bool add);  // of elements first, first + 1, …; first is a multiple of 8
+  void (*dropout)(float* y, float const* before, float const* x, drop_rule const& rule, std::uint64_t first,
+                  index n);  // of elements first, first + 1, …; first is a multiple of 8
   void (*row_products)(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n,
                        index k, float factor, bool add);  // c (m,n) (+)= factor · a wᵀ
   void (*narrow_row_products)(float* c, index ldc, float const* a, index lda, std::uint16_t const* w, index ldw,

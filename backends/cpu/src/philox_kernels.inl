@@ -65,7 +65,8 @@ void philox(wide key, wide site, wide counter, word* out) {
   __builtin_memcpy(out, pairs, sizeof pairs);
 }
 
-void k_dropout(float* y, float const* x, drop_rule const& rule, wide first, index n, bool add) {
+/// y = dropout(x), or before + dropout(x); before may be y.
+void k_dropout(float* y, float const* before, float const* x, drop_rule const& rule, wide first, index n) {
   std::uint16_t halves[128];
   for (index i = 0; i < n; i += 128) {
     philox(rule.key, rule.site, (first + static_cast<wide>(i)) / 8, reinterpret_cast<word*>(halves));
@@ -74,8 +75,10 @@ void k_dropout(float* y, float const* x, drop_rule const& rule, wide first, inde
     auto const threshold = static_cast<int>(rule.threshold);
     float* to = y + i;
     float const* from = x + i;
-    if (add) {
-      for (index j = 0; j < m; ++j) to[j] += select(static_cast<int>(halves[j]) >= threshold, from[j] * factor, 0.0F);
+    if (before != nullptr) {
+      float const* there = before + i;
+      for (index j = 0; j < m; ++j)
+        to[j] = there[j] + select(static_cast<int>(halves[j]) >= threshold, from[j] * factor, 0.0F);
     } else {
       for (index j = 0; j < m; ++j) to[j] = select(static_cast<int>(halves[j]) >= threshold, from[j] * factor, 0.0F);
     }

@@ -66,12 +66,13 @@ struct cpu : reference {
   static void batch_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
                                   const_view variance, const_view w, const_view dy, double eps);
   static void dropout(destination y, const_view x, double rate, random_draw draw);
+  static void add_dropped(view y, const_view x, const_view f, double rate, random_draw draw);
   static void adamw(adamw_update const* updates, std::size_t count);
   static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor);
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
-static_assert(Backend<cpu> && HormoneGateBackend<cpu>);
+static_assert(Backend<cpu> && AddDroppedBackend<cpu> && HormoneGateBackend<cpu>);
 
 /// The number of threads: OURO_THREADS from the environment, else one for each processor.
 int cpu_threads();
