@@ -54,6 +54,13 @@ struct group_tiles {
   static constexpr std::size_t bytes(int groups) {
     return static_cast<std::size_t>(2 + 4 * groups) * square_tile::bytes;
   }
+
+  /// Keys and values from number `key` on, by the threads of a group.
+  __device__ void load_keys(fused_problem<bf16> const& p, fused_place const& at, int key, int stage) const {
+    int const rows = static_cast<int>(p.keys) - key;
+    load_square(other(stage, 0), at.rows(p.k, p.width) + key * p.k.row, p.k.row, rows);
+    load_square(other(stage, 1), at.rows(p.v, p.width) + key * p.v.row, p.v.row, rows);
+  }
 };
 
 }  // namespace ouro::cuda_kernels

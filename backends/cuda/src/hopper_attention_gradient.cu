@@ -32,19 +32,12 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
   int const group = group_number();
   int const groups = group_count();
   auto const [first, block_rows, query, block_sees, warp_sees] = query_rows(p, at, group_warps, own_warp());
-  bf16 const* const keys = at.rows(p.k, p.width);
-  bf16 const* const values = at.rows(p.v, p.width);
-  auto load = [&](int key, int stage) {
-    int const rows = static_cast<int>(p.keys) - key;
-    load_square(tiles.other(stage, 0), keys + key * p.k.row, p.k.row, rows);
-    load_square(tiles.other(stage, 1), values + key * p.v.row, p.v.row, rows);
-  };
 
   if (group == 0) {
     load_square(tiles.own(0), at.rows(p.q, p.width) + first * p.q.row, p.q.row, block_rows);
     load_square_slopes(tiles.own(1), p, g, at, first);
   }
-  if (group * tile_rows < block_sees) load(group * tile_rows, 0);
+  if (group * tile_rows < block_sees) tiles.load_keys(p, at, group * tile_rows, 0);
   query_pair const own(p, g, at.flat, query);
   int const least = p.count(query);
   square_columns dq;
@@ -53,7 +46,7 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
   for (int j = group * tile_rows; j - group * tile_rows < block_sees; j += groups * tile_rows, ++stage) {
     finish_tiles();
     __syncthreads();  // these tiles are there, and nobody reads those before
-    if (int const next = j + groups * tile_rows; next < block_sees) load(next, stage + 1);
+    if (int const next = j + groups * tile_rows; next < block_sees) tiles.load_keys(p, at, next, stage + 1);
     if (j >= block_sees) continue;
     square_sums score;
     square_sums slope;

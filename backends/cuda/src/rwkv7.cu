@@ -186,23 +186,23 @@ __device__ void solve_transposed(chunk_matrix<T> m, chunk_matrix<T> x, int lengt
     }
 }
 
-/// The operands of a chunk with the decays taken out. Rows from `rows` on are zero and do not decay.
+/// The operands of a chunk with the decays taken out. Rows behind its last are zero and do not decay.
 template <class T>
-__device__ void prepare(rwkv7_chunk<T> const& c, rwkv7_problem<T> const& p, rwkv7_slopes<T> const& to, index n, index h,
-                        index first, int rows) {
+__device__ void prepare(rwkv7_chunk<T> const& c, rwkv7_problem<T> const& p, rwkv7_slopes<T> const& to,
+                        chunk_place<T> const& at) {
   scan_shape const& s = p.s;
   int const L = s.length;
   for_elements(L, s.key, [&](int t, int j) {
-    index const column = h * s.key + j;
-    bool const there = t < rows;
-    c.gate(t, j) = there ? sigmoid(*p.w.at(n, first + t, column)) : T(0);
-    c.ar(t, j) = there ? *p.a.at(n, first + t, column) : T(0);
-    c.ar(L + t, j) = there ? *p.r.at(n, first + t, column) : T(0);
-    c.kb(t, j) = there ? *p.k.at(n, first + t, column) : T(0);
-    c.kb(L + t, j) = there ? *p.b.at(n, first + t, column) : T(0);
+    index const column = at.h * s.key + j;
+    bool const there = t < at.rows;
+    c.gate(t, j) = there ? sigmoid(*p.w.at(at.n, at.first + t, column)) : T(0);
+    c.ar(t, j) = there ? *p.a.at(at.n, at.first + t, column) : T(0);
+    c.ar(L + t, j) = there ? *p.r.at(at.n, at.first + t, column) : T(0);
+    c.kb(t, j) = there ? *p.k.at(at.n, at.first + t, column) : T(0);
+    c.kb(L + t, j) = there ? *p.b.at(at.n, at.first + t, column) : T(0);
   });
-  load_chunk(c.vu, L, rows, s.value, p.v, n, first, h * s.value);
-  load_chunk(c.zy.from(L), L, rows, s.value, to.dy, n, first, h * s.value);
+  load_chunk(c.vu, L, s.value, p.v, at, at.h * s.value);
+  load_chunk(c.zy.from(L), L, s.value, to.dy, at, at.h * s.value);
   __syncthreads();
   for (int j = static_cast<int>(threadIdx.x); j < s.key; j += chunk_threads) {
     T gamma = 0;
@@ -226,29 +226,29 @@ __device__ void prepare(rwkv7_chunk<T> const& c, rwkv7_problem<T> const& p, rwkv
 /// The gradients of the operands themselves, last row first. That of log d_t is that of every later pair that spans it: with
 /// Q = R dR − K dK − B dB, P = A dA and c that of the state after the chunk, dg_t = c + Σ Q from row t on + Σ P after it.
 template <class T>
-__device__ void finish(rwkv7_chunk<T> const& c, scan_shape const& s, rwkv7_slopes<T> const& to, index n, index h,
-                       index first, int rows) {
+__device__ void finish(rwkv7_chunk<T> const& c, scan_shape const& s, rwkv7_slopes<T> const& to,
+                       chunk_place<T> const& at) {
   int const L = s.length;
   for (int j = static_cast<int>(threadIdx.x); j < s.key; j += chunk_threads) {
-    index const column = h * s.key + j;
+    index const column = at.h * s.key + j;
     T rest = 0;
     for (int q = 0; q < c.parts; ++q) rest += c.of_decay(q, j);
-    for (int t = rows - 1; t >= 0; --t) {
+    for (int t = at.rows - 1; t >= 0; --t) {
       rest += c.ar(L + t, j) * c.dar(L + t, j) - c.kb(t, j) * c.dkb(t, j) - c.kb(L + t, j) * c.dkb(L + t, j);
       T const gate = c.gate(t, j);
-      to.w.put_at(n, first + t, column, rest * -decay_bound<T> * gate * (T(1) - gate));
+      to.w.put_at(at.n, at.first + t, column, rest * -decay_bound<T> * gate * (T(1) - gate));
       rest += c.ar(t, j) * c.dar(t, j);
     }
   }
-  for_elements(rows, s.key, [&](int t, int j) {
-    index const column = h * s.key + j;
+  for_elements(at.rows, s.key, [&](int t, int j) {
+    index const column = at.h * s.key + j;
     T const inverse = T(1) / c.decay(t + 1, j);
-    to.a.put_at(n, first + t, column, c.dar(t, j) * c.decay(t, j));
-    to.r.put_at(n, first + t, column, c.dar(L + t, j) * c.decay(t + 1, j));
-    to.k.put_at(n, first + t, column, c.dkb(t, j) * inverse);
-    to.b.put_at(n, first + t, column, c.dkb(L + t, j) * inverse);
+    to.a.put_at(at.n, at.first + t, column, c.dar(t, j) * c.decay(t, j));
+    to.r.put_at(at.n, at.first + t, column, c.dar(L + t, j) * c.decay(t + 1, j));
+    to.k.put_at(at.n, at.first + t, column, c.dkb(t, j) * inverse);
+    to.b.put_at(at.n, at.first + t, column, c.dkb(L + t, j) * inverse);
   });
-  store_chunk(c.dvu, rows, s.value, to.v, n, first, h * s.value);
+  store_chunk(c.dvu, s.value, to.v, at, at.h * s.value);
 }
 
 /// A block for each chunk of each lane and head. `states` are those between chunks, `slopes` their gradients.
@@ -257,26 +257,18 @@ __global__ void __launch_bounds__(chunk_threads)
     rwkv7_chunk_kernel(rwkv7_problem<T> p, rwkv7_slopes<T> to, T const* states, T const* slopes) {
   scan_shape const& s = p.s;
   rwkv7_chunk<T> const c(shared_memory<T>(), s);
-  index const chunk = blockIdx.x % s.chunks();
-  index const flat = blockIdx.x / s.chunks();
-  index const h = flat % s.heads;
-  index const n = flat / s.heads;
-  index const first = chunk * s.length;
-  int const rows = s.rows_of(chunk);
+  chunk_place<T> const at(s, states, slopes);
   int const L = s.length;
   int const wide = 2 * L;
-  T const* const start = states + (flat * (s.chunks() + 1) + chunk) * s.state();
-  T const* const after = start + s.state();
-  T const* const slope = slopes + (flat * (s.chunks() + 1) + chunk) * s.state();
   int const room_rows = state_rows_at_once(s.value);
   auto const u = c.vu.from(L);
   auto const dz = c.zy.from(0);
   auto const m_ab = c.m.from(0, L);
 
-  prepare(c, p, to, n, h, first, rows);
+  prepare(c, p, to, at);
   for_products(wide, wide, s.key, c.ar, c.kb.transposed(),
                [&](int i, int j, T x) { c.m(i, j) = in_triangle(i, j, L) ? x : T(0); });
-  for_state_rows(c.room, room_rows, s, start, [&](int i, int count, chunk_matrix<T> S) {
+  for_state_rows(c.room, room_rows, s, at.start, [&](int i, int count, chunk_matrix<T> S) {
     for_products(L, count, s.key, c.ar, S.transposed(), [&](int t, int v, T x) { u(t, i + v) = x; });
   });
   __syncthreads();
@@ -286,7 +278,7 @@ __global__ void __launch_bounds__(chunk_threads)
 
   // dV and dU from Y and from the state after; then through U's equations.
   for_products(wide, s.value, L, c.m.from(L).transposed(), c.zy.from(L), [&](int t, int v, T x) { c.dvu(t, v) = x; });
-  for_state_rows(c.room, room_rows, s, slope, [&](int i, int count, chunk_matrix<T> G) {
+  for_state_rows(c.room, room_rows, s, at.slope, [&](int i, int count, chunk_matrix<T> G) {
     for_elements(count, s.key, [&](int v, int j) { G(v, j) *= c.decay(L, j); });
     __syncthreads();
     for_products(wide, count, s.key, c.kb, G.transposed(), [&](int t, int v, T x) { c.dvu(t, i + v) += x; });
@@ -303,20 +295,20 @@ __global__ void __launch_bounds__(chunk_threads)
 
   for_products(wide, s.key, wide, c.dm, c.kb, [&](int t, int j, T x) { c.dar(t, j) = x; });
   for_products(wide, s.key, wide, c.dm.transposed(), c.ar, [&](int t, int j, T x) { c.dkb(t, j) = x; });
-  for_state_rows(c.room, room_rows, s, start, [&](int i, int count, chunk_matrix<T> S) {
+  for_state_rows(c.room, room_rows, s, at.start, [&](int i, int count, chunk_matrix<T> S) {
     for_products(wide, s.key, count, c.zy.from(0, i), S, [&](int t, int j, T x) { c.dar(t, j) += x; });
   });
   for_elements(c.parts, s.key, [&](int q, int j) { c.of_decay(q, j) = 0; });
-  for_state_rows(c.room, room_rows, s, slope, [&](int i, int count, chunk_matrix<T> G) {
+  for_state_rows(c.room, room_rows, s, at.slope, [&](int i, int count, chunk_matrix<T> G) {
     for_products(wide, s.key, count, c.vu.from(0, i), G, [&](int t, int j, T x) { c.dkb(t, j) += x * c.decay(L, j); });
     for_elements(c.parts, s.key, [&](int q, int j) {
       T sum = 0;
-      for (int v = q; v < count; v += c.parts) sum += G(v, j) * after[index{i + v} * s.key + j];
+      for (int v = q; v < count; v += c.parts) sum += G(v, j) * at.after[index{i + v} * s.key + j];
       c.of_decay(q, j) += sum;
     });
   });
   __syncthreads();
-  finish(c, s, to, n, h, first, rows);
+  finish(c, s, to, at);
 }
 
 }  // namespace

@@ -68,17 +68,37 @@ __device__ void for_elements(int rows, int columns, F const& f) {
   }
 }
 
-/// Rows of an operand from `first` on, zero from `rows` on.
+/// The chunk of a block: whose it is, which rows it has, the states before and after it, and the gradient of the latter.
 template <class T>
-__device__ void load_chunk(chunk_matrix<T> to, int length, int rows, int columns, scan_rows<T const> const& from,
-                           index n, index first, index column) {
-  for_elements(length, columns, [&](int t, int j) { to(t, j) = t < rows ? *from.at(n, first + t, column + j) : T(0); });
+struct chunk_place {
+  index chunk, flat, h, n, first;
+  int rows;
+  T const *start, *after, *slope;
+
+  __device__ chunk_place(scan_shape const& s, T const* states, T const* slopes)
+      : chunk(blockIdx.x % s.chunks()),
+        flat(blockIdx.x / s.chunks()),
+        h(flat % s.heads),
+        n(flat / s.heads),
+        first(chunk * s.length),
+        rows(s.rows_of(chunk)),
+        start(states + (flat * (s.chunks() + 1) + chunk) * s.state()),
+        after(start + s.state()),
+        slope(slopes + (flat * (s.chunks() + 1) + chunk) * s.state()) {}
+};
+
+/// The rows of an operand that a chunk has, zero from there up to `length`.
+template <class T>
+__device__ void load_chunk(chunk_matrix<T> to, int length, int columns, scan_rows<T const> const& from,
+                           chunk_place<T> const& at, index column) {
+  for_elements(length, columns,
+               [&](int t, int j) { to(t, j) = t < at.rows ? *from.at(at.n, at.first + t, column + j) : T(0); });
 }
 template <class T>
-__device__ void store_chunk(chunk_matrix<T> from, int rows, int columns, scan_rows<T> const& to, index n, index first,
+__device__ void store_chunk(chunk_matrix<T> from, int columns, scan_rows<T> const& to, chunk_place<T> const& at,
                             index column) {
   if (to.data != nullptr)
-    for_elements(rows, columns, [&](int t, int j) { to.put_at(n, first + t, column + j, from(t, j)); });
+    for_elements(at.rows, columns, [&](int t, int j) { to.put_at(at.n, at.first + t, column + j, from(t, j)); });
 }
 
 /// Rows of a state in shared memory, as many at a time as there is room for: f(first, rows, matrix) for each of them. The

@@ -169,24 +169,24 @@ struct ssd_chunk {
   std::size_t used;
 };
 
-/// Loads a chunk; rows from `rows` on have step 0: they change nothing.
+/// Loads a chunk; rows behind its last have step 0: they change nothing.
 template <class T>
-__device__ void prepare(ssd_chunk<T> const& k, ssd_problem<T> const& p, ssd_slopes<T> const& to, index n, index h,
-                        index first, int rows) {
+__device__ void prepare(ssd_chunk<T> const& k, ssd_problem<T> const& p, ssd_slopes<T> const& to,
+                        chunk_place<T> const& at) {
   constexpr double nothing_left = -1000;  // exp of it is 0 in any format
   scan_shape const& s = p.s;
   int const L = s.length;
-  index const group = h / p.sharing() * s.key;
-  load_chunk(k.x, L, rows, s.value, p.x, n, first, h * s.value);
-  load_chunk(k.up, L, rows, s.value, to.dy, n, first, h * s.value);
-  load_chunk(k.b, L, rows, s.key, p.b, n, first, group);
-  load_chunk(k.c, L, rows, s.key, p.c, n, first, group);
-  load_chunk(k.scalars.transposed(), L, rows, 1, p.step, n, first, h);
+  index const group = at.h / p.sharing() * s.key;
+  load_chunk(k.x, L, s.value, p.x, at, at.h * s.value);
+  load_chunk(k.up, L, s.value, to.dy, at, at.h * s.value);
+  load_chunk(k.b, L, s.key, p.b, at, group);
+  load_chunk(k.c, L, s.key, p.c, at, group);
+  load_chunk(k.scalars.transposed(), L, 1, p.step, at, at.h);
   __syncthreads();
   if (threadIdx.x == 0) {
     k.l[0] = 0;
     for (int t = 0; t < L; ++t) {
-      double const decay = static_cast<double>(k.scalars(k.step, t)) * static_cast<double>(p.rate[h]);
+      double const decay = static_cast<double>(k.scalars(k.step, t)) * static_cast<double>(p.rate[at.h]);
       k.l[t + 1] = k.l[t] + (decay > nothing_left ? decay : nothing_left);
     }
   }
@@ -203,18 +203,11 @@ __global__ void __launch_bounds__(chunk_threads)
     ssd_chunk_kernel(ssd_problem<T> p, ssd_slopes<T> to, T const* states, T const* slopes) {
   scan_shape const& s = p.s;
   ssd_chunk<T> const k(shared_memory<double>(), s);
-  index const chunk = blockIdx.x % s.chunks();
-  index const flat = blockIdx.x / s.chunks();
-  index const h = flat % s.heads;
-  index const n = flat / s.heads;
-  index const first = chunk * s.length;
-  int const rows = s.rows_of(chunk);
+  chunk_place<T> const at(s, states, slopes);
   int const L = s.length;
-  T const* const start = states + (flat * (s.chunks() + 1) + chunk) * s.state();
-  T const* const slope = slopes + (flat * (s.chunks() + 1) + chunk) * s.state();
   int const room_rows = state_rows_at_once(s.value);
 
-  prepare(k, p, to, n, h, first, rows);
+  prepare(k, p, to, at);
   // Pairs of rows inside the chunk. What the mask hides may be infinite.
   for_products(L, L, s.key, k.c, k.b.transposed(),
                [&](int t, int j, T x) { k.m(t, j) = k.mask(t, j) == T(0) ? T(0) : k.mask(t, j) * x; });
@@ -228,15 +221,15 @@ __global__ void __launch_bounds__(chunk_threads)
 
   // The gradients of C and B through the state come first, as the decay needs them alone.
   for_elements(L, s.key, [&](int t, int j) { k.dc(t, j) = k.db(t, j) = T(0); });
-  for_state_rows(k.room, room_rows, s, start, [&](int i, int count, chunk_matrix<T> S) {
+  for_state_rows(k.room, room_rows, s, at.start, [&](int i, int count, chunk_matrix<T> S) {
     for_products(L, s.key, count, k.up.from(0, i), S, [&](int t, int j, T x) { k.dc(t, j) += k.from_start(t) * x; });
   });
   T through = 0;
-  for_state_rows(k.room, room_rows, s, slope, [&](int i, int count, chunk_matrix<T> G) {
+  for_state_rows(k.room, room_rows, s, at.slope, [&](int i, int count, chunk_matrix<T> G) {
     for_products(L, s.key, count, k.scaled.from(0, i), G, [&](int t, int j, T x) { k.db(t, j) += k.to_end(t, L) * x; });
     for_products(L, count, s.key, k.b, G.transposed(),
                  [&](int t, int v, T x) { k.dx(t, i + v) += k.to_end(t, L) * x; });
-    for_elements(count, s.key, [&](int v, int j) { through += G(v, j) * start[index{i + v} * s.key + j]; });
+    for_elements(count, s.key, [&](int v, int j) { through += G(v, j) * at.start[index{i + v} * s.key + j]; });
   });
   k.terms(0, static_cast<int>(threadIdx.x)) = through;
   __syncthreads();
@@ -270,7 +263,7 @@ __global__ void __launch_bounds__(chunk_threads)
     all = warp_sum(all) * static_cast<double>(k.from_start(L - 1));
     double of_rate = 0;
     double of_skip = 0;
-    if (lane < rows) {
+    if (lane < at.rows) {
       int const t = lane;
       double sum = all;
       for (int j = 0; j < t; ++j) sum += static_cast<double>(k.scalars(k.of_end, j));
@@ -278,8 +271,8 @@ __global__ void __launch_bounds__(chunk_threads)
         sum += static_cast<double>(k.scalars(k.of_start, i));
         for (int j = 0; j < t; ++j) sum += static_cast<double>(k.f(i, j));
       }
-      double const rate = static_cast<double>(p.rate[h]);
-      to.step.put_at(n, first + t, h, static_cast<T>(static_cast<double>(k.scalars(k.own, t)) + rate * sum));
+      double const rate = static_cast<double>(p.rate[at.h]);
+      to.step.put_at(at.n, at.first + t, at.h, static_cast<T>(static_cast<double>(k.scalars(k.own, t)) + rate * sum));
       of_rate = static_cast<double>(k.scalars(k.step, t)) * sum;
       of_skip = static_cast<double>(k.scalars(k.of_skip, t));
     }
@@ -291,14 +284,14 @@ __global__ void __launch_bounds__(chunk_threads)
     }
   }
   __syncthreads();
-  T const skip = p.skip[h];
-  for_elements(rows, s.value, [&](int t, int i) {
-    to.x.put_at(n, first + t, h * s.value + i, k.scalars(k.step, t) * k.dx(t, i) + skip * k.up(t, i));
+  T const skip = p.skip[at.h];
+  for_elements(at.rows, s.value, [&](int t, int i) {
+    to.x.put_at(at.n, at.first + t, at.h * s.value + i, k.scalars(k.step, t) * k.dx(t, i) + skip * k.up(t, i));
   });
-  for_elements(rows, s.key, [&](int t, int j) {
-    index const at = ((n * s.rows + first + t) * s.heads + h) * s.key + j;
-    to.b[at] = k.db(t, j);
-    to.c[at] = k.dc(t, j);
+  for_elements(at.rows, s.key, [&](int t, int j) {
+    index const place = ((at.n * s.rows + at.first + t) * s.heads + at.h) * s.key + j;
+    to.b[place] = k.db(t, j);
+    to.c[place] = k.dc(t, j);
   });
 }
 
