@@ -60,6 +60,7 @@
 #include <ouro/ops/hormone_networks.hpp>
 #include <ouro/ops/map.hpp>
 #include <ouro/ops/matmul.hpp>
+#include <ouro/ops/mix_rows.hpp>
 #include <ouro/ops/movement.hpp>
 #include <ouro/ops/noise.hpp>
 #include <ouro/ops/normalize_rows.hpp>

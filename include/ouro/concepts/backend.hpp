@@ -169,4 +169,12 @@ concept AddDroppedBackend = requires(view y, const_view x, double rate, random_d
   B::add_dropped(y, x, x, rate, draw);  // (y, x, f, rate, draw), all contiguous and of one shape
 };
 
+/// A backend that has the optional primitive y_q = x + (before − x) ⊙ share_q, where x and before (…,D), shares (Q,D) and y
+/// (Q,…,D) are contiguous, and its gradient, which has up to eight shares.
+template <class B>
+concept MixBackend = requires(view y, const_view x, destination d) {
+  B::mix_rows(y, x, x, x);                    // (y, x, before, shares)
+  B::mix_rows_gradient(d, d, d, x, x, x, x);  // (dx, dbefore, dshares, x, before, shares, dy)
+};
+
 }  // namespace ouro

@@ -4,6 +4,8 @@
 // The linear map without a bias as a module.
 #pragma once
 
+#include <optional>
+
 #include <ouro/nn/context.hpp>
 #include <ouro/nn/genesis.hpp>
 #include <ouro/ops/matmul.hpp>
@@ -11,10 +13,10 @@
 
 namespace ouro {
 
-/// x (…,I) times a matrix: w (I,O) gives (…,O).
+/// x (…,I) times a matrix: w (I,O) gives (…,O), of the type `result`: that of x, if none is said.
 template <Backend B>
-tensor<B> project_rows(tensor<B> const& x, tensor<B> const& w) {
-  auto const y = matmul(reshape(x, {x.dims().rows(), x.dim(-1)}), w);
+tensor<B> project_rows(tensor<B> const& x, tensor<B> const& w, std::optional<dtype> result = {}) {
+  auto const y = matmul(reshape(x, {x.dims().rows(), x.dim(-1)}), w, {}, result);
   return reshape(y, x.dims().with(-1, w.dim(1)));
 }
 
@@ -30,8 +32,8 @@ struct projection {
   /// The weight starts uniform in ±1/√in.
   projection(genesis<B>& g, std::int64_t in, std::int64_t out) : weight(g.fan_in({out, in}, in)) {}
 
-  tensor<B> operator()(context<B>&, tensor<B> const& x) const {
-    return project_rows(x, transpose(weight.value(), 0, 1));
+  tensor<B> operator()(context<B>& cx, tensor<B> const& x, std::optional<dtype> result = {}) const {
+    return project_rows(x, transpose(cx.stored(weight, x.type()), 0, 1), result);
   }
 };
 

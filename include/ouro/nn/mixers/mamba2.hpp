@@ -103,6 +103,8 @@ struct mamba2 {
   /// and D. Errors (config): groups that do not divide the heads, sizes below 1, an empty or negative range.
   mamba2(genesis<B>& g, mamba2_config const& config);
 
+  [[nodiscard]] static bool takes_narrow() { return true; }
+
   /// The SequenceMixer form: x (B,T,D) → (B,T − skip,D), with T ≥ 1, and a row before Write rows that are parallel.
   tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const {
     auto const y = one_way(cx, x, s, c);
@@ -163,16 +165,17 @@ tensor<B> mamba2<B>::one_way(context<B>& cx, tensor<B> const& x, segments s, car
   std::int64_t const alone = rows_alone(s, policy), chained = rows - alone;
   require(chained >= 1 && s.skip < rows, errc::shape, "mamba2", "needs a row after those skipped, got ", x.dims(),
           " and skip ", s.skip);
+  dtype const wide = computed_in(x.type());  // of the carry, and of all between the projections
   if (c.window.empty())
-    c = {tensor<B>::zeros({lanes, sizes.kernel - 1, sizes.convolved()}, x.type()),
-         tensor<B>::zeros({lanes, sizes.heads, sizes.head_width, sizes.state}, x.type())};
-  auto const all = in_proj(cx, x);  // (B,T,2E + 2GN + H)
+    c = {tensor<B>::zeros({lanes, sizes.kernel - 1, sizes.convolved()}, wide),
+         tensor<B>::zeros({lanes, sizes.heads, sizes.head_width, sizes.state}, wide)};
+  auto const all = in_proj(cx, x, wide);  // (B,T,2E + 2GN + H)
   auto const open = slice(all, 2, inner, sizes.convolved());
   auto convolve = [&](tensor<B> const& y, tensor<B> const& window) {
     return short_convolution(y, window, reshape(conv1d.weight.value(), {sizes.convolved(), sizes.kernel}),
                              conv1d.bias.value());
   };
-  auto const nothing = tensor<B>::zeros(c.window.dims(), x.type());
+  auto const nothing = tensor<B>::zeros(c.window.dims(), wide);
   std::vector<tensor<B>> filtered;
   auto starts = run_starts(s, policy, chained);
   starts.push_back(chained);
@@ -206,8 +209,8 @@ tensor<B> mamba2<B>::one_way(context<B>& cx, tensor<B> const& x, segments s, car
   std::int64_t const asked = rows - s.skip;
   auto const gated = slice(scanned.y, 1, s.skip, asked) * silu(slice(slice(all, 2, 0, inner), 1, s.skip, asked));
   auto const by_group = reshape(gated, {lanes, asked, sizes.groups, inner / sizes.groups});
-  auto const power = mean(square(by_group), 3) + tensor<B>::full({1}, x.type(), 1e-5);  // (B,T,G,1)
-  return out_proj(cx, reshape(divide(by_group, square_root(power)), gated.dims()) * norm.weight.value());
+  auto const power = mean(square(by_group), 3) + tensor<B>::full({1}, wide, 1e-5);  // (B,T,G,1)
+  return out_proj(cx, reshape(divide(by_group, square_root(power)), gated.dims()) * norm.weight.value(), x.type());
 }
 
 }  // namespace ouro

@@ -14,6 +14,7 @@
 #include <ouro/nn/orthogonal.hpp>
 #include <ouro/nn/projection.hpp>
 #include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/mix_rows.hpp>
 #include <ouro/ops/reduce.hpp>
 #include <ouro/ops/rwkv7_scan.hpp>
 #include <ouro/ops/sigmoid.hpp>
@@ -82,6 +83,8 @@ struct rwkv7 {
   /// layers; the output projection is zero, so that a new layer changes nothing. Weight decay is for the square
   /// matrices only, and w0 learns twice as fast. Errors (config): heads that do not divide the width.
   rwkv7(genesis<B>& g, mixer_place const& place, rwkv7_ranks const& rank);
+
+  [[nodiscard]] static bool takes_narrow() { return true; }
 
   /// The SequenceMixer form: x (B,T,D) → (B,T − skip,D), with T ≥ 1, and a row before Write rows that are parallel.
   tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c, stream& pass) const {

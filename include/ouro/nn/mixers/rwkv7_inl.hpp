@@ -80,38 +80,43 @@ tensor<B> rwkv7<B>::one_way(context<B>& cx, tensor<B> const& x, segments s, carr
   std::int64_t const alone = rows_alone(s, policy), chained = rows - alone;
   require(chained >= 1 && s.skip < rows, errc::shape, "rwkv7", "needs a row after those skipped, got ", x.dims(),
           " and skip ", s.skip);
+  dtype const wide = computed_in(x.type());  // of the carry, and of what the recurrence sees
   if (c.shift.empty())
-    c = {tensor<B>::zeros({lanes, 1, width}, x.type()), tensor<B>::zeros({lanes, heads, head, head}, x.type())};
-  auto const one = tensor<B>::full({1}, x.type(), 1.0);
+    c = {tensor<B>::zeros({lanes, 1, width}, wide), tensor<B>::zeros({lanes, heads, head, head}, wide)};
+  auto const one = tensor<B>::full({1}, wide, 1.0);
   auto const nothing = tensor<B>::zeros({lanes, 1, width}, x.type());
   std::vector<tensor<B>> before;  // what is before each row
   auto starts = run_starts(s, policy, chained);
   starts.push_back(chained);
   for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
-    before.push_back(i == 0 ? c.shift : nothing);
+    before.push_back(i == 0 ? copied(c.shift, x.type()) : nothing);
     std::int64_t const more = starts[i + 1] - starts[i] - 1;
     if (more > 0) before.push_back(slice(x, 1, starts[i], more));
   }
   auto const last = slice(x, 1, chained - 1, 1);
   if (alone > 0) before.push_back(expand(policy.reset_write ? nothing : last, {lanes, alone, width}));
-  auto const back = (before.size() > 1 ? concat(before, 1) : before[0]) - x;  // (B,T,D)
-  auto mixed = [&](parameter<B> const& share) { return x + back * share.value(); };
-  auto low_rank = [](tensor<B> const& y, parameter<B> const& down, parameter<B> const& up) {
-    return project_rows(project_rows(y, down.value()), up.value());
-  };
+  auto const shares = cx.once({reinterpret_cast<std::intptr_t>(&x_r), 0, 2}, x_r.value(), [&] {
+    std::vector<tensor<B>> rows_of_shares;
+    for (auto const* share : {&x_r, &x_w, &x_k, &x_v, &x_a, &x_g})
+      rows_of_shares.push_back(reshape(share->value(), {1, width}));
+    return concat(rows_of_shares, 0);
+  });
+  enum : std::size_t { of_r, of_w, of_k, of_v, of_a, of_g };
+  auto const mixed = mix_rows(x, before.size() > 1 ? concat(before, 1) : before[0], shares);  // (B,T,D) each
+  auto down = [&](tensor<B> const& y, parameter<B> const& w) { return project_rows(y, cx.stored(w, y.type()), wide); };
+  auto up = [](tensor<B> const& y, parameter<B> const& w) { return project_rows(y, w.value()); };
   auto by_head = [&](tensor<B> const& y) { return reshape(y, {lanes, y.dim(1), heads, head}); };
   auto joined = [&](tensor<B> const& y) { return reshape(y, {lanes, y.dim(1), width}); };
 
-  auto r = receptance(cx, mixed(x_r));
-  auto const w = w0.value() + project_rows(tanh(project_rows(mixed(x_w), w1.value())), w2.value());
-  auto const k = key(cx, mixed(x_k));
-  auto const input = mixed(x_v);
-  auto v = value(cx, input);
-  auto const rate = sigmoid(a0.value() + low_rank(mixed(x_a), a1, a2));
+  auto r = receptance(cx, mixed[of_r], wide);
+  auto const w = w0.value() + up(tanh(down(mixed[of_w], w1)), w2);
+  auto const k = key(cx, mixed[of_k], wide);
+  auto v = value(cx, mixed[of_v], wide);
+  auto const rate = sigmoid(a0.value() + up(down(mixed[of_a], a1), a2));
   if (v_first.empty()) {
     v_first = v;
   } else {
-    v = v + (v_first - v) * sigmoid(v0.value() + low_rank(input, v1, v2));
+    v = v + (v_first - v) * sigmoid(v0.value() + up(down(mixed[of_v], v1), v2));
   }
   auto const erased = joined(unit(by_head(k * k_k.value()), 1e-12));
   auto written = k * ((one - k_a.value()) + rate * k_a.value());
@@ -120,7 +125,7 @@ tensor<B> rwkv7<B>::one_way(context<B>& cx, tensor<B> const& x, segments s, carr
   auto const b = erased * rate;
   auto chain = [&](tensor<B> const& y) { return alone > 0 ? slice(y, 1, 0, chained) : y; };
   auto scanned = rwkv7_scan(chain(r), chain(w), chain(written), chain(v), chain(a), chain(b), c.state);
-  c = {last, scanned.state};
+  c = {copied(last, wide), scanned.state};
   if (alone > 0) {
     auto own = [&](tensor<B> const& y) { return last_rows_as_lanes(y, alone); };
     auto const read = rwkv7_scan(own(r), own(w), own(written), own(v), own(a), own(b), repeated_lanes(c.state, alone));
@@ -129,13 +134,13 @@ tensor<B> rwkv7<B>::one_way(context<B>& cx, tensor<B> const& x, segments s, carr
 
   // What follows is row by row: only rows that are asked for.
   auto asked = [&](tensor<B> const& y) { return s.skip == 0 ? y : slice(y, 1, s.skip, rows - s.skip); };
-  auto const gate = project_rows(sigmoid(project_rows(asked(mixed(x_g)), g1.value())), g2.value());
+  auto const gate = up(sigmoid(down(asked(mixed[of_g]), g1)), g2);
   r = asked(r), v = asked(v), written = asked(written);
-  auto const plain = normalize_rows(by_head(asked(scanned.y)), tensor<B>::full({head}, x.type(), 1.0),
-                                    tensor<B>::zeros({head}, x.type()), 64e-5);
+  auto const plain = normalize_rows(by_head(asked(scanned.y)), tensor<B>::full({head}, wide, 1.0),
+                                    tensor<B>::zeros({head}, wide), 64e-5);
   auto const normal = joined(plain) * ln_x.weight.value() + ln_x.bias.value();
   auto const bonus = sum(by_head(r * written * reshape(r_k.value(), {width})), 3) * by_head(v);  // (B,T,H,N)
-  return output(cx, (normal + joined(bonus)) * gate);
+  return output(cx, (normal + joined(bonus)) * gate, x.type());
 }
 
 }  // namespace ouro

@@ -109,6 +109,9 @@ struct cuda {
                                   const_view variance, const_view w, const_view dy, double eps);
   static void dropout(destination y, const_view x, double rate, random_draw draw);
   static void add_dropped(view y, const_view x, const_view f, double rate, random_draw draw);
+  static void mix_rows(view y, const_view x, const_view before, const_view shares);
+  static void mix_rows_gradient(destination dx, destination dbefore, destination dshares, const_view x,
+                                const_view before, const_view shares, const_view dy);
   static void normal(view y, random_draw draw);
   static void uniform(view y, random_draw draw, double low, double high);
   static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor);
@@ -116,8 +119,8 @@ struct cuda {
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
-static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && HormoneGateBackend<cuda> &&
-              HormoneNetworksBackend<cuda>);
+static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && MixBackend<cuda> &&
+              HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.
 inline constexpr bool has_cuda = true;

@@ -103,6 +103,16 @@ struct profiled : B {
     timed(
         "dropout", [&] { B::add_dropped(y, x, f, rate, draw); }, 0, bytes(y, x, f));
   }
+  static void mix_rows(view y, const_view x, const_view before, const_view shares) requires MixBackend<B> {
+    timed(
+        "mix_rows", [&] { B::mix_rows(y, x, before, shares); }, 0, bytes(y, x, before));
+  }
+  static void mix_rows_gradient(destination dx, destination dbefore, destination dshares, const_view x,
+                                const_view before, const_view shares, const_view dy) requires MixBackend<B> {
+    timed(
+        "mix_rows gradient", [&] { B::mix_rows_gradient(dx, dbefore, dshares, x, before, shares, dy); }, 0,
+        bytes(dx, dbefore, x, before, dy));
+  }
   static void affine(view c, const_view a, const_view b, const_view bias) requires AffineBackend<B> {
     timed(
         "matmul", [&] { B::affine(c, a, b, bias); }, 2.0 * static_cast<double>(c.size() * a.dims[-1]), bytes(c, a, b));
