@@ -26,15 +26,6 @@ struct chunk_matrix {
   }
 };
 
-/// The same place, which the compiler now knows to be in shared memory.
-template <class T>
-__device__ T const* in_shared(T const* p) {
-#if defined(__CUDACC__)
-  __builtin_assume(__isShared(p));
-#endif
-  return p;
-}
-
 /// take(i, j, Σ_d a(i,d) b(d,j)) for all i < rows and j < columns; a thread has 2 by 4 of them.
 template <class T, class F>
 __device__ void for_products(int rows, int columns, int depth, chunk_matrix<T> a, chunk_matrix<T> b, F const& take) {
@@ -44,10 +35,10 @@ __device__ void for_products(int rows, int columns, int depth, chunk_matrix<T> a
     int const i = tile / across * 2;
     int const j = tile - i / 2 * across;
     int const below = i + 1 < rows ? 1 : 0;
-    T const* const left = in_shared(&a(i, 0));
+    T const* left = &a(i, 0);
     T const* right[4];
     OURO_UNROLL
-    for (int q = 0; q < 4; ++q) right[q] = in_shared(&b(0, j + q * across < columns ? j + q * across : j));
+    for (int q = 0; q < 4; ++q) right[q] = &b(0, j + q * across < columns ? j + q * across : j);
     T sum[2][4] = {};
     OURO_UNROLL_BY_8
     for (int d = 0; d < depth; ++d) {
