@@ -158,11 +158,13 @@ __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, wa
       if (turn >= rows) return;
       T const* const from = vectors_of(stage) + row_of(turn) * Problem::vectors * keys + 4 * lane;
       OURO_UNROLL
-      for (int q = 0; q < Problem::vectors; ++q) OURO_UNROLL
-      for (int e = 0; e < Each; e += 4) {
-        auto const four = *reinterpret_cast<walk_four<T> const*>(from + q * keys + e * Lanes);
+      for (int q = 0; q < Problem::vectors; ++q) {
         OURO_UNROLL
-        for (int c = 0; c < 4; ++c) vector[q][e + c] = four.at[c];
+        for (int e = 0; e < Each; e += 4) {
+          auto const four = *reinterpret_cast<walk_four<T> const*>(from + q * keys + e * Lanes);
+          OURO_UNROLL
+          for (int c = 0; c < 4; ++c) vector[q][e + c] = four.at[c];
+        }
       }
     };
     auto advance = [&](T const(&vector)[Problem::vectors][Each], int turn) {
