@@ -135,11 +135,16 @@ __device__ inline index thread_count() { return static_cast<index>(gridDim.x) * 
 __device__ inline index warp_number() { return thread_number() / warp_size; }
 __device__ inline int lane_number() { return static_cast<int>(threadIdx.x) % warp_size; }
 
-/// The sum over the lanes of a warp, the same bits in each.
+/// The sum over a run of neighbouring lanes, of which a warp has several, the same bits in each.
+template <int Lanes, class T>
+__device__ T lanes_sum(T x) {
+  for (int step = Lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(everybody, x, step);
+  return x;
+}
+/// The same over all lanes of a warp.
 template <class T>
 __device__ T warp_sum(T x) {
-  for (int step = warp_size / 2; step > 0; step /= 2) x += __shfl_xor_sync(everybody, x, step);
-  return x;
+  return lanes_sum<warp_size>(x);
 }
 template <class T>
 __device__ T warp_max(T x) {

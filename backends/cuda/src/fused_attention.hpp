@@ -454,12 +454,6 @@ struct kept_by_rows {
   }
 };
 
-/// The sum over the neighbouring lanes of a run.
-template <int Lanes>
-__device__ float run_sum(float x) {
-  for (int step = Lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(everybody, x, step);
-  return x;
-}
 __device__ inline float quad_max(float x) {
   for (int step = 1; step <= 2; step *= 2) x = std::fmax(x, __shfl_xor_sync(everybody, x, step));
   return x;

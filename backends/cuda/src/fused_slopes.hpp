@@ -132,7 +132,7 @@ struct query_tile {
       }
       OURO_UNROLL
       for (int i = 0; i < at_once; ++i) {
-        float const all = run_sum<across>(sum[i]);
+        float const all = lanes_sum<across>(sum[i]);
         if (column == 0 && first + i * stride < tile_rows) dot[first + i * stride] = all;
       }
     }

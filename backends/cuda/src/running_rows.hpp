@@ -123,7 +123,7 @@ __device__ void store_attention(fused_problem<S> const& p, fused_place const& at
   float total[2];
   OURO_UNROLL
   for (int h = 0; h < 2; ++h) {
-    total[h] = run_sum<4>(rows.sum[h]);
+    total[h] = lanes_sum<4>(rows.sum[h]);
     int const i = query + fragment_line() + 8 * h;
     if (i < queries && lane_number() % 4 == 0)
       lse[at.flat * p.queries + i] = (rows.top[h] + std::log2(total[h])) / log2_of_e;

@@ -62,12 +62,6 @@ struct walk_room {
   [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(2 * stage() + parts()) * sizeof(T); }
 };
 
-template <int Lanes, class T>
-__device__ T lanes_sum(T x) {
-  for (int step = Lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(everybody, x, step);
-  return x;
-}
-
 /// The vectors of a chunk on their way, `Together` elements at a time, by all threads of a block.
 template <int Together, int Vectors, int Keys, class T>
 __device__ void load_vectors(walk_operands<T> const& p, T* to, int key, index n, index first, int rows, index column) {
