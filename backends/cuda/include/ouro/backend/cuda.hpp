@@ -34,6 +34,8 @@ inline constexpr bool has_cuda = false;
 inline bool cuda_available() noexcept { return false; }
 inline std::string cuda_description() { return "cuda is not part of this program"; }
 inline std::size_t cuda_peak_memory() { return 0; }
+inline void set_cuda_products(product_precision) { fail(errc::unavailable, "set_cuda_products", cuda_description()); }
+inline void set_cuda_inner_values(dtype) { fail(errc::unavailable, "set_cuda_inner_values", cuda_description()); }
 
 #else
 
