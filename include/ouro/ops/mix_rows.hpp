@@ -4,7 +4,6 @@
 // Rows mixed with those before them, several times by different shares: what an RWKV layer feeds its maps.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include <ouro/ops/arithmetic.hpp>
@@ -14,11 +13,9 @@
 namespace ouro {
 
 /// y_q = x + (before − x) ⊙ share_q for each of the shares, in one pass where the backend has it: x and before (…,D), shares
-/// (Q,D) → Q tensors (…,D) of the type `result`: that of x, if none is said. x, before and the results may be bf16 where
-/// shares are f32.
+/// (Q,D) → Q tensors (…,D) of the type of x. x and before may be bf16 where shares are f32.
 template <Backend B>
-std::vector<tensor<B>> mix_rows(tensor<B> const& x, tensor<B> const& before, tensor<B> const& shares,
-                                std::optional<dtype> result = {}) {
+std::vector<tensor<B>> mix_rows(tensor<B> const& x, tensor<B> const& before, tensor<B> const& shares) {
   require(x.rank() >= 1 && x.dims() == before.dims() && shares.rank() == 2 && shares.dim(1) == x.dim(-1), errc::shape,
           "mix_rows", "needs x and before (...,D) and shares (Q,D), got ", x.dims(), ", ", before.dims(), " and ",
           shares.dims());
@@ -26,13 +23,12 @@ std::vector<tensor<B>> mix_rows(tensor<B> const& x, tensor<B> const& before, ten
   require(is_real(in) && computed_in(before.type()) == in && shares.type() == in, errc::shape, "mix_rows",
           "dtypes must agree and be real, got ", name_of(x.type()), ", ", name_of(before.type()), " and ",
           name_of(shares.type()));
-  dtype const type = result.value_or(x.type());
   std::vector<tensor<B>> mixed;
   if constexpr (MixBackend<B>) {
     auto const a = packed(x), b = packed(before), s = packed(shares);
     shape dims{shares.dim(0)};
     for (int i = 0; i < x.rank(); ++i) dims.push_back(x.dim(i));
-    tensor<B> y(dims, type);
+    tensor<B> y(dims, x.type());
     B::mix_rows(y.write(), a.read(), b.read(), s.read());
     auto const all =
         recorded<B>("mix_rows", std::move(y), {&x, &before, &shares},
@@ -44,7 +40,7 @@ std::vector<tensor<B>> mix_rows(tensor<B> const& x, tensor<B> const& before, ten
   } else {
     auto const back = before - x;
     for (std::int64_t q = 0; q < shares.dim(0); ++q)
-      mixed.push_back(copied(x + back * reshape(slice(shares, 0, q, 1), {x.dim(-1)}), type));
+      mixed.push_back(copied(x + back * reshape(slice(shares, 0, q, 1), {x.dim(-1)}), x.type()));
   }
   return mixed;
 }

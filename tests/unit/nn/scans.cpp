@@ -18,28 +18,23 @@
 #include <ouro/ops/unit.hpp>
 #include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/weigh.hpp>
 
 using ouro::dtype;
 using ouro::shape;
 using ouro_test::noise;
 using ouro_test::pick;
 using ouro_test::relative_error;
+using ouro_test::weigh;
 using R = ouro::reference;
 using T = ouro::tensor<R>;
 using list = std::vector<T>;
 
 namespace {
 
-/// A scalar that weighs every element differently.
-template <class B>
-ouro::tensor<B> weigh(ouro::tensor<B> const& y, double phase = 1.0) {
-  std::vector<double> w;
-  for (std::int64_t i = 0; i < y.size(); ++i) w.push_back(std::sin(phase + 0.7 * static_cast<double>(i)));
-  return ouro::reshape(ouro::sum(y * ouro::tensor<B>::from(w, y.dims(), y.type())), {1});
-}
 template <class B>
 ouro::tensor<B> weigh(ouro::scan_result<B> const& s) {
-  return weigh(s.y) + weigh(s.state, 2.0);
+  return ouro_test::weigh(s.y) + ouro_test::weigh(s.state, 2.0);
 }
 
 struct extents {

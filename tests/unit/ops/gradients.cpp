@@ -26,23 +26,19 @@
 #include <ouro/ops/tanh.hpp>
 #include <ouro/ops/unit.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/weigh.hpp>
 
 using R = ouro::reference;
 using T = ouro::tensor<R>;
 using list = std::vector<T>;
 using ouro_test::noise;
 using ouro_test::pick;
+using ouro_test::weigh;
 
 namespace {
 constexpr int shapes = 20;
 constexpr double limit = 1e-6;
 
-/// A scalar that weighs every element of y differently.
-T weigh(T const& y) {
-  std::vector<double> w;
-  for (std::int64_t i = 0; i < y.size(); ++i) w.push_back(std::sin(1.0 + 0.7 * static_cast<double>(i)));
-  return ouro::sum(y * T::from(w, y.dims()));
-}
 }  // namespace
 
 TEST_CASE("elementwise functions") {

@@ -2,13 +2,11 @@
 // SPDX-License-Identifier: MIT
 //
 // Rows mixed with those before them: by operations against central differences, in one pass against the operations.
-#include <cmath>
-
 #include <ouro/autodiff/gradient_check.hpp>
 #include <ouro/ops/mix_rows.hpp>
-#include <ouro/ops/reduce.hpp>
 #include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/weigh.hpp>
 
 using ouro::dtype;
 using ouro_test::noise;
@@ -19,18 +17,10 @@ namespace {
 template <class B>
 using list = std::vector<ouro::tensor<B>>;
 
-/// A scalar that weighs every element differently.
 template <class B>
 ouro::tensor<B> weighed(list<B> const& mixed) {
-  ouro::tensor<B> sum;
-  double phase = 0;
-  for (auto const& y : mixed) {
-    std::vector<double> w;
-    for (std::int64_t i = 0; i < y.size(); ++i) w.push_back(std::sin(phase + 0.7 * static_cast<double>(i)));
-    auto const term = ouro::reshape(ouro::sum(y * ouro::tensor<B>::from(w, y.dims(), computed_in(y.type()))), {1});
-    sum = sum.empty() ? term : sum + term;
-    phase += 1;
-  }
+  auto sum = ouro_test::weigh(mixed[0], 0);
+  for (std::size_t q = 1; q < mixed.size(); ++q) sum = sum + ouro_test::weigh(mixed[q], static_cast<double>(q));
   return sum;
 }
 /// What is mixed of rows that are stored in `type`, then the gradients of x, before and shares.
