@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(256) attention_kernel(attention_problem<T> p, 
   }
   OURO_UNROLL
   for (int m = 0; m < micro; ++m) {
-    T const total = group_sum(sum[m]);
+    T const total = lanes_sum<16>(sum[m]);
     if (ty + m >= rows) continue;
     index const i = first + ty + m;
     if (column == 0 && tx == 0) lse[at.flat * p.queries + i] = top[m] + std::log(total);

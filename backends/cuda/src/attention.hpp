@@ -203,11 +203,6 @@ __device__ void keep_factors(attention_problem<T> const& p, index flat, index i,
 
 /// Over the 16 lanes that hold a row.
 template <class T>
-__device__ T group_sum(T x) {
-  for (int step = 8; step > 0; step /= 2) x += __shfl_xor_sync(everybody, x, step);
-  return x;
-}
-template <class T>
 __device__ T group_max(T x) {
   for (int step = 8; step > 0; step /= 2) {
     T const other = __shfl_xor_sync(everybody, x, step);

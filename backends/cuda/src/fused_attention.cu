@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
     if (j >= warp_sees) continue;
     bf16_pair const* const k_tile = tiles.k(j / tile_rows);
     bf16_pair const* const v_tile = tiles.v(j / tile_rows);
-    score_tile s = {};
+    square_sums s = {};
     OURO_UNROLL
     for (int m = 0; m < 4; ++m)
       if (j + 16 * m < warp_sees) multiply_rows<Width>(s[m], q, k_tile + 16 * m * pitch);

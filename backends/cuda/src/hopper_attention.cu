@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(most_groups* group_size, 1)
     __syncthreads();  // these tiles are there, and nobody reads those before
     if (int const next = j + groups * tile_rows; next < block_sees) tiles.load_keys(p, at, next, stage + 1);
     if (j >= block_sees) continue;
-    score_tile s;
+    square_sums s;
     begin_product(s, tiles.own(0), tiles.other(stage, 0));
     kept_by_rows const mask(p, at.flat, query, j, j + tile_rows, 0, 1);
     finish_products(s);

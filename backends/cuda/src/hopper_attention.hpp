@@ -11,9 +11,8 @@
 namespace ouro::cuda_kernels {
 
 /// Whether these kernels are made for the problem, and for this device. Shorter sequences would leave most of a tile empty.
-template <class S>
-bool suits_hopper(fused_problem<S> const& p) {
-  return std::is_same_v<S, bf16> && p.width == 64 && p.aligned && p.queries >= 192 && p.keys >= 192 && is_hopper();
+inline bool suits_hopper(fused_problem<bf16> const& p) {
+  return p.width == 64 && p.aligned && p.queries >= 192 && p.keys >= 192 && is_hopper();
 }
 
 void hopper_attention(fused_problem<bf16> const& p, head_rows<bf16> const& y, float* lse);

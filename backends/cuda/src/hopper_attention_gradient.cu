@@ -18,7 +18,7 @@ template <class F>
 __device__ void hide(square_sums& scores, F const& seen) {
   OURO_UNROLL
   for (int i = 0; i < 32; ++i)
-    if (!seen(i)) sum_of(scores, i) = -std::numeric_limits<float>::infinity();
+    if (!seen(i)) sum_at(scores, i) = -std::numeric_limits<float>::infinity();
 }
 
 // Over the keys.
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
     for (int i = 0; i < 32; ++i) {
       int const h = i % 4 / 2;
       float const keep = mask.keeps(i / 4, i % 4) ? p.factor : 0.0F;
-      weigh(sum_of(score, i), sum_of(slope, i), true, p.steepness(), own.lse[h], own.dot[h], keep);
+      weigh(sum_at(score, i), sum_at(slope, i), true, p.steepness(), own.lse[h], own.dot[h], keep);
     }
     fragment const slopes[4] = {rounded_left(slope[0]), rounded_left(slope[1]), rounded_left(slope[2]),
                                 rounded_left(slope[3])};
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
     for (int e = 0; e < 32; ++e) {
       int const r = column_of(e);
       float const keep = mask.keeps(e / 8, e / 4 % 2, e % 4) ? p.factor : 0.0F;
-      weigh(sum_of(weight, e), sum_of(slope, e), true, p.steepness(), known.lse[r], known.dot[r], keep);
+      weigh(sum_at(weight, e), sum_at(slope, e), true, p.steepness(), known.lse[r], known.dot[r], keep);
     }
     fragment const weights[4] = {rounded_left(weight[0]), rounded_left(weight[1]), rounded_left(weight[2]),
                                  rounded_left(weight[3])};

@@ -6,7 +6,7 @@
 // warpgroup level matrix instructions"). A warp has 16 rows of a product, as the fragments of tensor_cores.hpp.
 #pragma once
 
-#include "tensor_cores.hpp"
+#include "packs.hpp"
 
 namespace ouro::cuda_kernels {
 
@@ -52,26 +52,20 @@ __device__ inline void load_square(square_tile to, bf16 const* from, index step,
 }
 /// In f32, at multiples of 16 bytes: rounded on the way.
 __device__ inline void load_square(square_tile to, float const* from, index step, int rows) {
-  struct alignas(16) four {
-    float at[4];
-  };
-  struct alignas(16) four_pairs {
-    bf16_pair at[4];
-  };
   int const thread = static_cast<int>(threadIdx.x) % group_size;
   int const first = thread / 8;
   OURO_UNROLL
   for (int i = 0; i < 4; ++i) {
     int const row = first + 16 * i;
-    four_pairs x{};
+    pack<bf16_pair, 4> x;
     if (row < rows) {
-      auto const* const eight = reinterpret_cast<four const*>(from + row * step + thread % 8 * 8);
-      four const a = eight[0];
-      four const b = eight[1];
-      x = {{rounded_pair(a.at[0], a.at[1]), rounded_pair(a.at[2], a.at[3]), rounded_pair(b.at[0], b.at[1]),
-            rounded_pair(b.at[2], b.at[3])}};
+      float const* const eight = from + row * step + thread % 8 * 8;
+      auto const a = load<4>(eight);
+      auto const b = load<4>(eight + 4);
+      x = {{rounded_pair(a.values[0], a.values[1]), rounded_pair(a.values[2], a.values[3]),
+            rounded_pair(b.values[0], b.values[1]), rounded_pair(b.values[2], b.values[3])}};
     }
-    *reinterpret_cast<four_pairs*>(to.eight(row, thread % 8)) = x;
+    store<4>(to.eight(row, thread % 8), x);
   }
 }
 /// What this thread has loaded is where the products of the block will look for it after a barrier.
@@ -82,19 +76,13 @@ __device__ inline void finish_tiles() {
 #endif
 }
 
-/// What a thread has of a product of 64 rows and columns: 16 columns, 8 columns, and its four of these; or 8 columns at once.
-using square_sums = tile_sums[4][2];
-using square_columns = tile_sums[8];
-__device__ inline float& sum_of(square_sums& s, int i) { return s[i / 8][i / 4 % 2].at[i % 4]; }
-__device__ inline float& sum_of(square_columns& s, int i) { return s[i / 4].at[i % 4]; }
-
 #if defined(__CUDACC__)
 /// Where a tile lies and how: rows of 128 bytes, whose eights are exchanged, in groups of eight rows.
 __device__ inline std::uint64_t description_of(square_tile t) {
   auto const address = static_cast<std::uint64_t>(__cvta_generic_to_shared(t.memory));
   return (address & 0x3FFFFU) >> 4U | 1ULL << 16U | static_cast<std::uint64_t>(1024 >> 4) << 32U | 1ULL << 62U;
 }
-#define OURO_SUMS_4(how, s, i) how(sum_of(s, i)), how(sum_of(s, i + 1)), how(sum_of(s, i + 2)), how(sum_of(s, i + 3))
+#define OURO_SUMS_4(how, s, i) how(sum_at(s, i)), how(sum_at(s, i + 1)), how(sum_at(s, i + 2)), how(sum_at(s, i + 3))
 #define OURO_SUMS_16(how, s, i) \
   OURO_SUMS_4(how, s, i), OURO_SUMS_4(how, s, i + 4), OURO_SUMS_4(how, s, i + 8), OURO_SUMS_4(how, s, i + 12)
 #define OURO_SUMS(how, s) OURO_SUMS_16(how, s, 0), OURO_SUMS_16(how, s, 16)
@@ -106,7 +94,7 @@ __device__ inline std::uint64_t description_of(square_tile t) {
 template <class Sums>
 __device__ void hold(Sums& s) {
   OURO_UNROLL
-  for (int i = 0; i < 32; ++i) asm volatile("" : "+f"(sum_of(s, i))::"memory");
+  for (int i = 0; i < 32; ++i) asm volatile("" : "+f"(sum_at(s, i))::"memory");
 }
 __device__ inline void open_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void close_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -139,7 +127,7 @@ __device__ void begin_product(Sums& sums, square_tile left, square_tile right) {
     int const column = i / 4 * 8 + fragment_column() + i % 2;
     float sum = 0;
     for (int k = 0; k < square_tile::side; ++k) sum += element(left, row, k) * element(right, column, k);
-    sum_of(sums, i) = sum;
+    sum_at(sums, i) = sum;
   }
 #endif
 }

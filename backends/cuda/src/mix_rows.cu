@@ -45,18 +45,11 @@ struct mix_target {
   __device__ void put_pack(index at, pack<real_of<S>, W> x) const {
     if (!wanted) return;
     if (adds) {
-      elements<S, void const> const there = readable();
-      auto const old = there.template reals<W>(there.template load_raw<W>(at));
+      auto const old = to.template reals<W>(to.template load_raw<W>(at));
       OURO_UNROLL
       for (int e = 0; e < W; ++e) x.values[e] += old.values[e];
     }
     to.template store_reals<W>(at, x);
-  }
-
- private:
-  [[nodiscard]] __device__ elements<S, void const> readable() const {
-    if constexpr (std::is_same_v<S, inner>) return {to.data, to.narrow};
-    else return elements<S, void const>(to.data);
   }
 };
 template <class S>
@@ -134,12 +127,6 @@ __global__ void __launch_bounds__(pack_threads) mix_slopes_kernel(mix_slopes<W, 
   }
 }
 
-/// Calls f(width) with as many elements as are at aligned places in every row of all operands.
-template <class S, class F>
-void with_whole_packs(index columns, bool aligned, F const& f) {
-  with_width<S>(aligned && columns % pack_width<S> == 0, f);
-}
-
 }  // namespace
 }  // namespace cuda_kernels
 
@@ -154,8 +141,9 @@ void cuda::mix_rows(view y, const_view x, const_view before, const_view shares) 
     auto const* share = shares.as<real>();
     index const columns = shares.dims[1];
     constexpr int width = pack_width<S>;
-    bool const aligned = to.aligned(width) && a.aligned(width) && b.aligned(width) && aligned_for(share, width);
-    with_whole_packs<S>(columns, aligned, [&]<int W>(width_of<W>) {
+    bool const packed =
+        columns % width == 0 && to.aligned(width) && a.aligned(width) && b.aligned(width) && aligned_for(share, width);
+    with_width<S>(packed, [&]<int W>(width_of<W>) {
       index const packs = x.size() / W;
       for_count("mix_rows", packs,
                 mix_values<W, S>{to, a, b, share, packs, columns / W, static_cast<int>(shares.dims[0])});
@@ -178,9 +166,9 @@ void cuda::mix_rows_gradient(destination dx, destination dbefore, destination ds
     elements<S, void const> const a(x), b(before), g(dy);
     auto const* share = shares.as<real>();
     constexpr int width = pack_width<S>;
-    bool const aligned = to_x.to.aligned(width) && to_before.to.aligned(width) && a.aligned(width) &&
-                         b.aligned(width) && g.aligned(width) && aligned_for(share, width);
-    with_whole_packs<S>(columns, aligned, [&]<int W>(width_of<W>) {
+    bool const packed = columns % width == 0 && to_x.to.aligned(width) && to_before.to.aligned(width) &&
+                        a.aligned(width) && b.aligned(width) && g.aligned(width) && aligned_for(share, width);
+    with_width<S>(packed, [&]<int W>(width_of<W>) {
       mix_slopes<W, S> p{a,           b,
                          g,           share,
                          to_x,        to_before,

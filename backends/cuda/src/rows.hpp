@@ -21,25 +21,6 @@ void for_rows(char const* name, index rows, F const& f) {
   launch(name, row_kernel<F>, grid_of(rows, row_warps, 2 * busy_blocks()), row_warps * warp_size, 0, rows, f);
 }
 
-/// f(row, lane, room) for every row, with `room` numbers of shared memory for each warp.
-template <class T, class F>
-__global__ void roomy_row_kernel(index rows, index room, F f) {
-  T* const own = shared_memory<T>() + static_cast<int>(threadIdx.x) / warp_size * room;
-  index const step = thread_count() / warp_size;
-  for (index r = warp_number(); r < rows; r += step) f(r, lane_number(), own);
-}
-/// Errors: a row that shared memory has no room for.
-template <class T, class F>
-void for_roomy_rows(char const* name, index rows, index room, F const& f) {
-  index const shared = 48 * 1024;
-  index const bytes = room * static_cast<index>(sizeof(T));
-  require(bytes <= shared, errc::shape, name, "rows of this width do not fit into shared memory");
-  index const fit = bytes > 0 ? shared / bytes : row_warps;
-  index const warps = fit < row_warps ? fit : row_warps;
-  launch(name, roomy_row_kernel<T, F>, grid_of(rows, warps, 2 * busy_blocks()), static_cast<int>(warps) * warp_size,
-         static_cast<std::size_t>(warps * bytes), rows, room, f);
-}
-
 /// Σ_i f(i) over i below n, the same bits in each lane.
 template <class T, class F>
 __device__ T row_sum(index n, int lane, F const& f) {

@@ -10,10 +10,8 @@
 
 namespace ouro::cuda_kernels {
 
-/// 16 queries and 64 keys: 16 keys, 8 keys, and what the thread has of these.
-using score_tile = tile_sums[4][2];
 /// Of the thread's row `h` the i-th element.
-__device__ inline float& element(score_tile& s, int h, int i) { return s[i / 4][i / 2 % 2].at[2 * h + i % 2]; }
+__device__ inline float& element(square_sums& s, int h, int i) { return s[i / 4][i / 2 % 2].at[2 * h + i % 2]; }
 
 /// The running softmax of 16 queries, in powers of two: `top` is the largest score so far.
 template <int Width>
@@ -36,7 +34,7 @@ struct running_rows {
   }
 
   /// Scores of keys `key` and on, times the steepness (more than zero), to weights; what was summed under a lower top shrinks.
-  __device__ void weigh(score_tile& s, int key, float steepness) {
+  __device__ void weigh(square_sums& s, int key, float steepness) {
     if (key + tile_rows > least) hide(s, key);
     OURO_UNROLL
     for (int h = 0; h < 2; ++h) {
@@ -57,7 +55,7 @@ struct running_rows {
     }
   }
   /// Scores of keys that their queries do not see are less than all others.
-  __device__ void hide(score_tile& s, int key) const {
+  __device__ void hide(square_sums& s, int key) const {
     OURO_UNROLL
     for (int h = 0; h < 2; ++h) {
       int const limit = count[h] - key - fragment_column();
@@ -106,11 +104,11 @@ struct running_rows {
 
 /// The weights of a tile after the dropout, but for its factor.
 template <class S>
-__device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, score_tile& s) {
+__device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, square_sums& s) {
   if (p.threshold == 0) return;
   OURO_UNROLL
   for (int i = 0; i < 32; ++i) {
-    float& x = s[i / 8][i / 4 % 2].at[i % 4];
+    float& x = sum_at(s, i);
     x = mask.keeps(i / 4, i % 4) ? x : 0.0F;
   }
 }

@@ -8,10 +8,7 @@
 //   A = a exp(gamma_{t−1}), R = r exp(gamma_t), K = k exp(−gamma_t), B = b exp(−gamma_t);  M = [A; R] [K; B]ᵀ, triangular
 //   U = (1 − M_AB)⁻¹ (A Sᵀ + M_AK V);  Y = R Sᵀ + M_RK V + M_RB U
 // As d > 0.545, exp(−gamma) is at most 16 400 and no exponent needs care.
-#include <algorithm>
-
 #include "functions.hpp"
-#include "layout.hpp"
 #include "scan_chunk.hpp"
 #include "scan_walk.hpp"
 
@@ -39,30 +36,17 @@ struct rwkv7_problem {
         state(in.state.as<T>()) {}
 };
 
-/// d of all rows, one after the other.
 template <class T>
-struct make_decays {
-  T* to;
+struct decay_of {
   scan_rows<T const> w;
-  index rows, columns;
-  __device__ void operator()(index e) const {
-    index const row = e / columns;
-    to[e] = std::exp(-decay_bound<T> * sigmoid(*w.at(row / rows, row % rows, e % columns)));
+  __device__ T operator()(index n, index t, index column) const {
+    return std::exp(-decay_bound<T> * sigmoid(*w.at(n, t, column)));
   }
 };
 template <class T>
-class decays {
- public:
-  decays(char const* name, rwkv7_problem<T> const& p)
-      : rows_(p.s.rows), columns_(p.s.heads * p.s.key), memory_(p.s.lanes * rows_ * columns_) {
-    for_count(name, p.s.lanes * rows_ * columns_, make_decays<T>{memory_.data(), p.w, rows_, columns_});
-  }
-  [[nodiscard]] scan_rows<T const> rows() const { return dense_rows<T const>(memory_.data(), rows_, columns_); }
-
- private:
-  index rows_, columns_;
-  device_array<T> memory_;
-};
+made_rows<T> decays(char const* name, rwkv7_problem<T> const& p) {
+  return {name, p.s, p.s.heads * p.s.key, decay_of<T>{p.w}};
+}
 
 /// Row i of a state moves on: u = S a, S ← S ⊙ d + u b + v_i k. It says S r.
 template <bool Says>
@@ -321,8 +305,8 @@ void cuda::rwkv7_scan(view y, view last, rwkv7_operands const& in) {
   with_real(in.r.type, name, [&]<class T>(std::type_identity<T>) {
     rwkv7_problem<T> p(in);
     shorten(p.s, name, [&] { return walk_bytes<T, rwkv7_forwards<true>>(name, p.s); });
-    decays<T> const d(name, p);
-    auto w = forwards(p, d.rows());
+    auto const d = decays(name, p);
+    auto w = forwards(p, d.get());
     w.said = scan_rows_of<T>(destination(y));
     w.end = last.as<T>();
     walk<T, rwkv7_forwards<true>>(name, p.s, w);
@@ -333,27 +317,14 @@ void cuda::rwkv7_scan_gradient(rwkv7_gradients const& to, rwkv7_operands const& 
   constexpr auto name = "rwkv7_scan_gradient";
   with_real(in.r.type, name, [&]<class T>(std::type_identity<T>) {
     rwkv7_problem<T> p(in);
-    shorten(p.s, name, [&] {
-      return std::max({walk_bytes<T, rwkv7_forwards<false>>(name, p.s), walk_bytes<T, rwkv7_backwards>(name, p.s),
-                       rwkv7_chunk<T>::bytes(p.s)});
-    });
-    decays<T> const d(name, p);
-    device_array<T> const states(p.s.kept_states());
-    device_array<T> const slopes(p.s.kept_states());
-    auto there = forwards(p, d.rows());
-    there.kept = states.data();
-    walk<T, rwkv7_forwards<false>>(name, p.s, there);
-    walk_operands<T> back{.vectors = {p.r, p.b, d.rows(), p.a}};
-    back.values = scan_rows_of<T>(dy);
-    back.start = dense_or_none<T>(dlast);
-    back.kept = slopes.data();
-    back.end = dense_or_none<T>(to.state.out);
-    back.end_adds = to.state.accumulate;
-    walk<T, rwkv7_backwards>(name, p.s, back);
+    using walks = walked_both_ways<T, rwkv7_forwards<false>, rwkv7_backwards>;
+    shorten(p.s, name, [&] { return std::max(walks::bytes(name, p.s), rwkv7_chunk<T>::bytes(p.s)); });
+    auto const d = decays(name, p);
+    walks const w(name, p.s, forwards(p, d.get()), {.vectors = {p.r, p.b, d.get(), p.a}}, dy, dlast, to.state);
     launch(name, rwkv7_chunk_kernel<T>, p.s.flats() * p.s.chunks(), chunk_threads, rwkv7_chunk<T>::bytes(p.s), p,
            rwkv7_slopes<T>{scan_rows_of<T>(dy), scan_rows_of<T>(to.r), scan_rows_of<T>(to.w), scan_rows_of<T>(to.k),
                            scan_rows_of<T>(to.v), scan_rows_of<T>(to.a), scan_rows_of<T>(to.b)},
-           states.data(), slopes.data());
+           w.states(), w.slopes());
   });
 }
 

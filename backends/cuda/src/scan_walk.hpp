@@ -5,6 +5,8 @@
 // operands of the next chunk are on their way to shared memory meanwhile.
 #pragma once
 
+#include <algorithm>
+
 #include "scans.hpp"
 #include "tensor_cores.hpp"
 
@@ -218,5 +220,34 @@ void walk(char const* name, scan_shape const& s, walk_operands<T> p) {
            room.bytes(), s, p);
   });
 }
+
+/// Both walks of a gradient, and what they leave between chunks: the states, and their gradients.
+template <class T, class Forwards, class Backwards>
+class walked_both_ways {
+ public:
+  static std::size_t bytes(char const* name, scan_shape const& s) {
+    return std::max(walk_bytes<T, Forwards>(name, s), walk_bytes<T, Backwards>(name, s));
+  }
+  /// `there` and `back` say what is read, but for the gradients: of what was said, of the last state, which may be absent, and
+  /// where that of the first one goes.
+  walked_both_ways(char const* name, scan_shape const& s, walk_operands<T> there, walk_operands<T> back,
+                   const_view const& dy, const_view const& dlast, destination const& state)
+      : states_(s.kept_states()), slopes_(s.kept_states()) {
+    there.kept = states_.data();
+    walk<T, Forwards>(name, s, there);
+    back.values = scan_rows_of<T>(dy);
+    back.start = dense_or_none<T>(dlast);
+    back.kept = slopes_.data();
+    back.end = dense_or_none<T>(state.out);
+    back.end_adds = state.accumulate;
+    walk<T, Backwards>(name, s, back);
+  }
+  [[nodiscard]] T const* states() const { return states_.data(); }
+  [[nodiscard]] T const* slopes() const { return slopes_.data(); }
+
+ private:
+  device_array<T> states_;
+  device_array<T> slopes_;
+};
 
 }  // namespace ouro::cuda_kernels

@@ -7,7 +7,7 @@
 // (scan_chunk.hpp).
 #pragma once
 
-#include "device.hpp"
+#include "layout.hpp"
 
 namespace ouro::cuda_kernels {
 
@@ -32,12 +32,6 @@ template <class T>
 scan_rows<T> scan_rows_of(destination const& d) {
   return d.wanted() ? scan_rows<T>{d.out.as<T>(), d.out.steps[0], d.out.steps[1], d.accumulate} : scan_rows<T>{};
 }
-/// Rows of `columns` one after the other.
-template <class T>
-scan_rows<T> dense_rows(T* data, index rows, index columns) {
-  return {data, rows * columns, columns};
-}
-
 /// A state for each lane and head, and how many rows a chunk has.
 struct scan_shape {
   index lanes, rows, heads;
@@ -58,6 +52,32 @@ struct scan_shape {
   }
   /// States for all chunks, and one for the end.
   [[nodiscard]] index kept_states() const { return flats() * (chunks() + 1) * state(); }
+};
+
+/// value(lane, row, column) of all rows and columns of a sequence, one row after the other.
+template <class T, class Value>
+struct make_rows {
+  T* to;
+  Value value;
+  index rows, columns;
+  __device__ void operator()(index e) const {
+    index const row = e / columns;
+    to[e] = value(row / rows, row % rows, e % columns);
+  }
+};
+template <class T>
+class made_rows {
+ public:
+  template <class Value>
+  made_rows(char const* name, scan_shape const& s, index columns, Value const& value)
+      : rows_(s.rows), columns_(columns), memory_(s.lanes * rows_ * columns_) {
+    for_count(name, s.lanes * rows_ * columns_, make_rows<T, Value>{memory_.data(), value, rows_, columns_});
+  }
+  [[nodiscard]] scan_rows<T const> get() const { return {memory_.data(), rows_ * columns_, columns_}; }
+
+ private:
+  index rows_, columns_;
+  device_array<T> memory_;
 };
 
 /// Makes chunks shorter until `bytes` of them fit into shared memory.

@@ -6,12 +6,8 @@
 //   Y = (L ⊙ C Bᵀ) X + exp(l) ⊙ (C Sᵀ) + skip x;  S ← exp(l_end) S + Xᵀ (exp(l_end − l) ⊙ B)
 // Differences of l are never positive, and what is above the diagonal is selected away, so nothing overflows. l is kept in
 // f64: after a long pause in the middle of a chunk the difference of two large sums must still be right.
-#include <algorithm>
-
-#include "layout.hpp"
 #include "scan_chunk.hpp"
 #include "scan_walk.hpp"
-#include "sums.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
@@ -41,32 +37,17 @@ struct ssd_problem {
   [[nodiscard]] __host__ __device__ index sharing() const { return s.heads / groups; }
 };
 
-/// exp(step · rate) of all rows and heads, one after the other.
+/// exp(step · rate).
 template <class T>
-struct make_rests {
-  T* to;
+struct rest_of {
   scan_rows<T const> step;
   T const* rate;
-  index rows, heads;
-  __device__ void operator()(index e) const {
-    index const row = e / heads;
-    index const h = e % heads;
-    to[e] = std::exp(*step.at(row / rows, row % rows, h) * rate[h]);
-  }
+  __device__ T operator()(index n, index t, index h) const { return std::exp(*step.at(n, t, h) * rate[h]); }
 };
 template <class T>
-class rests {
- public:
-  rests(char const* name, ssd_problem<T> const& p)
-      : rows_(p.s.rows), heads_(p.s.heads), memory_(p.s.lanes * rows_ * heads_) {
-    for_count(name, p.s.lanes * rows_ * heads_, make_rests<T>{memory_.data(), p.step, p.rate, rows_, heads_});
-  }
-  [[nodiscard]] scan_rows<T const> rows() const { return dense_rows<T const>(memory_.data(), rows_, heads_); }
-
- private:
-  index rows_, heads_;
-  device_array<T> memory_;
-};
+made_rows<T> rests(char const* name, ssd_problem<T> const& p) {
+  return {name, p.s, p.s.heads, rest_of<T>{p.step, p.rate}};
+}
 
 /// Row i of a state moves on: S ← exp(step · rate) S + step x_i b. It says S c.
 template <bool Says>
@@ -337,8 +318,8 @@ void cuda::ssd_scan(view y, view last, ssd_operands const& in) {
   with_real(in.x.type, name, [&]<class T>(std::type_identity<T>) {
     ssd_problem<T> p(in);
     shorten(p.s, name, [&] { return walk_bytes<T, ssd_forwards<true>>(name, p.s); });
-    rests<T> const rest(name, p);
-    auto w = forwards(p, rest.rows());
+    auto const rest = rests(name, p);
+    auto w = forwards(p, rest.get());
     w.skip = p.skip;
     w.said = scan_rows_of<T>(destination(y));
     w.end = last.as<T>();
@@ -350,24 +331,11 @@ void cuda::ssd_scan_gradient(ssd_gradients const& to, ssd_operands const& in, co
   constexpr auto name = "ssd_scan_gradient";
   with_real(in.x.type, name, [&]<class T>(std::type_identity<T>) {
     ssd_problem<T> p(in);
-    shorten(p.s, name, [&] {
-      return std::max({walk_bytes<T, ssd_forwards<false>>(name, p.s), walk_bytes<T, ssd_backwards>(name, p.s),
-                       ssd_chunk<T>::bytes(p.s)});
-    });
-    rests<T> const rest(name, p);
-    device_array<T> const states(p.s.kept_states());
-    device_array<T> const slopes(p.s.kept_states());
-    auto there = forwards(p, rest.rows());
-    there.kept = states.data();
-    walk<T, ssd_forwards<false>>(name, p.s, there);
-    walk_operands<T> back{.vectors = {p.c}, .sharing = p.sharing()};
-    back.values = scan_rows_of<T>(dy);
-    back.scalars[0] = rest.rows();
-    back.start = dense_or_none<T>(dlast);
-    back.kept = slopes.data();
-    back.end = dense_or_none<T>(to.state.out);
-    back.end_adds = to.state.accumulate;
-    walk<T, ssd_backwards>(name, p.s, back);
+    using walks = walked_both_ways<T, ssd_forwards<false>, ssd_backwards>;
+    shorten(p.s, name, [&] { return std::max(walks::bytes(name, p.s), ssd_chunk<T>::bytes(p.s)); });
+    auto const rest = rests(name, p);
+    walk_operands<T> const back{.vectors = {p.c}, .sharing = p.sharing(), .scalars = {rest.get()}};
+    walks const w(name, p.s, forwards(p, rest.get()), back, dy, dlast, to.state);
 
     index const blocks = p.s.flats() * p.s.chunks();
     index const columns = p.s.flats() * p.s.rows * p.s.key;
@@ -376,7 +344,7 @@ void cuda::ssd_scan_gradient(ssd_gradients const& to, ssd_operands const& in, co
     launch(name, ssd_chunk_kernel<T>, blocks, chunk_threads, ssd_chunk<T>::bytes(p.s), p,
            ssd_slopes<T>{scan_rows_of<T>(dy), scan_rows_of<T>(to.x), scan_rows_of<T>(to.step), parts.data(),
                          parts.data() + columns, scalars, scalars + blocks},
-           states.data(), slopes.data());
+           w.states(), w.slopes());
     index const shared = p.s.lanes * p.s.rows * p.groups * p.s.key;
     if (to.b.wanted()) for_count(name, shared, sum_heads<T>{scan_rows_of<T>(to.b), parts.data(), p.s, p.groups});
     if (to.c.wanted())

@@ -27,6 +27,12 @@ struct alignas(16) tile_sums {
   float at[4];
 };
 
+/// Of a product, 16 rows and 64 columns: 16 columns, 8 columns, and these; or 8 columns at once. And the thread's i-th of them.
+using square_sums = tile_sums[4][2];
+using square_columns = tile_sums[8];
+__device__ inline float& sum_at(square_sums& s, int i) { return s[i / 8][i / 4 % 2].at[i % 4]; }
+__device__ inline float& sum_at(square_columns& s, int i) { return s[i / 4].at[i % 4]; }
+
 /// The line of a fragment's square that is this thread's, and where its two elements begin.
 __device__ inline int fragment_line() { return lane_number() / 4; }
 __device__ inline int fragment_column() { return lane_number() % 4 * 2; }
