@@ -118,29 +118,25 @@ struct rwkv7_chunk {
   chunk_matrix<T> room;              // rows of a state
   int parts;
 
-  __host__ __device__ rwkv7_chunk(T* memory, scan_shape const& s) {
+  template <class F>
+  __host__ __device__ void share(scan_shape const& s, F& take) {
     int const wide = 2 * s.length;
     parts = s.key < chunk_threads ? chunk_threads / s.key : 1;
-    chunk_memory<T> rest(memory);
-    ar = rest.take(wide, s.key);
-    kb = rest.take(wide, s.key);
-    dar = rest.take(wide, s.key);
-    dkb = rest.take(wide, s.key);
-    decay = rest.take(s.length + 1, s.key);
-    gate = rest.take(s.length, s.key);
-    vu = rest.take(wide, s.value);
-    zy = rest.take(wide, s.value);
-    dvu = rest.take(wide, s.value);
-    m = rest.take(wide, wide);
-    dm = rest.take(wide, wide);
-    of_decay = rest.take(parts, s.key);
-    room = rest.take(state_rows_at_once(s.value), s.key);
-    used = rest.used;
+    take(ar, wide, s.key);
+    take(kb, wide, s.key);
+    take(dar, wide, s.key);
+    take(dkb, wide, s.key);
+    take(decay, s.length + 1, s.key);
+    take(gate, s.length, s.key);
+    take(vu, wide, s.value);
+    take(zy, wide, s.value);
+    take(dvu, wide, s.value);
+    take(m, wide, wide);
+    take(dm, wide, wide);
+    take(of_decay, parts, s.key);
+    take(room, state_rows_at_once(s.value), s.key);
   }
-  static std::size_t bytes(scan_shape const& s) { return rwkv7_chunk(nullptr, s).used * sizeof(T); }
-
- private:
-  std::size_t used;
+  static std::size_t bytes(scan_shape const& s) { return chunk_bytes<T, rwkv7_chunk>(s); }
 };
 
 /// What M and its gradient have above the triangles is zero: U sees rows before its own, Y also its own.
@@ -240,7 +236,9 @@ template <class T>
 __global__ void __launch_bounds__(chunk_threads)
     rwkv7_chunk_kernel(rwkv7_problem<T> p, rwkv7_slopes<T> to, T const* states, T const* slopes) {
   scan_shape const& s = p.s;
-  rwkv7_chunk<T> const c(shared_memory<T>(), s);
+  rwkv7_chunk<T> c;
+  chunk_shares<T> memory{shared_memory<T>()};
+  c.share(s, memory);
   chunk_place<T> const at(s, states, slopes);
   int const L = s.length;
   int const wide = 2 * L;

@@ -116,20 +116,29 @@ __device__ void for_state_rows(chunk_matrix<T> room, int room_rows, scan_shape c
 /// Rows of a state that are in shared memory at a time.
 constexpr int state_rows_at_once(int value) { return value < 64 ? value : 64; }
 
-/// Shares of shared memory, one after the other; without memory it only counts.
+/// Counts the elements of matrices of shared memory, or hands them out one after the other; Chunk::share says which there are.
 template <class T>
-struct chunk_memory {
+struct chunk_count {
   std::size_t used = 0;
 
-  __host__ __device__ explicit chunk_memory(T* from) : memory(from) {}
-  __host__ __device__ chunk_matrix<T> take(int rows, int columns) {
-    chunk_matrix<T> const m{memory == nullptr ? nullptr : memory + used, odd(columns)};
+  __host__ __device__ void operator()(chunk_matrix<T>&, int rows, int columns) {
     used += static_cast<std::size_t>(rows) * static_cast<std::size_t>(odd(columns));
-    return m;
   }
-
- private:
-  T* memory;
 };
+template <class T>
+struct chunk_shares {
+  T* next;
+
+  __host__ __device__ void operator()(chunk_matrix<T>& m, int rows, int columns) {
+    m = {next, odd(columns)};
+    next += rows * odd(columns);
+  }
+};
+template <class T, class Chunk>
+std::size_t chunk_bytes(scan_shape const& s) {
+  chunk_count<T> count;
+  Chunk().share(s, count);
+  return count.used * sizeof(T);
+}
 
 }  // namespace ouro::cuda_kernels

@@ -64,18 +64,27 @@ struct walk_room {
   [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(2 * stage() + parts()) * sizeof(T); }
 };
 
-/// The vectors of a chunk on their way, `Together` elements at a time, by all threads of a block.
-template <int Together, int Vectors, int Keys, class T>
-__device__ void load_vectors(walk_operands<T> const& p, T* to, int key, index n, index first, int rows, index column) {
-  int const across = key / Together;
-  for (int e = static_cast<int>(threadIdx.x); e < rows * across; e += static_cast<int>(blockDim.x)) {
-    int const t = e / across;
-    int const j = (e - t * across) * Together;
-    OURO_UNROLL
-    for (int q = 0; q < Vectors; ++q)
-      copy_later<Together * sizeof(T)>(to + (t * Vectors + q) * Keys + j, p.vectors[q].at(n, first + t, column + j));
+/// The threads of a block as rows of a team each, for copies of rows that are `across` packs long.
+struct copy_team {
+  int size, down;     // threads of a team, and teams
+  int member, first;  // of this thread; the first row is none where the threads do not make a whole team
+
+  __device__ copy_team(int across, int threads)
+      : size(across < threads ? across : threads),
+        down(threads / size),
+        member(static_cast<int>(threadIdx.x) % size),
+        first(static_cast<int>(threadIdx.x) / size) {
+    if (first >= down) first = 1 << 20;
   }
-}
+};
+
+/// What a row of the sequence is to a thread.
+template <class T, class Problem, int Each>
+struct walk_row {
+  T vectors[Problem::vectors][Each];
+  T value;
+  T scalars[Problem::scalars > 0 ? Problem::scalars : 1];
+};
 
 template <class T, class Problem, int Lanes, int Each>
 __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, walk_operands<T> p) {
@@ -100,23 +109,35 @@ __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, wa
   auto vectors_of = [&](int stage) { return memory + stage * room.stage(); };
   auto values_of = [&](int stage) { return vectors_of(stage) + s.length * Problem::vectors * keys; };
   auto scalars_of = [&](int stage) { return values_of(stage) + s.length * walk_rows; };
+  int const together = p.aligned ? 16 / static_cast<int>(sizeof(T)) : 1;
+  int const across = s.key / together;
+  copy_team const team(across, threads);
+  T const* vectors[Problem::vectors];
+  OURO_UNROLL
+  for (int q = 0; q < Problem::vectors; ++q) vectors[q] = p.vectors[q].at(n, 0, h / p.sharing * s.key);
+  T const* const own_values = p.values.at(n, 0, h * s.value + first_row);
+  auto copy_rows = [&]<int Together>(std::integral_constant<int, Together>, T* to, index first, int rows) {
+    for (int t = team.first; t < rows; t += team.down)
+      for (int j = team.member; j < across; j += team.size) {
+        OURO_UNROLL
+        for (int q = 0; q < Problem::vectors; ++q)
+          copy_later<Together * sizeof(T)>(to + (t * Problem::vectors + q) * keys + j * Together,
+                                           vectors[q] + (first + t) * p.vectors[q].row + j * Together);
+      }
+  };
   auto load = [&](index step) {
     int const stage = static_cast<int>(step % 2);
     index const first = chunk_at(step) * s.length;
     int const rows = s.rows_of(chunk_at(step));
-    index const column = h / p.sharing * s.key;
-    T* const to = vectors_of(stage);
-    if (p.aligned) load_vectors<16 / sizeof(T), Problem::vectors, keys>(p, to, s.key, n, first, rows, column);
-    else load_vectors<1, Problem::vectors, keys>(p, to, s.key, n, first, rows, column);
-    for (int e = thread; e < rows * walk_rows; e += threads) {
-      int const t = e / walk_rows;
-      int const of = first_row + e % walk_rows;
-      if (of < s.value) copy_later<sizeof(T)>(values_of(stage) + e, p.values.at(n, first + t, h * s.value + of));
-    }
+    if (p.aligned) copy_rows(std::integral_constant<int, 16 / sizeof(T)>{}, vectors_of(stage), first, rows);
+    else copy_rows(std::integral_constant<int, 1>{}, vectors_of(stage), first, rows);
+    int const of = thread % walk_rows;
+    for (int t = thread / walk_rows; first_row + of < s.value && t < rows; t += threads / walk_rows)
+      copy_later<sizeof(T)>(values_of(stage) + t * walk_rows + of, own_values + (first + t) * p.values.row + of);
     if constexpr (Problem::scalars > 0) {
-      for (int e = thread; e < rows * Problem::scalars; e += threads)
-        copy_later<sizeof(T)>(scalars_of(stage) + e,
-                              p.scalars[e % Problem::scalars].at(n, first + e / Problem::scalars, h));
+      int const t = thread / Problem::scalars;
+      if (t < rows)
+        copy_later<sizeof(T)>(scalars_of(stage) + thread, p.scalars[thread % Problem::scalars].at(n, first + t, h));
     }
     close_loads();
   };
@@ -137,6 +158,10 @@ __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, wa
     X[e] = known ? p.start[flat * s.state() + index{i} * s.key + key_of(e)] : T(0);
   }
   T const skip = p.skip != nullptr ? p.skip[h] : T(0);
+  // The next row is read before one moves on.
+  using row_type = walk_row<T, Problem, Each>;
+  row_type even{};
+  row_type uneven{};
   __syncthreads();  // the rooms are clear
   if (chunks > 0) load(0);
   for (index step = 0; step < chunks; ++step) {
@@ -150,28 +175,24 @@ __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, wa
     T* const parts = memory + 2 * room.stage();
     int const rows = s.rows_of(chunk);
     auto row_of = [&](int turn) { return Problem::backwards ? rows - 1 - turn : turn; };
-    auto read = [&](T(&vector)[Problem::vectors][Each], int turn) {
+    auto read = [&](row_type& to, int turn) {
       if (turn >= rows) return;
-      T const* const from = vectors_of(stage) + row_of(turn) * Problem::vectors * keys + 4 * lane;
-      OURO_UNROLL
-      for (int q = 0; q < Problem::vectors; ++q) {
-        OURO_UNROLL
-        for (int e = 0; e < Each; e += 4) {
-          auto const four = *reinterpret_cast<walk_four<T> const*>(from + q * keys + e * Lanes);
-          OURO_UNROLL
-          for (int c = 0; c < 4; ++c) vector[q][e + c] = four.at[c];
-        }
-      }
-    };
-    auto advance = [&](T const(&vector)[Problem::vectors][Each], int turn) {
       int const t = row_of(turn);
-      T const said = Problem::template advance<Lanes>(X, vector, values[t * walk_rows + row],
-                                                      scalars_of(stage) + t * Problem::scalars);
-      if constexpr (Problem::says) parts[(t * walk_rows + row) * Lanes + lane] = said;
+      T const* const from = vectors_of(stage) + t * Problem::vectors * keys + 4 * lane;
+      OURO_UNROLL
+      for (int e = 0; e < Problem::vectors * Each; e += 4) {
+        auto const four = *reinterpret_cast<walk_four<T> const*>(from + e / Each * keys + e % Each * Lanes);
+        OURO_UNROLL
+        for (int c = 0; c < 4; ++c) to.vectors[e / Each][e % Each + c] = four.at[c];
+      }
+      to.value = values[t * walk_rows + row];
+      OURO_UNROLL
+      for (int q = 0; q < Problem::scalars; ++q) to.scalars[q] = scalars_of(stage)[t * Problem::scalars + q];
     };
-    // The vectors of the next row are read before a row moves on.
-    T even[Problem::vectors][Each];
-    T uneven[Problem::vectors][Each];
+    auto advance = [&](row_type const& x, int turn) {
+      T const said = Problem::template advance<Lanes>(X, x.vectors, x.value, x.scalars);
+      if constexpr (Problem::says) parts[(row_of(turn) * walk_rows + row) * Lanes + lane] = said;
+    };
     read(even, 0);
     for (int turn = 0; turn < rows; turn += 2) {
       read(uneven, turn + 1);
@@ -182,13 +203,16 @@ __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, wa
     if constexpr (Problem::says) {
       if (p.said.data != nullptr) {
         __syncthreads();  // all parts are there
-        for (int e = thread; e < rows * walk_rows; e += threads) {
-          int const of = first_row + e % walk_rows;
-          if (of >= s.value) continue;
+        int const of = thread % walk_rows;
+        for (int t = thread / walk_rows; first_row + of < s.value && t < rows; t += threads / walk_rows) {
+          int const e = t * walk_rows + of;
           T sum = skip * values[e];
           OURO_UNROLL
-          for (int c = 0; c < Lanes; ++c) sum += parts[e * Lanes + c];
-          p.said.put_at(n, chunk * s.length + e / walk_rows, h * s.value + of, sum);
+          for (int c = 0; c < Lanes; c += 4) {
+            auto const four = *reinterpret_cast<walk_four<T> const*>(parts + e * Lanes + c);
+            sum += (four.at[0] + four.at[1]) + (four.at[2] + four.at[3]);
+          }
+          p.said.put_at(n, chunk * s.length + t, h * s.value + first_row + of, sum);
         }
       }
     }

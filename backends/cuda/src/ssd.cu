@@ -118,36 +118,32 @@ struct ssd_chunk {
 
   enum : int { step, of_start, of_end, own, of_skip, all_scalars };
 
-  __host__ __device__ ssd_chunk(double* memory, scan_shape const& s) : l(memory) {
+  template <class F>
+  __host__ __device__ void share(scan_shape const& s, F& take) {
     int const L = s.length;
-    chunk_memory<T> rest(memory == nullptr ? nullptr : reinterpret_cast<T*>(memory + L + 1));
-    x = rest.take(L, s.value);
-    scaled = rest.take(L, s.value);
-    up = rest.take(L, s.value);
-    dx = rest.take(L, s.value);
-    b = rest.take(L, s.key);
-    c = rest.take(L, s.key);
-    db = rest.take(L, s.key);
-    dc = rest.take(L, s.key);
-    mask = rest.take(L, L);
-    m = rest.take(L, L);
-    dcb = rest.take(L, L);
-    f = rest.take(L, L);
-    scalars = rest.take(all_scalars, L);
-    terms = rest.take(1, chunk_threads);
-    room = rest.take(state_rows_at_once(s.value), s.key);
-    used = rest.used;
+    take(x, L, s.value);
+    take(scaled, L, s.value);
+    take(up, L, s.value);
+    take(dx, L, s.value);
+    take(b, L, s.key);
+    take(c, L, s.key);
+    take(db, L, s.key);
+    take(dc, L, s.key);
+    take(mask, L, L);
+    take(m, L, L);
+    take(dcb, L, L);
+    take(f, L, L);
+    take(scalars, all_scalars, L);
+    take(terms, 1, chunk_threads);
+    take(room, state_rows_at_once(s.value), s.key);
   }
   static std::size_t bytes(scan_shape const& s) {
-    return static_cast<std::size_t>(s.length + 1) * sizeof(double) + ssd_chunk(nullptr, s).used * sizeof(T);
+    return static_cast<std::size_t>(s.length + 1) * sizeof(double) + chunk_bytes<T, ssd_chunk>(s);
   }
 
   /// What is left at row t of the start, and at the end of row t.
   [[nodiscard]] __device__ T from_start(int t) const { return std::exp(static_cast<T>(l[t + 1])); }
   [[nodiscard]] __device__ T to_end(int t, int length) const { return std::exp(static_cast<T>(l[length] - l[t + 1])); }
-
- private:
-  std::size_t used;
 };
 
 /// Loads a chunk; rows behind its last have step 0: they change nothing.
@@ -183,7 +179,10 @@ template <class T>
 __global__ void __launch_bounds__(chunk_threads)
     ssd_chunk_kernel(ssd_problem<T> p, ssd_slopes<T> to, T const* states, T const* slopes) {
   scan_shape const& s = p.s;
-  ssd_chunk<T> const k(shared_memory<double>(), s);
+  ssd_chunk<T> k;
+  k.l = shared_memory<double>();
+  chunk_shares<T> memory{reinterpret_cast<T*>(k.l + s.length + 1)};
+  k.share(s, memory);
   chunk_place<T> const at(s, states, slopes);
   int const L = s.length;
   int const room_rows = state_rows_at_once(s.value);
