@@ -174,6 +174,11 @@ TEMPLATE_LIST_TEST_CASE("backends: norms", "", ouro_test::accelerated) {
     R::batch_norm(y.r.write(), m.r.write(), v.r.write(), x.r.read(), w.r.read(), b.r.read(), 1e-5);
     CHECK(y.error() < limit);
     CHECK(v.error() < limit);
+    pair mean_alone({width}), variance_alone({width});
+    C::column_moments(mean_alone.c.write(), variance_alone.c.write(), x.c.read());
+    R::column_moments(mean_alone.r.write(), variance_alone.r.write(), x.r.read());
+    CHECK(mean_alone.error() < limit);
+    CHECK(variance_alone.error() < limit);
     C::batch_norm_gradient({dx.c.write(), add}, {dw.c.write(), add}, {db.c.write(), add}, x.c.read(), m.c.read(),
                            v.c.read(), w.c.read(), dy.c.read(), 1e-5);
     R::batch_norm_gradient({dx.r.write(), add}, {dw.r.write(), add}, {db.r.write(), add}, x.r.read(), m.r.read(),

@@ -73,6 +73,8 @@ struct table {
   void (*scale)(float* y, float const* x, float factor, index n, bool add);
   float (*sum)(float const* x, index n);
   double (*sum_of_squares)(float const* x, index n);
+  void (*column_sums)(double* sum, float const* x, index stride, index rows, index n);  // sum_c += Σ_r x_rc
+  void (*column_squares)(double* sum, float const* x, index stride, float const* mean, index rows, index n);
   float (*dot)(float const* a, float const* b, index n);
   void (*layer_norm)(float* y, float* mean, float* rstd, float const* x, float const* w, float const* b, float eps,
                      index rows, index width);

@@ -197,6 +197,29 @@ void k_scale(float* y, float const* x, float factor, index n, bool add) {
 float k_sum(float const* x, index n) {
   return fixed_sum(n, [x](index i) { return x[i]; });
 }
+/// sum_c += Σ_r term(r, c), eight rows at a time in f32.
+template <class F>
+inline void sum_rows(double* sum, index rows, index n, F const& term) {
+  constexpr index together = 8;
+  index r = 0;
+  for (; r + together <= rows; r += together)
+    for (index c = 0; c < n; ++c) {
+      float eight = 0;
+      for (index k = 0; k < together; ++k) eight += term(r + k, c);
+      sum[c] += static_cast<double>(eight);
+    }
+  for (; r < rows; ++r)
+    for (index c = 0; c < n; ++c) sum[c] += static_cast<double>(term(r, c));
+}
+void k_column_sums(double* sum, float const* x, index stride, index rows, index n) {
+  sum_rows(sum, rows, n, [=](index r, index c) { return x[r * stride + c]; });
+}
+void k_column_squares(double* sum, float const* x, index stride, float const* mean, index rows, index n) {
+  sum_rows(sum, rows, n, [=](index r, index c) {
+    float const d = x[r * stride + c] - mean[c];
+    return d * d;
+  });
+}
 double k_sum_of_squares(float const* x, index n) {
   double part[lanes] = {};
   index i = 0;
@@ -283,7 +306,7 @@ void k_adamw(float* p, float* m, float* v, float const* g, adamw_numbers const& 
 #define OURO_TEXT(x) OURO_TEXT2(x)
 table const& OURO_KERNELS() {
   static constexpr table t{OURO_TEXT(OURO_KERNELS), k_exp, k_tanh, k_erf, k_map, k_map_gradient, k_combine,
-                           k_combine_scalar, k_scale, k_sum, k_sum_of_squares, k_dot, k_layer_norm,
+                           k_combine_scalar, k_scale, k_sum, k_sum_of_squares, k_column_sums, k_column_squares, k_dot, k_layer_norm,
                            k_layer_norm_gradient, k_exp_shifted, k_maximum, k_dropout, k_row_products<float>,
                            k_row_products<std::uint16_t>, k_attention_scratch, k_attention, k_attention_gradient,
                            k_gate, k_gate_gradient, k_adamw};

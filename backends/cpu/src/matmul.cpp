@@ -221,6 +221,7 @@ void cpu::matmul(destination c, const_view a, const_view b, double alpha) {
 }
 
 product_precision cpu_products() { return cpu_matrices::precision; }
+product_precision cpu::products() { return cpu_products(); }
 bool cpu_has_products(product_precision p) {
 #if defined(OURO_X86)
   if (p == product_precision::bf16) return cpu_kernels::has_avx512() && __builtin_cpu_supports("avx512bf16");

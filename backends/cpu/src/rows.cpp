@@ -165,40 +165,52 @@ void cpu::scatter_sum(destination dtable, const_view index, const_view dy) {
       });
 }
 
-// Columns are normalised by adding up rows; each thread owns columns.
+namespace {
+/// f(from, to) for columns that a thread owns.
+template <class F>
+void for_columns(const_view x, F const& f) {
+  cpu_threading::parallel(x.dims.back(), std::max<std::int64_t>(16, 16384 / x.dims.rows()),
+                          [&](std::int64_t from, std::int64_t to) { f(from, to); });
+}
+/// The mean and the biased variance of columns from … to − 1.
+void moments_of(float* mean, float* variance, const_view x, std::int64_t from, std::int64_t to) {
+  std::int64_t const width = x.dims.back();
+  std::int64_t const rows = x.dims.rows();
+  auto const n = static_cast<std::size_t>(to - from);
+  float const* const p = x.as<float>() + from;
+  std::vector<double> sum(n, 0.0);
+  kernels().column_sums(sum.data(), p, width, rows, to - from);
+  for (std::size_t c = 0; c < n; ++c) mean[c] = static_cast<float>(sum[c] / static_cast<double>(rows));
+  std::fill(sum.begin(), sum.end(), 0.0);
+  kernels().column_squares(sum.data(), p, width, mean, rows, to - from);
+  for (std::size_t c = 0; c < n; ++c) variance[c] = static_cast<float>(sum[c] / static_cast<double>(rows));
+}
+}  // namespace
+
+void cpu::column_moments(view mean, view variance, const_view x) {
+  if (x.type != dtype::f32 || x.size() == 0) return reference::column_moments(mean, variance, x);
+  for_columns(x, [&](std::int64_t from, std::int64_t to) {
+    moments_of(mean.as<float>() + from, variance.as<float>() + from, x, from, to);
+  });
+}
+
 void cpu::batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps) {
   if (x.type != dtype::f32 || x.size() == 0) return reference::batch_norm(y, mean, variance, x, w, b, eps);
   std::int64_t const width = x.dims.back();
-  std::int64_t const rows = x.dims.rows();
-  auto const* p = x.as<float>();
-  cpu_threading::parallel(width, std::max<std::int64_t>(16, 16384 / rows), [&](std::int64_t from, std::int64_t to) {
+  for_columns(x, [&](std::int64_t from, std::int64_t to) {
     auto const n = static_cast<std::size_t>(to - from);
-    std::vector<double> sum(n, 0.0);
-    std::vector<double> squares(n, 0.0);
-    for (std::int64_t r = 0; r < rows; ++r)
-      for (std::size_t c = 0; c < n; ++c)
-        sum[c] += static_cast<double>(p[r * width + from + static_cast<std::int64_t>(c)]);
-    for (auto& s : sum) s /= static_cast<double>(rows);
-    for (std::int64_t r = 0; r < rows; ++r)
-      for (std::size_t c = 0; c < n; ++c) {
-        double const d = static_cast<double>(p[r * width + from + static_cast<std::int64_t>(c)]) - sum[c];
-        squares[c] += d * d;
-      }
+    float* const mu = mean.as<float>() + from;
+    float* const var = variance.as<float>() + from;
+    moments_of(mu, var, x, from, to);
     std::vector<float> gain(n);
-    std::vector<float> shift(n);
-    for (std::size_t c = 0; c < n; ++c) {
-      auto const at = from + static_cast<std::int64_t>(c);
-      double const var = squares[c] / static_cast<double>(rows);
-      mean.as<float>()[at] = static_cast<float>(sum[c]);
-      variance.as<float>()[at] = static_cast<float>(var);
-      gain[c] = static_cast<float>(static_cast<double>(w.as<float>()[at]) / std::sqrt(var + eps));
-      shift[c] = static_cast<float>(sum[c]);
+    for (std::size_t c = 0; c < n; ++c)
+      gain[c] = w.as<float>()[static_cast<std::size_t>(from) + c] / std::sqrt(var[c] + static_cast<float>(eps));
+    for (std::int64_t r = 0; r < x.dims.rows(); ++r) {
+      float* const out = y.as<float>() + r * width + from;
+      kernels().combine(static_cast<int>(binary::subtract), out, x.as<float>() + r * width + from, mu, to - from, false);
+      kernels().combine(static_cast<int>(binary::multiply), out, out, gain.data(), to - from, false);
+      kernels().combine(static_cast<int>(binary::add), out, out, b.as<float>() + from, to - from, false);
     }
-    for (std::int64_t r = 0; r < rows; ++r)
-      for (std::size_t c = 0; c < n; ++c) {
-        auto const at = from + static_cast<std::int64_t>(c);
-        y.as<float>()[r * width + at] = (p[r * width + at] - shift[c]) * gain[c] + b.as<float>()[at];
-      }
   });
 }
 
@@ -210,7 +222,7 @@ void cpu::batch_norm_gradient(destination dx, destination dw, destination db, co
   std::int64_t const rows = x.dims.rows();
   auto const* p = x.as<float>();
   auto const* g = dy.as<float>();
-  cpu_threading::parallel(width, std::max<std::int64_t>(16, 16384 / rows), [&](std::int64_t from, std::int64_t to) {
+  for_columns(x, [&](std::int64_t from, std::int64_t to) {
     auto const n = static_cast<std::size_t>(to - from);
     std::vector<double> sum(n, 0.0);
     std::vector<double> dot(n, 0.0);

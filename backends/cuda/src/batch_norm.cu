@@ -102,15 +102,22 @@ struct batch_norm_slopes {
 
 using namespace cuda_kernels;
 
-void cuda::batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps) {
+void cuda::column_moments(view mean, view variance, const_view x) {
   index const rows = x.dims.rows();
   index const width = x.dims.back();
-  with_real(x.type, "batch_norm", [&]<class T>(std::type_identity<T>) {
+  with_real(x.type, "column_moments", [&]<class T>(std::type_identity<T>) {
     auto const count = static_cast<T>(rows);
-    column_sums<T, 1>("batch_norm", 1, rows, width, column_values<T>{x.as<T>(), width},
+    column_sums<T, 1>("column_moments", 1, rows, width, column_values<T>{x.as<T>(), width},
                       column_mean<T>{mean.as<T>(), count});
-    column_sums<T, 1>("batch_norm", 1, rows, width, column_deviations<T>{x.as<T>(), mean.as<T>(), width},
+    column_sums<T, 1>("column_moments", 1, rows, width, column_deviations<T>{x.as<T>(), mean.as<T>(), width},
                       column_mean<T>{variance.as<T>(), count});
+  });
+}
+
+void cuda::batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps) {
+  column_moments(mean, variance, x);
+  index const width = x.dims.back();
+  with_real(x.type, "batch_norm", [&]<class T>(std::type_identity<T>) {
     for_count("batch_norm", x.size(),
               batch_norm_values<T>{y.as<T>(), mean.as<T>(), variance.as<T>(), x.as<T>(), w.as<T>(), b.as<T>(),
                                    static_cast<T>(eps), width});

@@ -205,6 +205,7 @@ void set_cuda_inner_values(dtype type) {
   inner = type;
 }
 product_precision cuda_products() { return cuda_kernels::precision; }
+product_precision cuda::products() { return cuda_products(); }
 void set_cuda_products(product_precision p) { cuda_kernels::precision = p; }
 
 }  // namespace ouro

@@ -146,6 +146,7 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::sample(v, x, sampling);               // (chosen i32 (R), logits (R,V), rule); a logit that is NaN is never chosen
   B::gather_sum(v, x, x);                  // (y (R,C), table (K,V,C), index i32 (R,K)): y_r = Σ_k table[k, index_rk]
   B::scatter_sum(d, x, x);                 // (dtable, index, dy); a negative index is nothing in both
+  B::column_moments(v, v, x);              // (mean, biased variance, x (R,C)) by columns
   B::batch_norm(v, v, v, x, x, x, a);      // (y, mean, biased variance, x (R,C), weight, bias, eps) by columns
   B::batch_norm_gradient(d, d, d, x, x, x, x, x, a);  // (dx, dweight, dbias, x, mean, variance, weight, dy, eps)
   B::dropout(d, x, a, r);                  // element i as dropout_mask keeps it

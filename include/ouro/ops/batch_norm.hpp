@@ -4,9 +4,40 @@
 // Normalisation by columns, with the batch's own statistics.
 #pragma once
 
-#include <ouro/ops/record.hpp>
+#include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/movement.hpp>
 
 namespace ouro {
+
+/// Mean and biased variance of each column: (C) each.
+template <class B>
+struct column_statistics {
+  tensor<B> mean;
+  tensor<B> variance;
+};
+
+/// The mean and the biased variance of the columns of x (R,C).
+template <Backend B>
+column_statistics<B> column_moments(tensor<B> const& x) {
+  require(x.rank() == 2 && x.dim(0) > 0, errc::shape, "column_moments", "needs x (R,C) with R > 0, got ", x.dims());
+  std::int64_t const width = x.dim(1);
+  auto const flat = packed(x);
+  tensor<B> both({2, width}, x.type());
+  auto row = [width](auto const& t, int i) { return reshape(slice(t, 0, i, 1), {width}); };
+  B::column_moments(both.write().slice(0, 0, 1), both.write().slice(0, 1, 1), flat.read());
+  // dx = (dmean + 2 (x − mean) dvariance) / R, a line in x for each column.
+  both = recorded<B>("column_moments", std::move(both), {&x},
+                     [flat, row, mean = row(both, 0)](tensor<B> const& dy, gradients<B>& dx) {
+                       auto const d = dx.into(0);
+                       if (!d.wanted()) return;
+                       auto const n = static_cast<double>(flat.dim(0));
+                       auto const slope = scale(row(dy, 1), 2 / n);
+                       auto const base = scale(row(dy, 0), 1 / n) - slope * mean;
+                       B::combine(binary::multiply, d, flat.read(), slope.read().expand(flat.dims()));
+                       B::scale({d.out, true}, base.read().expand(flat.dims()), 1.0);
+                     });
+  return {row(both, 0), row(both, 1)};
+}
 
 /// The result of a batch normalisation, with the statistics it used.
 template <class B>

@@ -24,6 +24,13 @@ void product_onto(view c, const_view a, const_view b, const_view addend) {
 
 }  // namespace detail
 
+/// Whether products of this type take their factors as they are, and do not round them first.
+template <Backend B>
+bool exact_products(dtype type) {
+  if constexpr (requires { B::products(); }) return type != dtype::f32 || B::products() == product_precision::f32;
+  else return true;
+}
+
 /// c = a b, or addend + a b: (M,K)(K,N) → (M,N), or for every batch (N,M,K)(N,K,P) → (N,M,P). Transposed operands are
 /// views; the addend may be absent, and is repeated along axes where it has extent 1. c has the type
 /// `result`: that of a, if none is said. Any of them may be bf16 where others are f32.

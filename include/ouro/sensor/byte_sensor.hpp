@@ -16,6 +16,13 @@
 
 namespace ouro {
 
+/// y = gain ⊙ x + shift for rows of C columns: (C) each.
+template <class B>
+struct column_line {
+  tensor<B> gain;
+  tensor<B> shift;
+};
+
 /// A convolution's weight (out, in, kernel) and bias (out).
 template <Backend B>
 struct convolution {
@@ -29,9 +36,16 @@ struct convolution {
       : weight(g.fan_in({out, in, kernel}, in * kernel)), bias(g.fan_in({out}, in * kernel)) {}
 
   /// With kernel 1: x (…,in) → (…,out).
-  tensor<B> pointwise(tensor<B> const& x) const {
-    return linear_map(x, reshape(weight.value(), {weight.dim(0), weight.dim(1)}), bias.value());
+  tensor<B> pointwise(tensor<B> const& x) const { return linear_map(x, matrix(), bias.value()); }
+  /// pointwise(gain ⊙ x + shift), by other weights instead of other rows: W (gain ⊙ x + shift) = (W ⊙ gain) x + W shift.
+  tensor<B> pointwise(tensor<B> const& x, column_line<B> const& line) const {
+    auto const w = matrix();
+    auto const more = matmul(w, reshape(line.shift, {w.dim(1), 1}));
+    return linear_map(x, w * line.gain, bias.value() + reshape(more, {w.dim(0)}));
   }
+
+ private:
+  tensor<B> matrix() const { return reshape(weight.value(), {weight.dim(0), weight.dim(1)}); }
 };
 
 /// Batch normalisation with running statistics (momentum 0.1): x (R,C) → (R,C).
@@ -49,19 +63,32 @@ struct batch_norm_module {
       : weight(g.ones({width})), bias(g.zeros({width})), running_mean(g.zeros({width})), running_var(g.ones({width})) {}
 
   tensor<B> operator()(context<B>& cx, tensor<B> const& x) const {
-    if (cx.training) {
-      auto const r = batch_norm(x, weight.value(), bias.value());
-      auto const n = static_cast<double>(x.dim(0));
-      tensor<B> unbiased(r.variance.dims(), r.variance.type());
-      B::scale(unbiased.write(), r.variance.read(), n > 1 ? n / (n - 1) : 1.0);
-      cx.statistics.push_back({&running_mean, r.mean, 0.1});
-      cx.statistics.push_back({&running_var, unbiased, 0.1});
-      return r.y;
+    if (!cx.training) {
+      auto const [gain, shift] = line(cx, x);
+      return x * gain + shift;
     }
-    tensor<B> const& mean = running_mean;
-    tensor<B> const& variance = running_var;
-    auto const gain = divide(weight.value(), square_root(variance + tensor<B>::full({1}, x.type(), 1e-5)));
-    return (x - mean) * gain + bias.value();
+    auto const r = batch_norm(x, weight.value(), bias.value());
+    note(cx, r.mean, r.variance, x.dim(0));
+    return r.y;
+  }
+  /// What it does to the rows of x.
+  column_line<B> line(context<B>& cx, tensor<B> const& x) const {
+    column_statistics<B> m{running_mean, running_var};
+    if (cx.training) {
+      m = column_moments(x);
+      note(cx, m.mean.detach(), m.variance.detach(), x.dim(0));
+    }
+    auto const gain = divide(weight.value(), square_root(m.variance + tensor<B>::full({1}, x.type(), 1e-5)));
+    return {gain, bias.value() - m.mean * gain};
+  }
+
+ private:
+  void note(context<B>& cx, tensor<B> const& mean, tensor<B> const& variance, std::int64_t rows) const {
+    auto const n = static_cast<double>(rows);
+    tensor<B> unbiased(variance.dims(), variance.type());
+    B::scale(unbiased.write(), variance.read(), n > 1 ? n / (n - 1) : 1.0);
+    cx.statistics.push_back({&running_mean, mean, 0.1});
+    cx.statistics.push_back({&running_var, unbiased, 0.1});
   }
 };
 
@@ -116,10 +143,12 @@ struct compressor {
     boundary_fusion._3.weight = g.xavier({width, 2 * width}, 0.1);
   }
 
-  /// About what a pass keeps for its gradient: ten rows of width D for each column.
+  /// About what a pass keeps for its gradient: eight rows of width D for each column, or ten with normalised ones.
   [[nodiscard]] std::int64_t kept_bytes(patches const& x) const {
-    return 10 * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1) * size_of(pos_emb.type());
+    return (folds(pos_emb.type()) ? 8 : 10) * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1) * size_of(pos_emb.type());
   }
+
+  static bool folds(dtype type) { return exact_products<B>(type); }
 
   /// Bytes are few, so the convolution is a table: T_k = E W_kᵀ, y = Σ_k T_k[byte]. PAD is a zero row of E: (8,V,2D).
   tensor<B> table(tensor<B> const& embedding) const {
@@ -145,8 +174,10 @@ struct compressor {
         }
     auto const at = tensor<B>::from(index, {sequences * columns, kernel});
     auto h = gelu(gather_sum(table, at) + resonator._0.bias.value());  // (B·S·C,2D)
-    h = resonator._2(cx, h);
-    auto const y = reshape(gelu(condenser._0.pointwise(h)), {sequences, columns, width});  // (B·S,C,D)
+    // Normalised rows are never written, but where factors of products are rounded: a large mean would cost their digits.
+    h = folds(h.type()) ? condenser._0.pointwise(h, resonator._2.line(cx, h))
+                        : condenser._0.pointwise(resonator._2(cx, h));
+    auto const y = reshape(gelu(h), {sequences, columns, width});  // (B·S,C,D)
 
     auto const place = transpose(slice(pos_emb.value(), 2, 0, columns), 1, 2);               // (1,C,D)
     auto const body = mean(gelu(fusion_mlp._0.pointwise(y + place)), 1);                     // (B·S,1,D)

@@ -146,6 +146,11 @@ TEST_CASE("normalisations") {
               {x, w, b}, [](list const& v) { return weigh(ouro::normalize_rows(v[0], v[1], v[2])); }, 1e-4) < limit);
     CHECK(ouro::gradient_error<R>(
               {x, w, b}, [](list const& v) { return weigh(ouro::batch_norm(v[0], v[1], v[2]).y); }, 1e-4) < limit);
+    auto const moments = [](list const& v) {
+      auto const m = ouro::column_moments(v[0]);
+      return weigh(m.mean) + weigh(m.variance * m.variance);
+    };
+    CHECK(ouro::gradient_error<R>({x}, moments) < limit);
     CHECK(ouro::gradient_error<R>({x}, [](list const& v) { return weigh(ouro::unit(v[0])); }) < limit);
     CHECK(ouro::gradient_error<R>({x}, [](list const& v) { return weigh(ouro::softmax(v[0])); }) < limit);
   }

@@ -29,6 +29,7 @@ static_assert(Backend<cpu>);
 
 struct cpu : reference {
   static constexpr std::string_view name() { return "cpu"; }
+  static product_precision products();  ///< as set_cpu_products() was told
 
   static void upload(view to, const_view host) { copy(to, host, false); }
   static void download(view host, const_view from) { copy(host, from, false); }
@@ -62,6 +63,7 @@ struct cpu : reference {
   static void cross_entropy_gradient(destination dlogits, const_view logits, const_view targets, const_view dnll);
   static void gather_sum(view y, const_view table, const_view index);
   static void scatter_sum(destination dtable, const_view index, const_view dy);
+  static void column_moments(view mean, view variance, const_view x);
   static void batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps);
   static void batch_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
                                   const_view variance, const_view w, const_view dy, double eps);

@@ -58,6 +58,7 @@ struct cuda {
   static constexpr std::string_view name() { return "cuda"; }
   static constexpr bool runs_ahead = true;             ///< calls return before their work is done
   static dtype inner_values();                         ///< as set_cuda_inner_values() was told
+  static product_precision products();                 ///< as set_cuda_products() was told
   static constexpr std::int64_t settled_rows = 20480;  ///< of an Actor's part: enough to keep a device busy
   /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
   static void* allocate(std::size_t bytes);
@@ -106,6 +107,7 @@ struct cuda {
   static void sample(view chosen, const_view logits, sampling_rule const& rule);
   static void gather_sum(view y, const_view table, const_view index);
   static void scatter_sum(destination dtable, const_view index, const_view dy);
+  static void column_moments(view mean, view variance, const_view x);
   static void batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps);
   static void batch_norm_gradient(destination dx, destination dw, destination db, const_view x, const_view mean,
                                   const_view variance, const_view w, const_view dy, double eps);

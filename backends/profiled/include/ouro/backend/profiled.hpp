@@ -213,6 +213,10 @@ struct profiled : B {
     timed(
         "scatter_sum", [&] { B::scatter_sum(d, index, dy); }, 0, bytes(d, index, dy));
   }
+  static void column_moments(view mean, view variance, const_view x) {
+    timed(
+        "column_moments", [&] { B::column_moments(mean, variance, x); }, 0, bytes(x));
+  }
   static void batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps) {
     timed(
         "batch_norm", [&] { B::batch_norm(y, mean, variance, x, w, b, eps); }, 0, bytes(y, x));

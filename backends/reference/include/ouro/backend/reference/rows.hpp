@@ -228,25 +228,26 @@ struct rows {
     });
   }
 
+  static void column_moments(view mean, view variance, const_view x) {
+    with_real(x.type, "column_moments", [&]<class T>(std::type_identity<T>) {
+      for (std::int64_t c = 0; c < x.dims.back(); ++c) {
+        auto const m = statistics_of<T>(x, c);
+        mean.as<T>()[c] = static_cast<T>(m.mean);
+        variance.as<T>()[c] = static_cast<T>(m.variance);
+      }
+    });
+  }
+
   static void batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps) {
     with_real(x.type, "batch_norm", [&]<class T>(std::type_identity<T>) {
       std::int64_t const width = x.dims.back();
-      std::int64_t const count = x.dims.rows();
       for (std::int64_t c = 0; c < width; ++c) {
-        double sum = 0;
-        for (std::int64_t r = 0; r < count; ++r) sum += static_cast<double>(x.as<T>()[r * width + c]);
-        double const mu = sum / static_cast<double>(count);
-        double squares = 0;
-        for (std::int64_t r = 0; r < count; ++r) {
-          double const d = static_cast<double>(x.as<T>()[r * width + c]) - mu;
-          squares += d * d;
-        }
-        double const var = squares / static_cast<double>(count);
-        mean.as<T>()[c] = static_cast<T>(mu);
-        variance.as<T>()[c] = static_cast<T>(var);
-        double const gain = static_cast<double>(w.as<T>()[c]) / std::sqrt(var + eps);
-        for (std::int64_t r = 0; r < count; ++r)
-          y.as<T>()[r * width + c] = static_cast<T>((static_cast<double>(x.as<T>()[r * width + c]) - mu) * gain +
+        auto const m = statistics_of<T>(x, c);
+        mean.as<T>()[c] = static_cast<T>(m.mean);
+        variance.as<T>()[c] = static_cast<T>(m.variance);
+        double const gain = static_cast<double>(w.as<T>()[c]) / std::sqrt(m.variance + eps);
+        for (std::int64_t r = 0; r < x.dims.rows(); ++r)
+          y.as<T>()[r * width + c] = static_cast<T>((static_cast<double>(x.as<T>()[r * width + c]) - m.mean) * gain +
                                                     static_cast<double>(b.as<T>()[c]));
       }
     });
@@ -282,6 +283,21 @@ struct rows {
   }
 
  private:
+  struct column_statistics {
+    double mean;
+    double variance;  // biased
+  };
+  template <class T>
+  static column_statistics statistics_of(const_view x, std::int64_t column) {
+    auto const count = static_cast<double>(x.dims.rows());
+    auto at = [&](std::int64_t r) { return static_cast<double>(x.as<T>()[r * x.dims.back() + column]); };
+    double sum = 0;
+    for (std::int64_t r = 0; r < x.dims.rows(); ++r) sum += at(r);
+    double const mean = sum / count;
+    double squares = 0;
+    for (std::int64_t r = 0; r < x.dims.rows(); ++r) squares += (at(r) - mean) * (at(r) - mean);
+    return {mean, squares / count};
+  }
   template <class T>
   static void clear(view v) {
     for (std::int64_t i = 0; i < v.size(); ++i) v.as<T>()[i] = T(0);
