@@ -65,16 +65,16 @@ class local_gradient {
     std::swap(tape_->settled, outer_settled_);
   }
 
-  /// y = f(inputs) and its gradients for the given dy (dy = 1 when absent).
-  tensor<B> run(computation<B> const& f, std::int64_t part, tensor<B> const& dy) {
+  /// y = f(inputs), and its gradients for dy = 1.
+  tensor<B> run(computation<B> const& f, std::int64_t part) {
     auto const y = f(part, inputs_);
-    auto const [owner, node] = y.origin();
-    if (owner != nullptr && node >= first_) {
-      tape_->slot(node).value = dy.empty() ? tensor<B>::full(y.dims(), y.type(), 1.0) : dy;
-      tape_->run(static_cast<std::int64_t>(tape_->nodes.size()) - 1, first_);
-    }
-    tape_->nodes.resize(static_cast<std::size_t>(first_));
+    back(y.origin(), tensor<B>::full(y.dims(), y.type(), 1.0));
     return y.detach();
+  }
+  /// The gradients of f(inputs) for the given dy.
+  void run(computation<B> const& f, std::int64_t part, tensor<B> const& dy) {
+    auto const from = f(part, inputs_).origin();  // nobody needs the result itself
+    back(from, dy);
   }
 
   /// (node, gradient) of everything outside that received one: the leaves, and the inputs under their own nodes.
@@ -92,6 +92,14 @@ class local_gradient {
   }
 
  private:
+  void back(std::pair<shared<recorder<B>>, std::int64_t> const& from, tensor<B> const& dy) {
+    if (from.first != nullptr && from.second >= first_) {
+      tape_->slot(from.second).value = dy;
+      tape_->run(static_cast<std::int64_t>(tape_->nodes.size()) - 1, first_);
+    }
+    tape_->nodes.resize(static_cast<std::size_t>(first_));
+  }
+
   shared<recording<B>> tape_;
   std::vector<tensor<B>> inputs_;
   std::int64_t mark_;
@@ -115,7 +123,7 @@ tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, comp
   std::vector<std::pair<std::int64_t, tensor<B>>> kept;
   {
     local_gradient<B> local(tape, inputs);
-    for (std::int64_t p = 0; p < parts; ++p) sum(local.run(f, p, {}));
+    for (std::int64_t p = 0; p < parts; ++p) sum(local.run(f, p));
     kept = local.take(inputs);
   }
   struct step final : backward_step<B> {
@@ -182,7 +190,7 @@ tensor<B> checkpointed(std::vector<tensor<B>> const& inputs, shared<computation<
       std::vector<std::pair<std::int64_t, tensor<B>>> found;
       {
         local_gradient<B> local(shared<recording<B>>(&tape), inputs);
-        static_cast<void>(local.run(*run, 0, dy));
+        local.run(*run, 0, dy);
         found = local.take(inputs);
       }
       for (auto& [node, g] : found) {

@@ -143,9 +143,9 @@ struct compressor {
     boundary_fusion._3.weight = g.xavier({width, 2 * width}, 0.1);
   }
 
-  /// About what a pass keeps for its gradient: eight rows of width D for each column, or ten with normalised ones.
+  /// About what a pass keeps for its gradient: six rows of width D for each column, or eight with normalised ones.
   [[nodiscard]] std::int64_t kept_bytes(patches const& x) const {
-    return (folds(pos_emb.type()) ? 8 : 10) * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1) * size_of(pos_emb.type());
+    return (folds(pos_emb.type()) ? 6 : 8) * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1) * size_of(pos_emb.type());
   }
 
   static bool folds(dtype type) { return exact_products<B>(type); }
@@ -173,7 +173,10 @@ struct compressor {
           index.push_back(b == pad_byte ? -1 : b);
         }
     auto const at = tensor<B>::from(index, {sequences * columns, kernel});
-    auto h = gelu(gather_sum(table, at) + resonator._0.bias.value());  // (B·S·C,2D)
+    // A table look-up costs less to do again than its result to keep.
+    auto h = checkpoint<B>({table, resonator._0.bias.value()}, [at](std::vector<tensor<B>> const& in) {
+      return gelu(gather_sum(in[0], at, in[1]));
+    });  // (B·S·C,2D)
     // Normalised rows are never written, but where factors of products are rounded: a large mean would cost their digits.
     h = folds(h.type()) ? condenser._0.pointwise(h, resonator._2.line(cx, h))
                         : condenser._0.pointwise(resonator._2(cx, h));

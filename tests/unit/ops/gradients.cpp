@@ -236,6 +236,8 @@ TEST_CASE("tables, losses and dropout") {
     auto const at = T::from(index, {rows, 2});
     CHECK(ouro::gradient_error<R>({noise<R>({2, 4, 3})},
                                   [&](list const& v) { return weigh(ouro::gather_sum(v[0], at)); }) < limit);
+    CHECK(ouro::gradient_error<R>({noise<R>({2, 4, 3}), noise<R>({3})},
+                                  [&](list const& v) { return weigh(ouro::gather_sum(v[0], at, v[1])); }) < limit);
     auto const labels = T::from(targets, {rows});
     CHECK(ouro::gradient_error<R>({noise<R>({rows, 5})},
                                   [&](list const& v) { return weigh(ouro::cross_entropy(v[0], labels)); }) < limit);
