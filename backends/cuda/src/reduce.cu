@@ -63,7 +63,7 @@ struct summed_places {
 
 /// Neighbouring threads take neighbouring kept elements, `team` at a time.
 template <int W, class T>
-__global__ void sum_columns(reduction r, T const* x, sum_place<sum_type<T>> to, double* part, unsigned* ticket) {
+__global__ void __launch_bounds__(pack_threads, 3) sum_columns(reduction r, T const* x, sum_place<sum_type<T>> to, double* part, unsigned* ticket) {
   unsigned const tile = blockIdx.x / static_cast<unsigned>(r.parts);
   index const number = blockIdx.x % static_cast<unsigned>(r.parts);
   int const walker = static_cast<int>(threadIdx.x) / r.team;
@@ -159,7 +159,9 @@ void sum_elements(destination const& y, const_view const& x, double factor, redu
     index const sums = by_column ? divide_up(r.kept.size, r.team) : r.kept.size;
     index const most = by_column ? balanced_parts(r.summed.size, pack_threads / r.team)
                                  : (warps ? 1 : divide_up(r.summed.size, 8 * pack_threads));
-    r.cut(most * sums < busy_blocks() ? most : busy_blocks() / sums);
+    static index const at_once = resident_blocks(sum_columns<W, T>, pack_threads);  // a second wave would be short
+    index const blocks = by_column ? at_once : busy_blocks();
+    r.cut(most * sums < blocks ? most : blocks / sums);
     device_array<double> const part(r.parts > 1 ? r.kept.size * r.parts * (by_column ? W : 1) : 0);
     index const teams_of_block = by_column ? 1 : pack_threads / r.team;
     launch("reduce_sum", by_column ? sum_columns<W, T> : sum_rows<W, T>, divide_up(sums * r.parts, teams_of_block),

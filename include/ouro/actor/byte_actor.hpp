@@ -148,6 +148,40 @@ struct byte_actor {
     return gather_sum(table, bytes);
   }
 
+  static tensor<B> column(std::vector<std::int32_t> const& v) {
+    return tensor<B>::from(v, {static_cast<std::int64_t>(v.size()), 1});
+  }
+
+  /// What the first layer reads depends on a byte and its place alone. Where rows are copied for less than products cost, and
+  /// gradients of copies are added up, it computes each of them once; a device is better at products.
+  static constexpr bool shared_rows = !requires { B::settled_rows; };
+  struct byte_rows {
+    tensor<B> rows;   // (R,D), each another one
+    tensor<B> index;  // i32 (N,1): which of them is the n-th byte's
+    /// t (R,C) → (N,C).
+    [[nodiscard]] tensor<B> spread(tensor<B> const& t) const {
+      return gather_sum(reshape(t, {1, t.dim(0), t.dim(1)}), index);
+    }
+  };
+  /// Of bytes in patches of which the first `length` are asked for.
+  byte_rows distinct(std::vector<std::int32_t> const& bytes, std::int64_t length) const {
+    std::vector<std::int32_t> number(static_cast<std::size_t>(byte_vocabulary * length), -1);
+    std::vector<std::int32_t> which, places, index;
+    index.reserve(bytes.size());
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+      auto const place = static_cast<std::int32_t>(i % static_cast<std::size_t>(length));
+      auto& at = number[static_cast<std::size_t>(place * byte_vocabulary + bytes[i])];
+      if (at < 0) {
+        at = static_cast<std::int32_t>(which.size());
+        which.push_back(bytes[i]);
+        places.push_back(place);
+      }
+      index.push_back(at);
+    }
+    auto const position = reshape(pos_embedding.value(), {1, patch(), pos_embedding.dim(3)});
+    return {embed(column(which)) + gather_sum(position, column(places)), column(index)};
+  }
+
   stack_signals<B> signals(context<B>& cx, tensor<B> const& hormone) const {
     return hear(decoder_layer, {&final_norm.hormone_network}, hormone_proj(cx, hormone));
   }
@@ -184,9 +218,14 @@ struct byte_actor {
           bytes.push_back(live || !ignored_as_zero ? target.next.at(b, s, i) : 0);
         }
       }
-    auto const place = reshape(slice(pos_embedding.value(), 2, 0, length), {1, length, width});
-    auto const read = embed(tensor<B>::from(bytes, {static_cast<std::int64_t>(bytes.size()), 1}));
-    auto h = reshape(read, {lanes * n, length, width}) + place;  // (B·n,length,D)
+    auto const read = shared_rows ? distinct(bytes, length) : byte_rows{};
+    tensor<B> h;  // (B·n,length,D)
+    if (shared_rows) {
+      h = reshape(read.spread(read.rows), {lanes * n, length, width});
+    } else {
+      auto const place = reshape(slice(pos_embedding.value(), 2, 0, length), {1, length, width});
+      h = reshape(embed(column(bytes)), {lanes * n, length, width}) + place;
+    }
 
     std::size_t const given = 2 + 3 * decoder_layer.size();
     tensor<B> before = in.size() > given ? in[given] : tensor<B>{};
@@ -194,8 +233,18 @@ struct byte_actor {
     auto const around = decompressor(cx, slice(in[0], 1, first, n), before);  // (B·n,2K,D)
     cx.see("anchors", around);
     mixer_stream<attention<B>> pass;
-    for (std::size_t i = 0; i < decoder_layer.size(); ++i)
-      h = decoder_layer[i](cx, h, {.input = length}, around, {in[2 + 3 * i], in[3 + 3 * i], in[4 + 3 * i]}, pass);
+    for (std::size_t i = 0; i < decoder_layer.size(); ++i) {
+      auto const& l = decoder_layer[i];
+      layer_signals<B> const now{in[2 + 3 * i], in[3 + 3 * i], in[4 + 3 * i]};
+      segments const s{.input = length};
+      if (i == 0 && shared_rows) {
+        auto const projected = read.spread(l.attn.project_all(cx, l.norm1(cx, read.rows)));
+        auto const rows = reshape(projected, {lanes * n, length, 3 * width});
+        h = l.after(cx, h, l.attn.within(cx, rows, s.sees()), around, now);
+      } else {
+        h = l(cx, h, s, around, now, pass);
+      }
+    }
     auto const rows = reshape(h, {lanes, n * length, width});
     return head(cx, final_norm(cx, rows, in[1], {.result = cx.inner(h.type())}), h.type());
   }
@@ -232,6 +281,7 @@ struct byte_actor {
             errc::shape, "byte_actor", "input, target and thought must have the same lanes and patches of ", patch(),
             " bytes, got ", x.lanes, "x", x.count, "x", x.width, ", ", next.lanes, "x", next.count, "x", next.width,
             " and ", seen.now.dims());
+    x.validate("byte_actor");
     next.validate("byte_actor");
   }
 };

@@ -54,6 +54,9 @@ struct hormone_layer {
   /// patches of a lane as N/B sequences of that lane); pass: what the mixers of one pass through a stack share.
   tensor<B> operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across, layer_signals<B> const& now,
                        mixer_stream<Mixer>& pass) const;
+  /// What comes after the mixer, given what it said of x.
+  tensor<B> after(context<B>& cx, tensor<B> x, tensor<B> const& mixed, tensor<B> const& across,
+                  layer_signals<B> const& now) const;
 
   /// One row, with what the layer carries.
   tensor<B> step(context<B>& cx, tensor<B> x, carry& c, layer_signals<B> const& now, mixer_stream<Mixer>& pass) const;
@@ -86,6 +89,13 @@ tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segme
   auto const inner = cx.inner(x.type());
   auto const mixed = mix(attn, cx, norm1(cx, x, takes_narrow(attn) ? inner : x.type()), s, c, pass);
   if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
+  return after(cx, x, mixed, across, now);
+}
+
+template <Backend B, class Mixer>
+tensor<B> hormone_layer<B, Mixer>::after(context<B>& cx, tensor<B> x, tensor<B> const& mixed, tensor<B> const& across,
+                                         layer_signals<B> const& now) const {
+  auto const inner = cx.inner(x.type());
   x = cx.add_dropped(x, mixed);
   if (cross_attn) {
     auto const seen = copied(across, inner);

@@ -86,6 +86,14 @@ struct attention {
   tensor<B> forward(context<B>& cx, tensor<B> const& x, segments s, carry& c) const;
   tensor<B> step(context<B>& cx, tensor<B> const& x, carry& c) const;
 
+  /// Queries, keys and values of rows, next to each other: x (…,D) → (…,3D).
+  tensor<B> project_all(context<B>& cx, tensor<B> const& x) const { return projected(cx, x, 0, 3 * x.dim(-1)); }
+  /// Rows that are projected already (B,T,3D) look at each other.
+  tensor<B> within(context<B>& cx, tensor<B> const& rows, visibility sees) const {
+    std::int64_t const width = rows.dim(2) / 3;
+    return look(cx, slice(rows, 2, 0, width), {slice(rows, 2, width, 2 * width), rows.dim(1)}, sees);
+  }
+
   /// Keys and values of a sequence, for rows of another one to look at.
   carry project(context<B>& cx, tensor<B> const& x) const;
   /// Rows of x (B,T,D) look at all the keys of c.
