@@ -207,7 +207,8 @@ void cpu::batch_norm(view y, view mean, view variance, const_view x, const_view 
       gain[c] = w.as<float>()[static_cast<std::size_t>(from) + c] / std::sqrt(var[c] + static_cast<float>(eps));
     for (std::int64_t r = 0; r < x.dims.rows(); ++r) {
       float* const out = y.as<float>() + r * width + from;
-      kernels().combine(static_cast<int>(binary::subtract), out, x.as<float>() + r * width + from, mu, to - from, false);
+      kernels().combine(static_cast<int>(binary::subtract), out, x.as<float>() + r * width + from, mu, to - from,
+                        false);
       kernels().combine(static_cast<int>(binary::multiply), out, out, gain.data(), to - from, false);
       kernels().combine(static_cast<int>(binary::add), out, out, b.as<float>() + from, to - from, false);
     }

@@ -145,9 +145,8 @@ template <int W>
 __global__ void narrow_kernel(narrow_item const* table, index count) {
   list_place<narrow_item> const at(table, count);
   auto const u = at.item;
-  for_packs<W>(at, [&](index i, int n) {
-    elements<bf16, void>(u.y).template store_reals<W>(i, load<W>(u.x + i, n), n);
-  });
+  for_packs<W>(at,
+               [&](index i, int n) { elements<bf16, void>(u.y).template store_reals<W>(i, load<W>(u.x + i, n), n); });
 }
 
 template <class T>

@@ -63,7 +63,8 @@ struct summed_places {
 
 /// Neighbouring threads take neighbouring kept elements, `team` at a time.
 template <int W, class T>
-__global__ void __launch_bounds__(pack_threads, 3) sum_columns(reduction r, T const* x, sum_place<sum_type<T>> to, double* part, unsigned* ticket) {
+__global__ void __launch_bounds__(pack_threads, 3)
+    sum_columns(reduction r, T const* x, sum_place<sum_type<T>> to, double* part, unsigned* ticket) {
   unsigned const tile = blockIdx.x / static_cast<unsigned>(r.parts);
   index const number = blockIdx.x % static_cast<unsigned>(r.parts);
   int const walker = static_cast<int>(threadIdx.x) / r.team;

@@ -152,9 +152,8 @@ struct byte_actor {
     return tensor<B>::from(v, {static_cast<std::int64_t>(v.size()), 1});
   }
 
-  /// What the first layer reads depends on a byte and its place alone. Where rows are copied for less than products cost, and
-  /// gradients of copies are added up, it computes each of them once; a device is better at products.
-  static constexpr bool shared_rows = !requires { B::settled_rows; };
+  /// What the first layer reads depends on a byte and its place alone, so each of them may be computed once and copied.
+  static constexpr bool shared_rows = !on_device<B>;
   struct byte_rows {
     tensor<B> rows;   // (R,D), each another one
     tensor<B> index;  // i32 (N,1): which of them is the n-th byte's

@@ -30,15 +30,6 @@ struct text_sink {
   void operator()(std::string const& text) const { write(to, text); }
 };
 
-namespace detail {
-/// Whether to read the bytes of a patch when all are chosen, because the backend does not wait for each.
-template <class B>
-constexpr bool runs_ahead() {
-  if constexpr (requires { B::runs_ahead; }) return B::runs_ahead;
-  else return false;
-}
-}  // namespace detail
-
 /// Lets a life hear a prompt and answer: each patch is one wake step, as everywhere. Whole patches of the prompt need no
 /// Actor; the rest of it is forced. `out(std::string_view)` receives valid UTF-8 as it is complete. Returns the bytes
 /// said, without the prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state
@@ -89,7 +80,7 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
     std::vector<tensor<B>> ahead;  // chosen and not yet read
     for (std::size_t i = patch.size(); i < p && !done; ++i) {
       ahead.push_back(voice.choose(voice.next(), {o.temperature, o.top_k, draw, static_cast<std::uint64_t>(i)}));
-      if (detail::runs_ahead<B>() && i + 1 < p) continue;
+      if (on_device<B> && i + 1 < p) continue;  // read when all are chosen
       for (std::int32_t byte : concat(ahead, 0).template values<std::int32_t>()) {
         patch.push_back(byte);
         done = (byte == eos_byte && o.stops_at_end) || static_cast<std::int64_t>(said.size()) + 1 >= o.bytes;

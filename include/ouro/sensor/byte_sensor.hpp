@@ -143,12 +143,16 @@ struct compressor {
     boundary_fusion._3.weight = g.xavier({width, 2 * width}, 0.1);
   }
 
-  /// About what a pass keeps for its gradient: six rows of width D for each column, or eight with normalised ones.
+  /// About what a pass keeps for its gradient: six rows of width D for each column, two more with normalised ones and two
+  /// with what was looked up.
   [[nodiscard]] std::int64_t kept_bytes(patches const& x) const {
-    return (folds(pos_emb.type()) ? 6 : 8) * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1) * size_of(pos_emb.type());
+    std::int64_t const rows = 6 + (folds(pos_emb.type()) ? 0 : 2) + (looks_again ? 0 : 2);
+    return rows * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1) * size_of(pos_emb.type());
   }
-
+  /// Whether the normalisation is part of the product after it.
   static bool folds(dtype type) { return exact_products<B>(type); }
+  /// Whether what was looked up is not kept for its gradient, but looked up again.
+  static constexpr bool looks_again = !on_device<B>;
 
   /// Bytes are few, so the convolution is a table: T_k = E W_kᵀ, y = Σ_k T_k[byte]. PAD is a zero row of E: (8,V,2D).
   tensor<B> table(tensor<B> const& embedding) const {
@@ -173,10 +177,9 @@ struct compressor {
           index.push_back(b == pad_byte ? -1 : b);
         }
     auto const at = tensor<B>::from(index, {sequences * columns, kernel});
-    // A table look-up costs less to do again than its result to keep.
-    auto h = checkpoint<B>({table, resonator._0.bias.value()}, [at](std::vector<tensor<B>> const& in) {
-      return gelu(gather_sum(in[0], at, in[1]));
-    });  // (B·S·C,2D)
+    auto const look_up = [at](std::vector<tensor<B>> const& in) { return gelu(gather_sum(in[0], at, in[1])); };
+    std::vector<tensor<B>> const tables{table, resonator._0.bias.value()};
+    auto h = looks_again ? checkpoint<B>(tables, look_up) : look_up(tables);  // (B·S·C,2D)
     // Normalised rows are never written, but where factors of products are rounded: a large mean would cost their digits.
     h = folds(h.type()) ? condenser._0.pointwise(h, resonator._2.line(cx, h))
                         : condenser._0.pointwise(resonator._2(cx, h));

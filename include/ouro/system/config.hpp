@@ -168,6 +168,8 @@ namespace presets {
 /// What learns most in ten minutes on two cores.
 constexpr gridman_config nano() {
   auto c = gridman_config::of(128, 4, 1, 2, 2);
+  c.patch = 32;
+  c.chunk = 64;
   c.dropout = 0;
   return c;
 }

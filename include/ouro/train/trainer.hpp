@@ -100,7 +100,8 @@ class trainer {
   double dropout_;
   std::int64_t room_;
   std::vector<moments<backend>> moments_;
-  std::vector<tensor<backend> const*> narrow_;  // weights of the last update's products; compared, until they are found again
+  std::vector<tensor<backend> const*>
+      narrow_;  // weights of the last update's products; compared, until they are found again
   std::int64_t updates_ = 0;
 };
 

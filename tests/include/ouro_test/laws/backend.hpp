@@ -144,7 +144,8 @@ std::vector<primitive> primitives() {
         [](to o, from i) { X::gather_sum(o[0].out, i[0], i[1]); });
     add("scatter_sum", true, {index, dy}, {{3, 6, d[1]}}, [](to o, from i) { X::scatter_sum(o[0], i[0], i[1]); });
     if (d[0] == 0) continue;  // no rows have no mean
-    add("column_moments", false, {x}, {width, width}, [](to o, from i) { X::column_moments(o[0].out, o[1].out, i[0]); });
+    add("column_moments", false, {x}, {width, width},
+        [](to o, from i) { X::column_moments(o[0].out, o[1].out, i[0]); });
     add("batch_norm", false, {x, w, b}, {d, width, width},
         [](to o, from i) { X::batch_norm(o[0].out, o[1].out, o[2].out, i[0], i[1], i[2], 1e-2); });
     add("batch_norm_gradient", true, {x, random(width), positive(width), w, dy}, {d, width, width},

@@ -29,7 +29,7 @@
   prefix tensor<cpu> multiply(tensor<cpu> const&, tensor<cpu> const&);                                                \
   prefix tensor<cpu> divide(tensor<cpu> const&, tensor<cpu> const&);                                                  \
   prefix tensor<cpu> scale(tensor<cpu> const&, double);                                                               \
-  prefix column_statistics<cpu> column_moments(tensor<cpu> const&);                                                      \
+  prefix column_statistics<cpu> column_moments(tensor<cpu> const&);                                                   \
   prefix batch_norm_result<cpu> batch_norm(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&, double);       \
   prefix tensor<cpu> cross_entropy(tensor<cpu> const&, tensor<cpu> const&);                                           \
   prefix tensor<cpu> dropout(tensor<cpu> const&, double, random_draw);                                                \

@@ -124,8 +124,8 @@ struct cuda {
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
-static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && MixBackend<cuda> && NarrowBackend<cuda> &&
-              HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
+static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && MixBackend<cuda> &&
+              NarrowBackend<cuda> && HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.
 inline constexpr bool has_cuda = true;
