@@ -100,8 +100,7 @@ class trainer {
   double dropout_;
   std::int64_t room_;
   std::vector<moments<backend>> moments_;
-  std::vector<tensor<backend> const*>
-      narrow_;  // weights of the last update's products; compared, until they are found again
+  std::vector<tensor<backend> const*> narrow_;  // what the last update stored in bf16; compared, not read
   std::int64_t updates_ = 0;
 };
 
