@@ -44,26 +44,6 @@ TEST_CASE("cuda: every dtype goes to the device, becomes every other there, and 
     }
 }
 
-TEST_CASE("cuda: a list of tensors is stored in bf16 as each of them is") {
-  need_device();
-  for (std::int64_t least : {1, 4}) {  // with an odd one among them, and with whole packs alone
-    std::vector<ouro::tensor<C>> x, y;
-    std::vector<ouro::view> places;
-    std::vector<ouro::const_view> list;
-    for (std::int64_t n : {3, 0, 4096, 4099}) {
-      x.push_back(ouro_test::noise<C>({n * least}, dtype::f32));
-      y.emplace_back(shape{n * least}, dtype::bf16);
-    }
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      places.push_back(y[i].write());
-      list.push_back(x[i].read());
-    }
-    C::narrow(places.data(), list.data(), list.size());
-    for (std::size_t i = 0; i < x.size(); ++i) CHECK(y[i].values<float>() == x[i].copy(dtype::bf16).values<float>());
-  }
-  C::narrow(nullptr, nullptr, 0);
-}
-
 TEST_CASE("cuda: products round their factors to what was asked for") {
   need_device();
   auto const a = ouro_test::noise<R>({70, 90});

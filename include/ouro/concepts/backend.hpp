@@ -170,12 +170,6 @@ concept AddDroppedBackend = requires(view y, const_view x, double rate, random_d
   B::add_dropped(y, x, x, rate, draw);  // (y, x, f, rate, draw), all contiguous and of one shape
 };
 
-/// A backend that has the optional primitive y_i = x_i for n pairs of contiguous tensors, in bf16 and in f32.
-template <class B>
-concept NarrowBackend = requires(view const* places, const_view const* list, std::size_t n) {
-  B::narrow(places, list, n);
-};
-
 /// A backend that has the optional primitive y_q = x + (before − x) ⊙ share_q, where x and before (…,D), shares (Q,D) and y
 /// (Q,…,D) are contiguous, and its gradient, which has up to eight shares.
 template <class B>

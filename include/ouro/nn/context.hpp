@@ -58,7 +58,6 @@ struct context {
   observer<B>* watcher = nullptr;
   std::int64_t room = std::numeric_limits<std::int64_t>::max();  ///< bytes of inner values that may still be kept
   std::vector<context_table<B>> tables = {};                     ///< what once() has made
-  std::vector<tensor<B> const*> narrow = {};                     ///< the weights that stored() was asked for
   tensor<B> numbered = {};                                       ///< what version_of() was asked about
   std::int64_t number = 0;                                       ///< its version
 
@@ -114,29 +113,7 @@ struct context {
   /// A weight or bias as products of this type take it: in bf16, if they are that, made once for a context.
   tensor<B> stored(tensor<B> const& weight, dtype type) {
     if (type != dtype::bf16 || weight.type() != dtype::f32) return weight;
-    return once(stored_key(weight), weight, [&] {
-      narrow.push_back(&weight);
-      return copied(weight, type);
-    });
-  }
-  /// Makes what stored() will give for these f32 weights, at once.
-  void store(std::vector<tensor<B> const*> const& weights) {
-    if constexpr (NarrowBackend<B>) {
-      std::vector<tensor<B>> made;
-      std::vector<view> places;
-      std::vector<const_view> list;
-      for (auto const* w : weights) {
-        made.emplace_back(w->dims(), dtype::bf16);
-        places.push_back(made.back().write());
-        list.push_back(w->read());
-      }
-      B::narrow(places.data(), list.data(), list.size());
-      for (std::size_t i = 0; i < weights.size(); ++i)
-        static_cast<void>(once(stored_key(*weights[i]), *weights[i], [&] {
-          narrow.push_back(weights[i]);
-          return as_copy_of(*weights[i], made[i]);
-        }));
-    }
+    return once({reinterpret_cast<std::intptr_t>(&weight), 0, 1}, weight, [&] { return copied(weight, type); });
   }
   /// A version, above 0, that stays the same as long as these are the very elements that were asked about before.
   std::int64_t version_of(tensor<B> const& x) {
@@ -154,9 +131,6 @@ struct context {
   }
 
  private:
-  static std::array<std::int64_t, 6> stored_key(tensor<B> const& weight) {
-    return {reinterpret_cast<std::intptr_t>(&weight), 0, 1};
-  }
   /// The place of a key among the tables, a new one if it has none.
   std::size_t table(std::array<std::int64_t, 6> const& key) {
     std::size_t at = 0;

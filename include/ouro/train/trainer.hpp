@@ -71,18 +71,6 @@ class trainer {
   [[nodiscard]] std::int64_t& updates() { return updates_; }
 
  private:
-  /// What the last update has stored in bf16 is stored at once, as far as it still belongs to the model.
-  void store_again(context<backend>& cx, std::vector<field<tensor<backend>>> const& list) const {
-    if (narrow_.empty() || cx.inner(dtype::f32) != dtype::bf16) return;
-    std::vector<tensor<backend> const*> weights;
-    std::size_t at = 0;
-    for (auto const* w : narrow_) {  // in about the order of the fields
-      std::size_t looked = 0;
-      for (; looked < list.size() && list[at].value != w; ++looked) at = at + 1 < list.size() ? at + 1 : 0;
-      if (looked < list.size() && w->type() == dtype::f32 && w->contiguous()) weights.push_back(w);
-    }
-    cx.store(weights);
-  }
   /// Wall-clock time; <chrono> would cost every user 0.3 s to compile.
   static double seconds() {
     std::timespec now{};
@@ -100,7 +88,6 @@ class trainer {
   double dropout_;
   std::int64_t room_;
   std::vector<moments<backend>> moments_;
-  std::vector<tensor<backend> const*> narrow_;  // what the last update stored in bf16; compared, not read
   std::int64_t updates_ = 0;
 };
 
@@ -124,7 +111,6 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   {
     tape<backend> t;
     watch(t, list);
-    store_again(cx, list);
     tensor<backend> total;
     std::vector<step_loss<backend>> counted;  // read when all is on its way: a device is not waited for before
     for (auto const& l : lessons) {
@@ -154,7 +140,6 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
     s = s.detach();
     lap(report.seconds.backward);
   }
-  narrow_ = std::move(cx.narrow);
   report.gradient_norm = g.norm;
   report.learning_rate = rule_.rate(updates_);
   report.refused = !elementary::isfinite(report.loss) || !elementary::isfinite(g.norm) || !finite(s);

@@ -120,12 +120,11 @@ struct cuda {
   static void uniform(view y, random_draw draw, double low, double high);
   static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor);
   static void adamw(adamw_update const* updates, std::size_t count);
-  static void narrow(view const* places, const_view const* list, std::size_t count);
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
 static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && MixBackend<cuda> &&
-              NarrowBackend<cuda> && HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
+              HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.
 inline constexpr bool has_cuda = true;
