@@ -306,10 +306,10 @@ void k_adamw(float* p, float* m, float* v, float const* g, adamw_numbers const& 
 #define OURO_TEXT(x) OURO_TEXT2(x)
 table const& OURO_KERNELS() {
   static constexpr table t{OURO_TEXT(OURO_KERNELS), k_exp, k_tanh, k_erf, k_map, k_map_gradient, k_combine,
-                           k_combine_scalar, k_scale, k_sum, k_sum_of_squares, k_column_sums, k_column_squares, k_dot, k_layer_norm,
-                           k_layer_norm_gradient, k_exp_shifted, k_maximum, k_dropout, k_row_products<float>,
-                           k_row_products<std::uint16_t>, k_attention_scratch, k_attention, k_attention_gradient,
-                           k_gate, k_gate_gradient, k_adamw};
+                           k_combine_scalar, k_scale, k_sum, k_sum_of_squares, k_column_sums, k_column_squares, k_dot,
+                           k_layer_norm, k_layer_norm_gradient, k_exp_shifted, k_maximum, k_dropout,
+                           k_row_products<float>, k_row_products<std::uint16_t>, k_attention_scratch, k_attention,
+                           k_attention_gradient, k_gate, k_gate_gradient, k_adamw};
   return t;
 }
 

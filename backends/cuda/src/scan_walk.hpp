@@ -135,6 +135,7 @@ __global__ void __launch_bounds__(walk_rows* Lanes) walk_kernel(scan_shape s, wa
     for (int t = thread / walk_rows; first_row + of < s.value && t < rows; t += threads / walk_rows)
       copy_later<sizeof(T)>(values_of(stage) + t * walk_rows + of, own_values + (first + t) * p.values.row + of);
     if constexpr (Problem::scalars > 0) {
+      static_assert(most_chunk_rows * Problem::scalars <= threads);
       int const t = thread / Problem::scalars;
       if (t < rows)
         copy_later<sizeof(T)>(scalars_of(stage) + thread, p.scalars[thread % Problem::scalars].at(n, first + t, h));

@@ -32,11 +32,14 @@ template <class T>
 scan_rows<T> scan_rows_of(destination const& d) {
   return d.wanted() ? scan_rows<T>{d.out.as<T>(), d.out.steps[0], d.out.steps[1], d.accumulate} : scan_rows<T>{};
 }
+
+inline constexpr int most_chunk_rows = 16;
+
 /// A state for each lane and head, and how many rows a chunk has.
 struct scan_shape {
   index lanes, rows, heads;
   int value, key;
-  int length = 16;
+  int length = most_chunk_rows;
 
   scan_shape(shape const& x, shape const& state)
       : lanes(x[0]), rows(x[1]), heads(state[1]), value(static_cast<int>(state[2])), key(static_cast<int>(state[3])) {

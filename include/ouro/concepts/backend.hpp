@@ -158,6 +158,14 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
 };
 // clang-format on
 
+/// Whether a backend computes on a device, so that its calls return before their work is done. There work is cheap and moving
+/// memory is not; on a cpu it is the other way round.
+template <class B>
+inline constexpr bool on_device = [] {
+  if constexpr (requires { B::runs_ahead; }) return B::runs_ahead;
+  else return false;
+}();
+
 /// A backend that has the optional primitive c = a b + bias, where the bias (N) is the same for every row.
 template <class B>
 concept AffineBackend = requires(view c, const_view x) {

@@ -16,14 +16,6 @@
 
 namespace ouro {
 
-/// Whether a backend computes on a device, so that its calls return before their work is done. There work is cheap and moving
-/// memory is not; on a cpu it is the other way round.
-template <class B>
-inline constexpr bool on_device = [] {
-  if constexpr (requires { B::runs_ahead; }) return B::runs_ahead;
-  else return false;
-}();
-
 /// A new value for a running statistic, collected during a training step and applied when the step is accepted.
 template <class B>
 struct statistic_update {

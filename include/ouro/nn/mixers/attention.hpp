@@ -158,7 +158,7 @@ tensor<B> attention<B>::forward(context<B>& cx, tensor<B> const& x, segments s, 
 template <Backend B>
 tensor<B> attention<B>::step(context<B>& cx, tensor<B> const& x, carry& c) const {
   std::int64_t const width = x.dim(2);
-  auto const now = projected(cx, x, 0, 3 * width);
+  auto const now = project_all(cx, x);
   c.append(slice(now, 2, width, 2 * width));
   return look(cx, slice(now, 2, 0, width), c, {});
 }
