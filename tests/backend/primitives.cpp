@@ -268,6 +268,11 @@ TEMPLATE_LIST_TEST_CASE("backends: tables, losses, updates", "", ouro_test::acce
     C::cross_entropy_gradient({dl.c.write(), add}, logits.c.read(), lc.read(), dn.c.read());
     R::cross_entropy_gradient({dl.r.write(), add}, logits.r.read(), lr.read(), dn.r.read());
     CHECK(dl.error() < limit);
+    R::cross_entropy_gradient(dl.r.write(), logits.r.read(), lr.read(), dn.r.read());
+    C::copy(dl.c.write(), logits.c.read(), false);
+    auto const place = dl.c.write();  // where the logits are
+    C::cross_entropy_gradient(place, place, lc.read(), dn.c.read());
+    CHECK(dl.error() < limit);
     C::gather_sum(y.c.write(), table.c.read(), indices<C>(index, {rows, 3}).read());
     R::gather_sum(y.r.write(), table.r.read(), indices<R>(index, {rows, 3}).read());
     CHECK(y.error() < limit);

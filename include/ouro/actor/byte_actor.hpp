@@ -30,18 +30,14 @@ struct decompressor {
   decompressor(genesis<B>& g, std::int64_t width, std::int64_t anchors)
       : expander(g, width, anchors * width), sos_anchor(g.normal({1, 1, anchors, width}, 0.02)) {}
 
-  /// now (B,S,D), before (B,1,D) or absent → the context of each patch, [A_{s−1}, A_s]: (B·S,2K,D).
+  /// now (B,S,D), before (B,1,D) or absent → A₋₁ … A_{S−1}, of which patch s looks at A_{s−1} and A_s: (B,S+1,K,D).
   tensor<B> operator()(context<B>& cx, tensor<B> const& now, tensor<B> const& before) const {
     std::int64_t const lanes = now.dim(0);
-    std::int64_t const count = now.dim(1);
     std::int64_t const anchors = sos_anchor.dim(2);
     std::int64_t const width = sos_anchor.dim(3);
     auto rows = [&](tensor<B> const& t) { return reshape(expander(cx, t), {lanes, t.dim(1), anchors, width}); };
-    tensor<B> const all = before.empty()
-                              ? concat<B>({expand(sos_anchor.value(), {lanes, 1, anchors, width}), rows(now)}, 1)
-                              : rows(concat<B>({before, now}, 1));  // (B,S+1,K,D)
-    return reshape(concat<B>({slice(all, 1, 0, count), slice(all, 1, 1, count)}, 2),
-                   {lanes * count, 2 * anchors, width});
+    if (before) return rows(concat<B>({before, now}, 1));
+    return concat<B>({expand(sos_anchor.value(), {lanes, 1, anchors, width}), rows(now)}, 1);
   }
 };
 
@@ -87,9 +83,11 @@ struct byte_actor {
         : actor_(actor), cx_(cx), signals_(actor.signals(cx, seen.hormone)) {
       if (!previous.empty()) tell(previous);
       require(seen.now.dim(1) == 1, errc::shape, "voice", "needs the thought of one patch, got ", seen.now.dims());
-      auto const around = actor.decompressor(cx, seen.now, seen.before);  // (B,2K,D)
-      cx.see("anchors", around);
-      for (auto const& l : actor.decoder_layer) carry_.push_back({{}, l.cross_attn->absorb(cx, around)});
+      auto const around = actor.looked_at(cx, seen.now, seen.before);
+      for (auto const& l : actor.decoder_layer) {
+        auto const& a = *l.cross_attn;
+        carry_.push_back({{}, a.absorb(cx, a.project(cx, around))});
+      }
     }
     /// The logits of the next byte: (B,V). Errors: the patch is full, or the byte before was not told.
     tensor<B> next() {
@@ -181,6 +179,13 @@ struct byte_actor {
     return {embed(column(which)) + gather_sum(position, column(places)), column(index)};
   }
 
+  /// What the layers look at: anchors as the decompressor gives them, or the windows of the patches, (B·S,2K,D).
+  tensor<B> looked_at(context<B>& cx, tensor<B> const& now, tensor<B> const& before) const {
+    auto const groups = decompressor(cx, now, before);
+    if (cx.watcher != nullptr) cx.see("anchors", windows(groups));
+    return on_device<B> ? windows(groups) : groups;
+  }
+
   stack_signals<B> signals(context<B>& cx, tensor<B> const& hormone) const {
     return hear(decoder_layer, {&final_norm.hormone_network}, hormone_proj(cx, hormone));
   }
@@ -229,8 +234,7 @@ struct byte_actor {
     std::size_t const given = 2 + 3 * decoder_layer.size();
     tensor<B> before = in.size() > given ? in[given] : tensor<B>{};
     if (first > 0) before = slice(in[0], 1, first - 1, 1);
-    auto const around = decompressor(cx, slice(in[0], 1, first, n), before);  // (B·n,2K,D)
-    cx.see("anchors", around);
+    auto const around = looked_at(cx, slice(in[0], 1, first, n), before);
     mixer_stream<attention<B>> pass;
     for (std::size_t i = 0; i < decoder_layer.size(); ++i) {
       auto const& l = decoder_layer[i];

@@ -128,7 +128,7 @@ tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, comp
   }
   struct step final : backward_step<B> {
     std::vector<tensor<B>> gradient;
-    void operator()(tensor<B> const& dy, gradients<B>& dx) const override {
+    void operator()(tensor<B> const& dy, gradients<B>& dx) override {
       std::vector<destination> places;
       std::vector<const_view> list;
       auto scale = [&] {
@@ -186,7 +186,7 @@ tensor<B> checkpointed(std::vector<tensor<B>> const& inputs, shared<computation<
     shared<computation<B>> run;
     std::vector<tensor<B>> inputs;
     recording<B>& tape;  // which owns this step
-    void operator()(tensor<B> const& dy, gradients<B>&) const override {
+    void operator()(tensor<B> const& dy, gradients<B>&) override {
       std::vector<std::pair<std::int64_t, tensor<B>>> found;
       {
         local_gradient<B> local(shared<recording<B>>(&tape), inputs);

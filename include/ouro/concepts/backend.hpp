@@ -142,7 +142,8 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::short_convolution(v, convolution);    // (y, operands)
   B::short_convolution_gradient(dconvolution, convolution, x);  // (gradients, operands, dy)
   B::cross_entropy(v, x, x);               // (nll (R), logits (R,V), targets i32 (R)); a negative target gives 0
-  B::cross_entropy_gradient(d, x, x, x);   // (dlogits, logits, targets, dnll)
+  B::cross_entropy_gradient(d, x, x, x);   // (dlogits, logits, targets, dnll); dlogits may be where the logits are, if it
+                                           // does not add
   B::sample(v, x, sampling);               // (chosen i32 (R), logits (R,V), rule); a logit that is NaN is never chosen
   B::gather_sum(v, x, x);                  // (y (R,C), table (K,V,C), index i32 (R,K)): y_r = Σ_k table[k, index_rk]
   B::scatter_sum(d, x, x);                 // (dtable, index, dy); a negative index is nothing in both

@@ -50,7 +50,8 @@ struct hormone_layer {
   /// About what a pass over x (N,T,D) keeps for its gradient: sixteen rows of width D for each row.
   [[nodiscard]] std::int64_t kept_bytes(tensor<B> const& x) const { return 16 * x.size() * size_of(x.type()); }
 
-  /// x (N,T,D) → (N,T − skip,D); context (N,K,D) or absent; signals for B lanes, N a multiple of B (the Actor runs the
+  /// x (N,T,D) → (N,T − skip,D); across: what each sequence looks at, (N,K,D), or groups (B,N/B+1,K,D) as windows() has
+  /// them, or absent; signals for B lanes, N a multiple of B (the Actor runs the
   /// patches of a lane as N/B sequences of that lane); pass: what the mixers of one pass through a stack share.
   tensor<B> operator()(context<B>& cx, tensor<B> x, segments s, tensor<B> const& across, layer_signals<B> const& now,
                        mixer_stream<Mixer>& pass) const;
@@ -98,10 +99,10 @@ tensor<B> hormone_layer<B, Mixer>::after(context<B>& cx, tensor<B> x, tensor<B> 
   auto const inner = cx.inner(x.type());
   x = cx.add_dropped(x, mixed);
   if (cross_attn) {
-    auto const seen = copied(across, inner);
+    auto const seen = cross_attn->project(cx, copied(across, inner));
     auto const normal = (*norm_cross)(cx, x, inner);
     // In bf16 attention is one pass, and rows that have absorbed the projections would be as many as those that look.
-    x = cx.add_dropped(x, inner == dtype::bf16 ? cross_attn->cross(cx, normal, cross_attn->project(cx, seen))
+    x = cx.add_dropped(x, inner == dtype::bf16 ? cross_attn->cross(cx, normal, seen)
                                                : cross_attn->cross(cx, normal, cross_attn->absorb(cx, seen)));
   }
   return feed_forward(cx, x, now);

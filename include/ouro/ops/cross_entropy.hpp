@@ -14,14 +14,15 @@ template <Backend B>
 tensor<B> cross_entropy(tensor<B> const& logits, tensor<B> const& targets) {
   require(logits.rank() == 2 && targets.dims() == shape{logits.dim(0)} && targets.type() == dtype::i32, errc::shape,
           "cross_entropy", "needs logits (R,V) and i32 targets (R), got ", logits.dims(), " and ", targets.dims());
-  auto const flat = packed(logits);
+  auto flat = packed(logits);
   auto const labels = packed(targets);
   tensor<B> nll({logits.dim(0)}, logits.type());
   B::cross_entropy(nll.write(), flat.read(), labels.read());
   return recorded<B>("cross_entropy", std::move(nll), {&logits},
-                     [flat, labels](tensor<B> const& dnll, gradients<B>& dx) {
+                     [flat = std::move(flat), labels](tensor<B> const& dnll, gradients<B>& dx) mutable {
                        auto const g = packed(dnll);
-                       if (dx.wants(0)) B::cross_entropy_gradient(dx.into(0), flat.read(), labels.read(), g.read());
+                       auto const d = dx.into(0, flat);  // as long as the logits, which nobody reads any more
+                       if (d.wanted()) B::cross_entropy_gradient(d, flat.read(), labels.read(), g.read());
                      });
 }
 

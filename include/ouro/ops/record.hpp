@@ -38,11 +38,11 @@ struct gradient_slot {
 template <class B>
 class gradients;
 
-/// A recorded vector-Jacobian product.
+/// A recorded vector-Jacobian product. It runs once, and may use up what it keeps.
 template <class B>
 struct backward_step : counted {
   virtual ~backward_step() = default;
-  virtual void operator()(tensor<B> const& dy, gradients<B>& dx) const = 0;
+  virtual void operator()(tensor<B> const& dy, gradients<B>& dx) = 0;
 };
 
 /// Where a vector-Jacobian product puts its results; inputs are numbered as they were recorded.
@@ -56,6 +56,18 @@ class gradients {
   /// The buffer of an input's gradient, in the input's shape and contiguous; not wanted if nobody watches the input. That
   /// of a slice lies in the gradient of the whole.
   [[nodiscard]] destination into(std::size_t input) { return buffer(nodes_[input], false); }
+  /// The same in the memory of `spent`, whose values the step reads for the last time as it writes, if the gradient has
+  /// their shape and type, nothing has contributed to it yet, and nobody else owns that memory.
+  [[nodiscard]] destination into(std::size_t input, tensor<B>& spent) {
+    if (!wants(input)) return {};
+    auto& slot = tape_.slot(nodes_[input]);
+    if (!slot.value.empty() || slot.whole >= 0 || slot.type != spent.type() || !(slot.dims == spent.dims()) ||
+        !spent.unique() || !spent.contiguous())
+      return into(input);
+    view const memory = spent.write();
+    slot.value = spent;
+    return {memory, false};
+  }
   /// The same for all inputs of an operation that writes every element of each, and whose results may be strided: a whole
   /// that nothing has contributed to, and whose parts they are, needs no zeros.
   [[nodiscard]] std::vector<destination> into_all_strided() {
@@ -166,7 +178,7 @@ tensor<B> recorded(char const* name, tensor<B> y, tensor<B> const* const* inputs
 
   struct step final : backward_step<B> {
     explicit step(F&& f) : run(std::forward<F>(f)) {}
-    void operator()(tensor<B> const& dy, gradients<B>& dx) const override { run(dy, dx); }
+    void operator()(tensor<B> const& dy, gradients<B>& dx) override { run(dy, dx); }
     std::decay_t<F> run;
   };
   auto const node = tape->record(name, y, std::move(nodes), make_owned<step>(std::forward<F>(backward)));

@@ -10,6 +10,7 @@
 #include <ouro/autodiff/settle.hpp>
 #include <ouro/backend/reference.hpp>
 #include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/cross_entropy.hpp>
 #include <ouro/ops/dropout.hpp>
 #include <ouro/ops/gelu.hpp>
 #include <ouro/ops/matmul.hpp>
@@ -54,6 +55,38 @@ TEST_CASE("a tape can go before its tensors, and two do not mix") {
   again.watch(x);
   again.backward(ouro::sum(x));
   CHECK(again.gradient(x).values<double>() == std::vector<double>{1, 1});
+}
+
+TEST_CASE("a gradient takes the place of what its step kept, where nobody else has that") {
+  T const x = noise<R>({3, 4});
+  auto const labels = T::from(std::vector<std::int32_t>{2, -1, 0}, {3});
+  T const plain = x.copy();
+  T gradients[3];
+  for (int how = 0; how < 3; ++how) {
+    ouro::tape<R> t;
+    t.watch(x);
+    void const* place = nullptr;
+    void const* taken = nullptr;
+    T kept;
+    auto logits = [&] {
+      auto const y =
+          ouro::recorded<R>("look", ouro::scale(x.detach(), 2.0), {&x}, [&](T const& dy, ouro::gradients<R>& dx) {
+            taken = dy.read().data;
+            R::scale(dx.into(0), dy.read(), 2.0);
+          });
+      place = y.read().data;
+      if (how > 0) kept = y;
+      return y;
+    };
+    auto loss = ouro::sum(ouro::cross_entropy(logits(), labels));
+    if (how == 2) loss = ouro::sum(ouro::cross_entropy(kept, labels)) + ouro::scale(ouro::sum(ouro::square(kept)), 0.0);
+    t.backward(loss);
+    CHECK((taken == place) == (how == 0));
+    if (how > 0) CHECK(kept.values<double>() == ouro::scale(plain, 2.0).values<double>());
+    gradients[how] = t.gradient(x);
+  }
+  for (int how : {1, 2}) CHECK(gradients[how].values<double>() == gradients[0].values<double>());
+  CHECK(x.values<double>() == plain.values<double>());
 }
 
 TEST_CASE("settle equals the plain computation") {

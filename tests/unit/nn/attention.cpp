@@ -37,7 +37,8 @@ TEST_CASE("attention: rows that absorbed the projections answer as the others do
       T const to = seen.copy();
       tape.watch(from);
       tape.watch(to);
-      auto const y = absorbs ? a.cross(cx, from, a.absorb(cx, to)) : a.cross(cx, from, a.project(cx, to));
+      auto const y =
+          absorbs ? a.cross(cx, from, a.absorb(cx, a.project(cx, to))) : a.cross(cx, from, a.project(cx, to));
       tape.backward(ouro::sum(ouro::square(y)));
       slopes = {tape.gradient(from), tape.gradient(to)};
       for (auto const& f : list) slopes.push_back(tape.gradient(*f.value));
@@ -53,13 +54,50 @@ TEST_CASE("attention: rows that absorbed the projections answer as the others do
   }
 }
 
+TEST_CASE("attention: groups that are projected once answer as their windows do, with the same gradients") {
+  std::int64_t const lanes = 2, count = 3, keys = 2, width = 6;
+  ouro::genesis<R> g(ouro::seed{4}, ouro::dtype::f64);
+  ouro::attention<R> a(g, width, 2);
+  auto const x = noise<R>({lanes * count, 5, width});
+  auto const groups = noise<R>({lanes, count + 1, keys, width});
+  auto const plain = ouro::windows(groups);
+  REQUIRE(plain.dims() == ouro::shape{lanes * count, 2 * keys, width});
+  auto const first = groups.values<double>();
+  auto const seen = plain.values<double>();
+  for (std::int64_t lane = 0; lane < lanes; ++lane)
+    for (std::int64_t s = 0; s < count; ++s)
+      for (std::int64_t i = 0; i < 2 * keys * width; ++i)
+        CHECK(seen[static_cast<std::size_t>((lane * count + s) * 2 * keys * width + i)] ==
+              first[static_cast<std::size_t>((lane * (count + 1) + s) * keys * width + i)]);
+
+  auto answer = [&](bool grouped, std::vector<T>& slopes) {
+    ouro::context<R> cx;
+    ouro::tape<R> tape;
+    auto const list = ouro::fields(a);
+    ouro::watch(tape, list);
+    T const to = groups.copy();
+    tape.watch(to);
+    auto const y = a.cross(cx, x, a.absorb(cx, a.project(cx, grouped ? to : ouro::windows(to))));
+    tape.backward(ouro::sum(ouro::square(y)));
+    slopes = {tape.gradient(to)};
+    for (auto const& f : list) slopes.push_back(tape.gradient(*f.value));
+    return y.detach();
+  };
+  std::vector<T> expected;
+  std::vector<T> found;
+  auto const y = answer(false, expected);
+  CHECK(ouro_test::relative_error(answer(true, found), y) < 1e-13);
+  REQUIRE(found.size() == 5);
+  for (std::size_t i = 0; i < found.size(); ++i) CHECK(ouro_test::relative_error(found[i], expected[i]) < 1e-12);
+}
+
 TEST_CASE("attention: absorbed rows drop weights while training, and only then") {
   ouro::genesis<R> g(ouro::seed{3}, ouro::dtype::f64);
   ouro::attention<R> const a(g, 8, 2);
   auto const x = noise<R>({1, 4, 8});
   auto y = [&](bool training, double rate) {
     ouro::context<R> cx{.training = training, .dropout = rate};
-    return a.cross(cx, x, a.absorb(cx, x)).values<double>();
+    return a.cross(cx, x, a.absorb(cx, a.project(cx, x))).values<double>();
   };
   CHECK(y(true, 0.5) != y(false, 0.5));
   CHECK(y(true, 0.0) == y(false, 0.5));

@@ -16,6 +16,14 @@
 
 namespace ouro {
 
+/// Groups of rows (B,S+1,K,C), of which the s-th of a lane's S sequences looks at the s-th and the next: (B·S,2K,C).
+template <Backend B>
+tensor<B> windows(tensor<B> const& groups) {
+  std::int64_t const count = groups.dim(1) - 1;
+  return reshape(concat<B>({slice(groups, 1, 0, count), slice(groups, 1, 1, count)}, 2),
+                 {groups.dim(0) * count, 2 * groups.dim(2), groups.dim(3)});
+}
+
 /// Keys and values already projected, of `count` rows; empty before the first.
 template <Backend B>
 struct attention_carry {
@@ -94,14 +102,15 @@ struct attention {
     return look(cx, slice(rows, 2, 0, width), {slice(rows, 2, width, 2 * width), rows.dim(1)}, sees);
   }
 
-  /// Keys and values of a sequence, for rows of another one to look at.
+  /// Keys and values of a sequence (B,T,D), for rows of another one to look at; or of groups (B,S+1,K,D), for windows() on
+  /// them, in which each row is projected once.
   carry project(context<B>& cx, tensor<B> const& x) const;
   /// Rows of x (B,T,D) look at all the keys of c.
   tensor<B> cross(context<B>& cx, tensor<B> const& x, carry const& c) const;
 
-  /// The same where few rows are looked at by many: x (B,K,D). Takes 2·K·D² multiplications for these, and 2·H·K·D for
-  /// each row that looks, where project() and cross() take 2·D² for either.
-  absorbed_rows<B> absorb(context<B>& cx, tensor<B> const& x) const;
+  /// The same where few rows are looked at by many: c has K rows. Takes 2·K·D² multiplications for these, and 2·H·K·D for
+  /// each row that looks, where cross() of what is projected alone takes 2·D² for either.
+  absorbed_rows<B> absorb(context<B>& cx, carry const& c) const;
   tensor<B> cross(context<B>& cx, tensor<B> const& x, absorbed_rows<B> const& rows) const;
 
  private:
@@ -166,7 +175,9 @@ tensor<B> attention<B>::step(context<B>& cx, tensor<B> const& x, carry& c) const
 template <Backend B>
 attention_carry<B> attention<B>::project(context<B>& cx, tensor<B> const& x) const {
   std::int64_t const width = x.dim(-1);
-  return {projected(cx, x, width, 3 * width), x.dim(1)};
+  auto const rows = projected(cx, x, width, 3 * width);
+  auto const looked_at = x.rank() == 4 ? windows(rows) : rows;
+  return {looked_at, looked_at.dim(1)};
 }
 
 template <Backend B>
@@ -175,10 +186,11 @@ tensor<B> attention<B>::cross(context<B>& cx, tensor<B> const& x, carry const& c
 }
 
 template <Backend B>
-absorbed_rows<B> attention<B>::absorb(context<B>& cx, tensor<B> const& x) const {
-  std::int64_t const lanes = x.dim(0);
-  std::int64_t const rows = x.dim(1);
-  std::int64_t const width = x.dim(2);
+absorbed_rows<B> attention<B>::absorb(context<B>& cx, carry const& c) const {
+  std::int64_t const lanes = c.rows.dim(0);
+  std::int64_t const rows = c.count;
+  std::int64_t const width = c.rows.dim(2) / 2;
+  dtype const type = c.rows.type();
   std::int64_t const part = width / heads;
   // (B,K,D) → (H,B·K,D/H), times a matrix for each head, → (B,H·K,·)
   auto by_head = [&](tensor<B> const& t) { return transpose(reshape(t, {lanes * rows, heads, part}), 0, 1); };
@@ -186,14 +198,13 @@ absorbed_rows<B> attention<B>::absorb(context<B>& cx, tensor<B> const& x) const 
     auto const y = reshape(matmul(t, w), {heads, lanes, rows, w.dim(2)});
     return reshape(transpose(y, 0, 1), {lanes, heads * rows, w.dim(2)});
   };
-  auto const seen = project(cx, x);
-  auto const keys = by_head(scale(seen.keys(), scale_of(part)));
-  auto const query_weight = reshape(slice(cx.stored(in_proj_weight, x.type()), 0, 0, width), {heads, part, width});
+  auto const keys = by_head(scale(c.keys(), scale_of(part)));
+  auto const query_weight = reshape(slice(cx.stored(in_proj_weight, type), 0, 0, width), {heads, part, width});
   auto const query_bias = reshape(slice(in_proj_bias.value(), 0, 0, width), {heads, part, 1});
   auto const result_weight =
-      transpose(transpose(reshape(cx.stored(out_proj.weight, x.type()), {width, heads, part}), 0, 1), 1, 2);
+      transpose(transpose(reshape(cx.stored(out_proj.weight, type), {width, heads, part}), 0, 1), 1, 2);
   return {product(keys, query_weight), reshape(product(keys, query_bias), {lanes, 1, heads * rows}),
-          product(by_head(seen.values()), result_weight)};
+          product(by_head(c.values()), result_weight)};
 }
 
 template <Backend B>
