@@ -213,6 +213,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
 
   double const second = median(seconds);
   double const text_bytes = static_cast<double>(config.bptt * config.chunk * config.patch);
+  double const learned = second > 0 ? text_bytes / second : 0;
   double const said = speaking > 0 ? spoken / speaking : 0;
   if (o.json) {
     std::printf(
@@ -222,13 +223,13 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
         "\"phases\":{\"wake\":%.6g,\"actor\":%.6g,\"sleep\":%.6g,\"backward\":%.6g,\"optimiser\":%.6g}}\n",
         ouro::to_text(model.config()).c_str(), static_cast<long long>(ouro::parameter_count(model)),
         ouro::json::quote(machine<B>()).c_str(), list(seconds).c_str(), list(losses).c_str(), before, peak,
-        text_bytes / second, said, phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n,
+        learned, said, phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n,
         phases.optimiser / n);
   } else {
     std::printf("%s\n%s, %lld parameters, %lld updates of %.0f bytes, %s\n", ouro::to_text(model.config()).c_str(),
                 model.config().mixers.str().c_str(), static_cast<long long>(ouro::parameter_count(model)),
                 static_cast<long long>(o.updates), text_bytes, machine<B>().c_str());
-    std::printf("  update      %9.4f s (median)   %.0f bytes/s\n", second, text_bytes / second);
+    std::printf("  update      %9.4f s (median)   %.0f bytes/s\n", second, learned);
     std::printf(
         "    wake      %9.4f s\n    actor     %9.4f s (forward and backward)\n    sleep     %9.4f s\n"
         "    backward  %9.4f s\n    optimiser %9.4f s\n",
@@ -236,7 +237,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
     std::printf("  memory      %9.1f MB at most, %.1f MB before the first update\n", peak / 1e6, before / 1e6);
     if (o.speak > 0) std::printf("  speech      %9.0f bytes/s\n", said);
   }
-  std::fputs(profile.c_str(), stdout);
+  std::fputs(profile.c_str(), o.json ? stderr : stdout);
 }
 
 }  // namespace
