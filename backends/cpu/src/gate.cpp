@@ -89,7 +89,7 @@ void cpu::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_o
   for (auto const& q : parts) stride += q.size;
   scratch sums(lanes * blocks * stride);
   cpu_threading::parallel(lanes * blocks, 8192 / (n * block) + 1, [&](std::int64_t first, std::int64_t last) {
-    scratch room(4 * d + 4 * n);
+    scratch room(5 * d + 4 * n);
     for (std::int64_t k = first; k < last; ++k) {
       std::int64_t const from = k / blocks * lane_rows + k % blocks * block;
       std::int64_t const rows = std::min(block, lane_rows - k % blocks * block);

@@ -80,32 +80,28 @@ void through_moments(float* to, float const* xhat, float const* dxhat, float rst
   }
 }
 
-// Each pass says that its pointers do not overlap, else the compiler would have to test too many pairs of them.
+// Passes say that their pointers do not overlap, else the compiler would have to test too many pairs of them.
 
-/// p = (gate ⊙ q − m) s, a = tanh(p ⊙ w + b).
-void project(float const* __restrict q, float const* __restrict gate, float const* __restrict w, float const* __restrict b,
-             float m, float s, float* __restrict p, float* __restrict a, index d) {
+/// Back through y = act((f + f_bias) ⊙ a), a = tanh(p ⊙ w + b), p = (gate ⊙ q − m) s: p, what is towards it (dp) and towards
+/// f (df); the sums of df, of what is towards p ⊙ w + b times p, and of that alone go on.
+template <bool Gelu>
+void through_gate(float const* __restrict dy, float const* __restrict f, float const* __restrict f_bias,
+                  float const* __restrict q, float const* __restrict gate, float const* __restrict w,
+                  float const* __restrict b, float m, float s, float* __restrict p, float* __restrict dp,
+                  float* __restrict df, float* __restrict sum_f, float* __restrict sum_weight, float* __restrict sum_bias,
+                  index d) {
   for (index i = 0; i < d; ++i) {
     float const at = (gate[i] * q[i] - m) * s;
+    float const a = tanh1(at * w[i] + b[i]);
+    float const value = f[i] + f_bias[i];
+    float const slope = Gelu ? dy[i] * gelu_slope(value * a) : dy[i];
+    float const t = slope * value * (1.0F - a * a);
     p[i] = at;
-    a[i] = tanh1(at * w[i] + b[i]);
-  }
-}
-/// From y = f ⊙ a, a = tanh(p ⊙ w + b): dy (in `slope`) becomes df, f becomes dp; sums of db, dw and dbias go on.
-void through_gate(gate_rows const& g, gate_slopes const& to, float* __restrict f, float* __restrict slope,
-                  float const* __restrict p, float const* __restrict a, index n) {
-  float* __restrict bias = to.bias;
-  float* __restrict proj_weight = to.proj_weight;
-  float* __restrict proj_bias = to.proj_bias;
-  float const* __restrict w = g.proj_weight;
-  for (index i = 0; i < n; ++i) {
-    float const df = slope[i] * a[i];
-    float const t = slope[i] * f[i] * (1.0F - a[i] * a[i]);
-    slope[i] = df;
-    bias[i] += df;
-    proj_weight[i] += t * p[i];
-    proj_bias[i] += t;
-    f[i] = t * w[i];
+    dp[i] = t * w[i];
+    df[i] = slope * a;
+    sum_f[i] += slope * a;
+    sum_weight[i] += t * at;
+    sum_bias[i] += t;
   }
 }
 /// From p = standardised (gate ⊙ q): dgate and dq go on.
@@ -127,11 +123,12 @@ void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* sta
   float* qhat = scratch;
   float* q = qhat + d;
   float* dq = q + d;
-  float* slope = dq + d;   // (n) dL/d(gated value)
-  float* f = slope + n;    // (n) f + bias
-  float* fhat = f + n;     // (d)
-  float* p = fhat + d;     // (n) the standardised projection
-  float* a = p + n;        // (n) the gate
+  float* fhat = dq + d;       // (d)
+  float* normal = fhat + d;   // (d)
+  float* kept = normal + d;   // (n) dy behind the dropout
+  float* p = kept + n;        // (n) the standardised projection
+  float* dp = p + n;          // (n)
+  float* own = dp + n;        // (n) df, where it is not wanted as it is
   for (index r = first; r < first + rows; ++r) {
     float const* x = g.x + r * d * g.folds;
     float const* st = stats + r * 6;
@@ -140,41 +137,36 @@ void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* sta
     for (index i = 0; i < d; ++i) q[i] = qhat[i] * g.query_weight[i] + g.query_bias[i];
     float const m = st[2];
     float const s = st[3];
+    float const* f = g.f == nullptr ? normal : g.f + r * n;
     if (g.f == nullptr) {
       standardise(x, fhat, d, st[4], st[5]);
-      for (index i = 0; i < d; ++i) f[i] = fhat[i] * g.scale[i] + g.bias[i];
-    } else {
-      for (index i = 0; i < n; ++i) f[i] = g.f[r * n + i] + g.bias[i];
+      for (index i = 0; i < d; ++i) normal[i] = fhat[i] * g.scale[i];
     }
-    for (index j = 0; j < g.spread; ++j)
-      project(q, g.gate + j * d, g.proj_weight + j * d, g.proj_bias + j * d, m, s, p + j * d, a + j * d, d);
-    // The gradient at the gated value, back through what follows it.
-    if (g.drop.threshold > 0)
-      k_dropout(slope, nullptr, dy + r * n, g.drop, static_cast<wide>(r * n), n);
-    else
-      for (index i = 0; i < n; ++i) slope[i] = dy[r * n + i];
-    if (g.gelu)
-      for (index i = 0; i < n; ++i) slope[i] *= gelu_slope(f[i] * a[i]);
-    through_gate(g, to, f, slope, p, a, n);  // slope is towards f now, f towards the projection
+    float const* up = dy + r * n;
+    if (g.drop.threshold > 0) {
+      k_dropout(kept, nullptr, up, g.drop, static_cast<wide>(r * n), n);
+      up = kept;
+    }
+    float* df = g.f != nullptr && to.f != nullptr && !to.f_adds ? to.f + r * n : own;
+    for (index j = 0; j < n; j += d) {
+      auto const through = g.gelu ? through_gate<true> : through_gate<false>;
+      through(up + j, f + j, g.bias + j, q, g.gate + j, g.proj_weight + j, g.proj_bias + j, m, s, p + j, dp + j, df + j,
+              to.bias + j, to.proj_weight + j, to.proj_bias + j, d);
+    }
     if (g.f == nullptr) {
       for (index i = 0; i < d; ++i) {
-        to.scale[i] += slope[i] * fhat[i];
-        slope[i] *= g.scale[i];
+        to.scale[i] += df[i] * fhat[i];
+        df[i] *= g.scale[i];
       }
-      if (to.x != nullptr) through_moments(to.x + r * d, fhat, slope, st[5], d, to.x_adds);
-    } else if (to.f != nullptr) {
-      float* df = to.f + r * n;
-      if (to.f_adds) {
-        for (index i = 0; i < n; ++i) df[i] += slope[i];
-      } else {
-        for (index i = 0; i < n; ++i) df[i] = slope[i];
-      }
+      if (to.x != nullptr) through_moments(to.x + r * d, fhat, df, st[5], d, to.x_adds);
+    } else if (to.f != nullptr && to.f_adds) {
+      for (index i = 0; i < n; ++i) to.f[r * n + i] += df[i];
     }
     float const inverse = 1.0F / static_cast<float>(n);
-    float const sum = k_sum(f, n) * inverse;
-    float const dot = k_dot(f, p, n) * inverse;
+    float const sum = k_sum(dp, n) * inverse;
+    float const dot = k_dot(dp, p, n) * inverse;
     for (index i = 0; i < d; ++i) dq[i] = 0.0F;
-    for (index j = 0; j < g.spread; ++j) through_spread(q, g.gate + j * d, f + j * d, p + j * d, s, sum, dot, to.gate + j * d, dq, d);
+    for (index j = 0; j < n; j += d) through_spread(q, g.gate + j, dp + j, p + j, s, sum, dot, to.gate + j, dq, d);
     for (index i = 0; i < d; ++i) {
       to.query_weight[i] += dq[i] * qhat[i];
       to.query_bias[i] += dq[i];
