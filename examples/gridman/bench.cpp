@@ -222,9 +222,8 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
         "\"peak_memory\":%.0f,\"bytes_per_second\":%.6g,\"generated_bytes_per_second\":%.6g,"
         "\"phases\":{\"wake\":%.6g,\"actor\":%.6g,\"sleep\":%.6g,\"backward\":%.6g,\"optimiser\":%.6g}}\n",
         ouro::to_text(model.config()).c_str(), static_cast<long long>(ouro::parameter_count(model)),
-        ouro::json::quote(machine<B>()).c_str(), list(seconds).c_str(), list(losses).c_str(), before, peak,
-        learned, said, phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n,
-        phases.optimiser / n);
+        ouro::json::quote(machine<B>()).c_str(), list(seconds).c_str(), list(losses).c_str(), before, peak, learned,
+        said, phases.wake / n, phases.actor / n, phases.sleep / n, phases.backward / n, phases.optimiser / n);
   } else {
     std::printf("%s\n%s, %lld parameters, %lld updates of %.0f bytes, %s\n", ouro::to_text(model.config()).c_str(),
                 model.config().mixers.str().c_str(), static_cast<long long>(ouro::parameter_count(model)),

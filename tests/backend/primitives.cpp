@@ -286,6 +286,11 @@ TEMPLATE_LIST_TEST_CASE("backends: tables, losses, updates", "", ouro_test::acce
     C::dropout(kept.write(), x.c.read(), 0.3, {11, static_cast<std::uint64_t>(i)});
     R::dropout(same.write(), x.r.copy(TestType::type).read(), 0.3, {11, static_cast<std::uint64_t>(i)});
     CHECK(kept.template values<double>() == same.template values<double>());
+    // And so do normal numbers, but for what a device's logarithm and cosine round to.
+    pair drawn({rows * width}, false);
+    C::normal(drawn.c.write(), {17, static_cast<std::uint64_t>(i)});
+    R::normal(drawn.r.write(), {17, static_cast<std::uint64_t>(i)});
+    CHECK(drawn.error() < 1e-6);
     pair before({rows * width}), sum({rows * width}, false);
     C::add_dropped(sum.c.write(), before.c.read(), x.c.read(), 0.3, {11, static_cast<std::uint64_t>(i)});
     R::copy(sum.r.write(), before.r.read(), false);

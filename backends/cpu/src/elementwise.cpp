@@ -9,6 +9,7 @@
 
 #include <ouro/backend/cpu.hpp>
 #include <ouro/tensor/host_memory.hpp>
+#include <ouro/tensor/normal.hpp>
 
 #include "dropper.hpp"
 #include "kernels.hpp"
@@ -206,6 +207,19 @@ void cpu::add_dropped(view y, const_view x, const_view f, double rate, random_dr
   if (all_f32(y, x, f)) return drop(y.as<float>(), x.as<float>(), f, rate, draw);
   copy(y, x, false);
   dropout({y, true}, f, rate, draw);
+}
+
+void cpu::normal(view y, random_draw draw) {
+  if (!all_f32(y)) return reference::normal(y, draw);
+  auto* const to = y.as<float>();
+  std::int64_t const size = y.size();
+  cpu_threading::parallel((size + 3) / 4, 64, [&](std::int64_t from, std::int64_t past) {
+    double numbers[4];
+    for (std::int64_t b = from; b < past; ++b) {
+      standard_normals(draw, static_cast<std::uint64_t>(b), numbers);
+      for (std::int64_t i = 4 * b; i < std::min(size, 4 * b + 4); ++i) to[i] = static_cast<float>(numbers[i % 4]);
+    }
+  });
 }
 
 void cpu::adamw(adamw_update const* updates, std::size_t count) {

@@ -169,7 +169,11 @@ namespace presets {
 constexpr gridman_config nano() {
   auto c = gridman_config::of(128, 4, 1, 2, 2);
   c.patch = 32;
-  c.chunk = 64;
+  c.chunk = 32;
+  c.state_rows = 32;
+  c.memory_rows = 64;
+  c.anchors = 2;
+  c.bptt = 2;
   c.dropout = 0;
   return c;
 }

@@ -68,7 +68,8 @@ struct random_draw {
     return philox::half(philox::mask_words(key, site, i / 8), i);
   }
   /// Uniform in the open interval (0, 1), 32 bits.
-  [[nodiscard]] constexpr double uniform(std::uint64_t i) const { return (word(i) + 0.5) * 0x1p-32; }
+  [[nodiscard]] constexpr double uniform(std::uint64_t i) const { return uniform_of(word(i)); }
+  static constexpr double uniform_of(std::uint32_t word) { return (word + 0.5) * 0x1p-32; }
 };
 
 /// Which elements a dropout keeps, and what the kept ones are multiplied by so that the mean stays. The rate is that

@@ -69,6 +69,7 @@ struct cpu : reference {
                                   const_view variance, const_view w, const_view dy, double eps);
   static void dropout(destination y, const_view x, double rate, random_draw draw);
   static void add_dropped(view y, const_view x, const_view f, double rate, random_draw draw);
+  static void normal(view y, random_draw draw);
   static void adamw(adamw_update const* updates, std::size_t count);
   static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor);
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
