@@ -191,7 +191,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
               " GFLOP/s here, a copy at " + std::to_string(std::llround(rates.bytes / 1e9)) +
               " GB/s; to gain: what a primitive takes beyond either\n";
   }
-  profile += table_of<B>("update", n, all, rates);
+  if (o.updates > 0) profile += table_of<B>("update", n, all, rates);
   double spoken = 0;
   double speaking = 0;
   if (o.speak > 0) {
