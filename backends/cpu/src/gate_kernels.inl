@@ -123,12 +123,13 @@ void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* sta
   float* qhat = scratch;
   float* q = qhat + d;
   float* dq = q + d;
-  float* fhat = dq + d;       // (d)
-  float* normal = fhat + d;   // (d)
-  float* kept = normal + d;   // (n) dy behind the dropout
-  float* p = kept + n;        // (n) the standardised projection
-  float* dp = p + n;          // (n)
-  float* own = dp + n;        // (n) df, where it is not wanted as it is
+  float* fhat = dq + d;
+  float* normal = fhat + d;  // layer norm of x, where it stands for f, without its bias
+  float* kept = normal + d;  // (n) dy as the dropout keeps it
+  float* p = kept + n;       // (n) the standardised projection
+  float* dp = p + n;         // (n) towards it
+  float* own = dp + n;       // (n) df, where it does not go out as it is
+  auto const through = g.gelu ? through_gate<true> : through_gate<false>;
   for (index r = first; r < first + rows; ++r) {
     float const* x = g.x + r * d * g.folds;
     float const* st = stats + r * 6;
@@ -148,11 +149,9 @@ void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* sta
       up = kept;
     }
     float* df = g.f != nullptr && to.f != nullptr && !to.f_adds ? to.f + r * n : own;
-    for (index j = 0; j < n; j += d) {
-      auto const through = g.gelu ? through_gate<true> : through_gate<false>;
+    for (index j = 0; j < n; j += d)
       through(up + j, f + j, g.bias + j, q, g.gate + j, g.proj_weight + j, g.proj_bias + j, m, s, p + j, dp + j, df + j,
               to.bias + j, to.proj_weight + j, to.proj_bias + j, d);
-    }
     if (g.f == nullptr) {
       for (index i = 0; i < d; ++i) {
         to.scale[i] += df[i] * fhat[i];
