@@ -286,10 +286,13 @@ TEMPLATE_LIST_TEST_CASE("backends: tables, losses, updates", "", ouro_test::acce
     C::dropout(kept.write(), x.c.read(), 0.3, {11, static_cast<std::uint64_t>(i)});
     R::dropout(same.write(), x.r.copy(TestType::type).read(), 0.3, {11, static_cast<std::uint64_t>(i)});
     CHECK(kept.template values<double>() == same.template values<double>());
-    // And so do normal numbers, but for what a device's logarithm and cosine round to.
+    // And so do other numbers, but for what a device's logarithm and cosine round to.
     pair drawn({rows * width}, false);
     C::normal(drawn.c.write(), {17, static_cast<std::uint64_t>(i)});
     R::normal(drawn.r.write(), {17, static_cast<std::uint64_t>(i)});
+    CHECK(drawn.error() < 1e-6);
+    C::uniform(drawn.c.write(), {19, static_cast<std::uint64_t>(i)}, -0.5, 2.0);
+    R::uniform(drawn.r.write(), {19, static_cast<std::uint64_t>(i)}, -0.5, 2.0);
     CHECK(drawn.error() < 1e-6);
     pair before({rows * width}), sum({rows * width}, false);
     C::add_dropped(sum.c.write(), before.c.read(), x.c.read(), 0.3, {11, static_cast<std::uint64_t>(i)});

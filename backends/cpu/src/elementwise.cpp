@@ -3,6 +3,7 @@
 //
 // Elementwise primitives and reductions in f32. What the kernels do not cover goes to the reference.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -24,6 +25,20 @@ cpu_kernels::table const& kernels() { return cpu_kernels::best(); }
 template <class... Views>
 bool all_f32(Views const&... v) {
   return ((v.type == dtype::f32) && ...);
+}
+
+/// y = the numbers of a draw, where each block of four words makes four.
+template <class F>
+void by_blocks(view y, random_draw const& draw, F const& numbers_of) {
+  auto* const to = y.as<float>();
+  std::int64_t const size = y.size();
+  cpu_threading::parallel((size + 3) / 4, 64, [&](std::int64_t from, std::int64_t past) {
+    for (std::int64_t b = from; b < past; ++b) {
+      auto const numbers = numbers_of(philox::words(draw.key, draw.site, static_cast<std::uint64_t>(b)));
+      std::int64_t const end = std::min(size, 4 * b + 4);
+      for (std::int64_t i = 4 * b; i < end; ++i) to[i] = static_cast<float>(numbers[static_cast<std::size_t>(i % 4)]);
+    }
+  });
 }
 
 }  // namespace
@@ -211,14 +226,19 @@ void cpu::add_dropped(view y, const_view x, const_view f, double rate, random_dr
 
 void cpu::normal(view y, random_draw draw) {
   if (!all_f32(y)) return reference::normal(y, draw);
-  auto* const to = y.as<float>();
-  std::int64_t const size = y.size();
-  cpu_threading::parallel((size + 3) / 4, 64, [&](std::int64_t from, std::int64_t past) {
-    double numbers[4];
-    for (std::int64_t b = from; b < past; ++b) {
-      standard_normals(draw, static_cast<std::uint64_t>(b), numbers);
-      for (std::int64_t i = 4 * b; i < std::min(size, 4 * b + 4); ++i) to[i] = static_cast<float>(numbers[i % 4]);
-    }
+  by_blocks(y, draw, [](philox::block const& words) {
+    auto const a = box_muller(words[0], words[1]);
+    auto const b = box_muller(words[2], words[3]);
+    return std::array{a.first, a.second, b.first, b.second};
+  });
+}
+
+void cpu::uniform(view y, random_draw draw, double low, double high) {
+  if (!all_f32(y)) return reference::uniform(y, draw, low, high);
+  by_blocks(y, draw, [low, high](philox::block const& words) {
+    std::array<double, 4> numbers{};
+    for (std::size_t i = 0; i < 4; ++i) numbers[i] = low + (high - low) * random_draw::uniform_of(words[i]);
+    return numbers;
   });
 }
 

@@ -69,7 +69,7 @@ struct random_draw {
   }
   /// Uniform in the open interval (0, 1), 32 bits.
   [[nodiscard]] constexpr double uniform(std::uint64_t i) const { return uniform_of(word(i)); }
-  static constexpr double uniform_of(std::uint32_t word) { return (word + 0.5) * 0x1p-32; }
+  [[nodiscard]] static constexpr double uniform_of(std::uint32_t word) { return (word + 0.5) * 0x1p-32; }
 };
 
 /// Which elements a dropout keeps, and what the kept ones are multiplied by so that the mean stays. The rate is that

@@ -70,6 +70,7 @@ struct cpu : reference {
   static void dropout(destination y, const_view x, double rate, random_draw draw);
   static void add_dropped(view y, const_view x, const_view f, double rate, random_draw draw);
   static void normal(view y, random_draw draw);
+  static void uniform(view y, random_draw draw, double low, double high);
   static void adamw(adamw_update const* updates, std::size_t count);
   static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor);
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
