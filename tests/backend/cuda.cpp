@@ -323,6 +323,51 @@ TEST_CASE("cuda: tables and their gradient, whatever rows name") {
   check_tables(1, 5, 300, 300, [](std::int64_t i) { return i % 5; });
 }
 
+namespace {
+
+/// What six rounds of the same calls leave behind, with other numbers in each: uploads, factors, draws, and products
+/// that from the fourth round on are twice as many.
+std::vector<double> rounds_of_calls(bool graphs) {
+  ouro::set_cuda_graphs(graphs);
+  auto const a = ouro::tensor<C>::from(ouro_test::noise<R>({48, 64}).values<double>(), {48, 64}, dtype::f32);
+  ouro::tensor<C> x({64, 48}, dtype::f32), y({64, 48}, dtype::f32), c({48, 48}, dtype::f32), kept({48, 48}, dtype::f32);
+  C::fill(kept.write(), 0);
+  std::vector<double> said;
+  for (int round = 0; round < 8; ++round) {
+    std::vector<float> values(64 * 48);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>((i * 7 + round) % 11) - 5;
+    C::upload(x.write(), ouro::const_view(values.data(), dtype::f32, {64, 48}));
+    for (int i = 0; i < 12; ++i) {
+      C::dropout({y.write()}, x.read(), 0.25, {static_cast<std::uint64_t>(round), static_cast<std::uint64_t>(i)});
+      C::scale({x.write(), true}, y.read(), 0.01 * (round + i));
+      for (int again = 0; again < (round < 4 ? 1 : 2); ++again) C::matmul({c.write()}, a.read(), x.read(), 0.5);
+      C::combine(ouro::binary::add, {kept.write(), true}, c.read(), c.read());
+    }
+    said.push_back(kept.values<double>()[static_cast<std::size_t>(round)]);
+  }
+  for (double v : kept.values<double>()) said.push_back(v);
+  ouro::set_cuda_graphs(true);
+  return said;
+}
+
+}  // namespace
+
+TEST_CASE("cuda: calls that come again are launched as graphs, and do the same") {
+  need_device();
+  auto const one_by_one = rounds_of_calls(false);
+#if defined(OURO_EMULATED_CUDA)
+  auto const before = emulated_cuda::graphs();
+#endif
+  CHECK(rounds_of_calls(true) == one_by_one);
+#if defined(OURO_EMULATED_CUDA)
+  auto const after = emulated_cuda::graphs();
+  CHECK(after.launches - before.launches >= 6);
+  CHECK(after.nodes_set - before.nodes_set >= 60);
+  CHECK(rounds_of_calls(false) == one_by_one);
+  CHECK(emulated_cuda::graphs().launches == after.launches);
+#endif
+}
+
 #if defined(OURO_EMULATED_CUDA)
 
 TEST_CASE("cuda: exhausted memory is an exception, and all else goes on") {
@@ -338,13 +383,16 @@ TEST_CASE("cuda: exhausted memory is an exception, and all else goes on") {
 
 TEST_CASE("cuda: host memory given as the device's is refused with the function's name") {
   std::vector<float> host(4), other(4);
+  auto const here = ouro::tensor<C>::full({1}, dtype::f32, 3);
   try {
     C::upload(ouro::view(host.data(), dtype::f32, {4}), ouro::const_view(other.data(), dtype::f32, {4}));
+    here.item();  // waits for the calls before
     FAIL("accepted");
   } catch (ouro::error const& e) {
     CHECK(e.code() == ouro::errc::unavailable);
     CHECK(std::string(e.what()).find("[cuda] upload: ") == 0);
   }
+  CHECK(here.item() == 3);
 }
 
 #endif

@@ -8,11 +8,13 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 #if !defined(__x86_64__)
@@ -359,8 +361,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {"emulated device", std::size_t{1} << 30U, 9, 0, 4, std::size_t{99} << 10U};
   return cudaSuccess;
 }
+struct emulated_stream {
+  cudaGraph_t captured = nullptr;
+};
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = nullptr;
+  *stream = new emulated_stream;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
@@ -427,6 +432,124 @@ cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t)
   std::lock_guard const lock(m.mutex);
   if (!m.holds(to, bytes)) return cudaErrorInvalidValue;
   std::memset(to, byte, bytes);
+  return cudaSuccess;
+}
+
+emulated_cuda::kernel const* emulated_cuda::known(kernel const& k) {
+  static auto* kernels = new std::map<void (*)(), kernel>;
+  static std::mutex mutex;
+  std::lock_guard const lock(mutex);
+  return &kernels->try_emplace(k.function, k).first->second;
+}
+cudaError_t cudaFuncSetAttribute(void const*, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaLaunchKernel(void const* function, dim3 grid, dim3 block, void** parameters, std::size_t shared_bytes,
+                             cudaStream_t) {
+  auto const& kernel = *static_cast<emulated_cuda::kernel const*>(function);
+  auto body = [&] { kernel.call(kernel.function, parameters); };
+  emulated_cuda::run(
+      kernel.name, grid, block, shared_bytes, [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body);
+  return cudaSuccess;
+}
+
+struct emulated_node {
+  std::size_t number;
+  std::function<cudaError_t()> run;
+};
+struct emulated_graph {
+  std::vector<std::unique_ptr<emulated_node>> nodes;
+
+  cudaError_t add(cudaGraphNode_t* node, cudaGraphNode_t const* before, std::size_t count,
+                  std::function<cudaError_t()> run) {
+    bool const chain = nodes.empty() ? count == 0 : count == 1 && *before == nodes.back().get();
+    if (!chain) return cudaErrorInvalidValue;
+    nodes.push_back(std::make_unique<emulated_node>(emulated_node{nodes.size(), std::move(run)}));
+    *node = nodes.back().get();
+    return cudaSuccess;
+  }
+  cudaError_t run() {
+    for (auto const& n : nodes)
+      if (auto const status = n->run(); status != cudaSuccess) return status;
+    return cudaSuccess;
+  }
+};
+
+namespace {
+
+emulated_cuda::graph_count counted_graphs{};
+
+std::function<cudaError_t()> launch_of(cudaKernelNodeParams const& p) {
+  auto const& kernel = *static_cast<emulated_cuda::kernel const*>(p.func);
+  std::vector<std::vector<std::byte>> values;
+  for (std::size_t i = 0; i < kernel.sizes.size(); ++i) {
+    auto const* const from = static_cast<std::byte const*>(p.kernelParams[i]);
+    values.emplace_back(from, from + kernel.sizes[i]);
+  }
+  return [p, values]() mutable {
+    std::vector<void*> places;
+    places.reserve(values.size());
+    for (auto& v : values) places.push_back(v.data());
+    return cudaLaunchKernel(p.func, p.gridDim, p.blockDim, places.data(), p.sharedMemBytes, nullptr);
+  };
+}
+std::function<cudaError_t()> copy_of(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind) {
+  return [=] { return cudaMemcpyAsync(to, from, bytes, kind, nullptr); };
+}
+cudaError_t set(cudaGraphExec_t ready, cudaGraphNode_t node, std::function<cudaError_t()> run) {
+  ++counted_graphs.nodes_set;
+  ready->nodes[node->number]->run = std::move(run);
+  return cudaSuccess;
+}
+
+}  // namespace
+
+emulated_cuda::graph_count emulated_cuda::graphs() { return counted_graphs; }
+
+cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned) {
+  *graph = new emulated_graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
+                                   std::size_t count, cudaKernelNodeParams const* params) {
+  return graph->add(node, before, count, launch_of(*params));
+}
+cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
+                                     std::size_t count, void* to, void const* from, std::size_t bytes,
+                                     cudaMemcpyKind kind) {
+  return graph->add(node, before, count, copy_of(to, from, bytes, kind));
+}
+cudaError_t cudaGraphAddChildGraphNode(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
+                                       std::size_t count, cudaGraph_t part) {
+  auto const own = std::make_shared<emulated_graph>();
+  for (auto const& n : part->nodes) own->nodes.push_back(std::make_unique<emulated_node>(*n));
+  return graph->add(node, before, count, [own] { return own->run(); });
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsigned long long) {
+  *ready = new emulated_graph;
+  for (auto const& n : graph->nodes) (*ready)->nodes.push_back(std::make_unique<emulated_node>(*n));
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t ready) { return cudaGraphDestroy(ready); }
+cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t ready, cudaGraphNode_t node,
+                                             cudaKernelNodeParams const* params) {
+  return set(ready, node, launch_of(*params));
+}
+cudaError_t cudaGraphExecMemcpyNodeSetParams1D(cudaGraphExec_t ready, cudaGraphNode_t node, void* to, void const* from,
+                                               std::size_t bytes, cudaMemcpyKind kind) {
+  return set(ready, node, copy_of(to, from, bytes, kind));
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t) {
+  ++counted_graphs.launches;
+  return ready->run();
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  return cudaGraphCreate(&stream->captured, 0);
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = std::exchange(stream->captured, nullptr);
   return cudaSuccess;
 }
 
@@ -672,7 +795,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
                               cublasLtMatrixLayout_t of_a, void const* b, cublasLtMatrixLayout_t of_b, void const* beta,
                               void const* c, cublasLtMatrixLayout_t of_c, void* d, cublasLtMatrixLayout_t of_d,
                               cublasLtMatmulAlgo_t const* algo, void* workspace, std::size_t workspace_bytes,
-                              cudaStream_t) {
+                              cudaStream_t stream) {
   algorithm chosen{};
   std::memcpy(&chosen, algo->data, sizeof(chosen));
   bool const ta = operation->ta == CUBLAS_OP_T;
@@ -688,11 +811,29 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
   bool const room = workspace != nullptr && aligned(workspace, 256) && workspace_bytes >= chosen.workspace_bytes;
   bool const types = of_a->type == of_b->type && operation->scaled == CUDA_R_32F;
   if (!places || !sizes || !layouts || !room || !types) return CUBLAS_STATUS_INVALID_VALUE;
-  std::memset(workspace, 0xFF, chosen.workspace_bytes);
-  ++computed_products.all;
-  if (operation->has_bias()) ++computed_products.with_bias;
-  return multiply({static_cast<std::int64_t>(of_d->rows), static_cast<std::int64_t>(of_d->columns),
-                   static_cast<std::int64_t>(inner), of_d->batches, stored_factor{a, ta, of_a->leading, of_a->step},
-                   stored_factor{b, tb, of_b->leading, of_b->step}, d, of_d->leading, of_d->step, of_a->type,
-                   of_d->type, operation->computed, alpha, beta, operation->has_bias() ? operation->bias : nullptr});
+  auto compute = [asked = stored_product{static_cast<std::int64_t>(of_d->rows),
+                                         static_cast<std::int64_t>(of_d->columns), static_cast<std::int64_t>(inner),
+                                         of_d->batches, stored_factor{a, ta, of_a->leading, of_a->step},
+                                         stored_factor{b, tb, of_b->leading, of_b->step}, d, of_d->leading, of_d->step,
+                                         of_a->type, of_d->type, operation->computed, nullptr, nullptr,
+                                         operation->has_bias() ? operation->bias : nullptr},
+                  by = *static_cast<float const*>(alpha), plus = *static_cast<float const*>(beta), workspace,
+                  bytes = chosen.workspace_bytes] {
+    std::memset(workspace, 0xFF, bytes);
+    ++computed_products.all;
+    if (asked.bias != nullptr) ++computed_products.with_bias;
+    auto p = asked;
+    p.alpha = &by;
+    p.beta = &plus;
+    return multiply(p);
+  };
+  if (stream == nullptr || stream->captured == nullptr) return compute();
+  auto& nodes = stream->captured->nodes;
+  cudaGraphNode_t const before = nodes.empty() ? nullptr : nodes.back().get();
+  cudaGraphNode_t node = nullptr;
+  auto const run = [compute] {
+    return compute() == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+  };
+  return stream->captured->add(&node, &before, nodes.empty() ? 0 : 1, run) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
+                                                                                         : CUBLAS_STATUS_INVALID_VALUE;
 }

@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -41,6 +43,24 @@ unsigned atomicInc(unsigned* count, unsigned most);
 
 namespace emulated_cuda {
 
+/// A kernel as the runtime knows it.
+struct kernel {
+  char const* name;
+  void (*function)();
+  void (*call)(void (*function)(), void** parameters);
+  std::vector<std::size_t> sizes;  // of its parameters
+};
+/// The one of this function.
+kernel const* known(kernel const& k);
+template <class... P>
+void const* known(char const* name, void (*function)(P...)) {
+  auto const call = [](void (*f)(), void** parameters) {
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      reinterpret_cast<void (*)(P...)>(f)(*static_cast<P*>(parameters[I])...);
+    }(std::index_sequence_for<P...>());
+  };
+  return known({name, reinterpret_cast<void (*)()>(function), call, {sizeof(P)...}});
+}
 /// Calls body(data) once for each thread of a grid. Threads of a block that wait for each other in vain end the program
 /// with the kernel's name.
 void run(char const* name, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*), void* data);
@@ -58,6 +78,12 @@ struct product_count {
   int with_bias;
 };
 product_count products();
+/// How many graphs were launched until now, and how many of their nodes were set anew.
+struct graph_count {
+  int launches;
+  int nodes_set;
+};
+graph_count graphs();
 
 }  // namespace emulated_cuda
 
@@ -109,6 +135,45 @@ cudaError_t cudaMallocHost(void** p, std::size_t bytes);
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 /// Within one of the device's live blocks.
 cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream);
+
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+cudaError_t cudaFuncSetAttribute(void const* function, cudaFuncAttribute attribute, int value);
+/// `function` as emulated_cuda::known() gives it.
+cudaError_t cudaLaunchKernel(void const* function, dim3 grid, dim3 block, void** parameters, std::size_t shared_bytes,
+                             cudaStream_t stream);
+
+/// Graphs whose nodes form a chain; a node keeps copies of what it is given.
+using cudaGraph_t = struct emulated_graph*;
+using cudaGraphExec_t = struct emulated_graph*;
+using cudaGraphNode_t = struct emulated_node*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
+struct cudaKernelNodeParams {
+  void* func;
+  dim3 gridDim;
+  dim3 blockDim;
+  unsigned sharedMemBytes;
+  void** kernelParams;
+  void** extra;
+};
+cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned flags);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
+                                   std::size_t count, cudaKernelNodeParams const* params);
+cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
+                                     std::size_t count, void* to, void const* from, std::size_t bytes,
+                                     cudaMemcpyKind kind);
+cudaError_t cudaGraphAddChildGraphNode(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
+                                       std::size_t count, cudaGraph_t part);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t ready);
+cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t ready, cudaGraphNode_t node,
+                                             cudaKernelNodeParams const* params);
+cudaError_t cudaGraphExecMemcpyNodeSetParams1D(cudaGraphExec_t ready, cudaGraphNode_t node, void* to, void const* from,
+                                               std::size_t bytes, cudaMemcpyKind kind);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream);
+/// What a product of cuBLASLt puts into the stream becomes a node until the end.
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 
 enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_INVALID_VALUE = 7, CUBLAS_STATUS_NOT_SUPPORTED = 15 };
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };

@@ -19,12 +19,16 @@
 #endif
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <tuple>
+#include <new>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <ouro/backend/cuda.hpp>
+
+#include "calls.hpp"
 
 namespace ouro::cuda_kernels {
 
@@ -35,7 +39,7 @@ inline constexpr unsigned everybody = 0xFFFFFFFFU;
 /// Throws ouro::error (unavailable) with the function's or kernel's name unless all is well.
 void check(cudaError_t status, char const* what);
 
-/// The one stream of this backend. Errors: no device.
+/// The one stream of this backend; what is enqueued may not be in it yet. Errors: no device.
 cudaStream_t stream();
 /// Bytes on their way from the host to the device when it returns; the host's memory may then be used again.
 void send(void* to, void const* host, std::size_t bytes);
@@ -62,30 +66,23 @@ index resident_blocks([[maybe_unused]] void (*kernel)(P...), [[maybe_unused]] in
 /// Zeroes for last_of, `n` of them; whoever takes one leaves a zero.
 unsigned* tickets(index n);
 
-/// Runs a kernel by its name. An empty grid is nothing to do.
+/// Runs a kernel, which errors name, after all calls before it. An empty grid is nothing to do.
 template <class... P, class... A>
 void launch(char const* name, void (*kernel)(P...), index blocks, int threads, std::size_t shared_bytes, A&&... a) {
+  static_assert(((std::is_trivially_copy_constructible_v<P> && std::is_trivially_destructible_v<P>) && ...));
   if (blocks <= 0) return;
-  std::tuple<P...> arguments(static_cast<P>(std::forward<A>(a))...);
-  dim3 const grid(static_cast<unsigned>(blocks));
-  dim3 const block(static_cast<unsigned>(threads));
+  static constexpr auto places = parameter_places<P...>();
+  alignas(16) std::byte parameters[places.back()] = {};
+  std::size_t i = 0;
+  (static_cast<void>(new (parameters + places[i++]) P(static_cast<P>(std::forward<A>(a)))), ...);
 #if defined(__CUDACC__)
-  if (shared_bytes > 48 * 1024)  // more has to be asked for
-    check(cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shared_bytes)),
-          name);
-  std::apply(
-      [&](auto&... p) {
-        void* places[] = {static_cast<void*>(&p)...};
-        check(cudaLaunchKernel(reinterpret_cast<void const*>(kernel), grid, block, places, shared_bytes, stream()),
-              name);
-      },
-      arguments);
+  void const* const function = reinterpret_cast<void const*>(kernel);
 #else
-  auto body = [&] { std::apply(kernel, arguments); };
-  emulated_cuda::run(
-      name, grid, block, shared_bytes, [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body);
+  void const* const function = emulated_cuda::known(name, kernel);
 #endif
+  enqueue({name, function, static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes, places.data(),
+           sizeof...(P)},
+          parameters, sizeof(parameters));
 }
 
 /// Device memory that goes back to the pool at the end of a scope; work already in the stream may still use it, because

@@ -11,9 +11,9 @@ namespace {
 /// alpha and what was there before is multiplied with, in the type that sums are scaled in.
 class scalars {
  public:
-  explicit scalars(library_product const& p)
-      : in_f64_(p.types.sums == CUBLAS_COMPUTE_64F),
-        f64_{p.alpha, p.accumulate ? 1.0 : 0.0},
+  scalars(bool in_f64, double alpha, bool accumulate)
+      : in_f64_(in_f64),
+        f64_{alpha, accumulate ? 1.0 : 0.0},
         f32_{static_cast<float>(f64_[0]), static_cast<float>(f64_[1])} {}
   [[nodiscard]] void const* alpha() const { return at(0); }
   [[nodiscard]] void const* beta() const { return at(1); }
@@ -48,8 +48,21 @@ struct plan {
   cublasLtMatrixLayout_t a = nullptr;
   cublasLtMatrixLayout_t b = nullptr;
   cublasLtMatrixLayout_t c = nullptr;
+  bool in_f64 = false;
+  bool accumulate = false;
   bool possible = false;
+  bool tried = false;  // and the library took it
   cublasLtMatmulAlgo_t algorithm{};
+};
+
+/// One product of a plan, without padding.
+struct planned_product {
+  plan const* how;
+  void const* a;
+  void const* b;
+  void* c;
+  void const* bias;
+  double alpha;
 };
 
 #if defined(__CUDACC__)
@@ -73,7 +86,7 @@ class cublaslt_products {
     workspace_ = cuda::allocate(workspace_bytes);
   }
 
-  /// Whether there is an algorithm; it is then in the stream.
+  /// Whether there is an algorithm; it is then on its way.
   bool multiply(library_product const& p) {
     std::lock_guard const lock(mutex_);
     auto const kind = kind_of(p);
@@ -81,19 +94,39 @@ class cublaslt_products {
     if (at == plans_.end()) at = plans_.emplace(kind, planned(p)).first;
     plan& how = at->second;
     if (!how.possible) return false;
-    if (p.bias != nullptr) set(how.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
-    scalars const by(p);
-    auto const status = lt_.matmul(handle_, how.operation, by.alpha(), p.a.data, how.a, p.b.data, how.b, by.beta(), p.c,
-                                   how.c, p.c, how.c, &how.algorithm, workspace_, workspace_bytes, stream_);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED) {  // the heuristic did not know
-      how.possible = false;
-      return false;
+    planned_product const now{&how, p.a.data, p.b.data, p.c, p.bias, p.alpha};
+    if (how.tried) {
+      enqueue(
+          [](void const* operands, cudaStream_t to) {
+            auto const& products = loaded();
+            products.check(products.computed(*static_cast<planned_product const*>(operands), to), "cublasLtMatmul");
+          },
+          &now, sizeof(now));
+      return true;
     }
-    check(status, "cublasLtMatmul");
-    return true;
+    launch_calls();
+    auto const status = computed(now, stream_);
+    how.possible = status != CUBLAS_STATUS_NOT_SUPPORTED;  // which the heuristic did not know
+    if (how.possible) check(status, "cublasLtMatmul");
+    how.tried = true;
+    return how.possible;
+  }
+
+  /// Never destroyed: products may be asked for until the program ends.
+  static cublaslt_products& loaded() {
+    static auto* p = new cublaslt_products;
+    return *p;
   }
 
  private:
+  [[nodiscard]] cublasStatus_t computed(planned_product const& p, cudaStream_t to) const {
+    plan const& how = *p.how;
+    if (p.bias != nullptr) set(how.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
+    scalars const by(how.in_f64, p.alpha, how.accumulate);
+    return lt_.matmul(handle_, how.operation, by.alpha(), p.a, how.a, p.b, how.b, by.beta(), p.c, how.c, p.c, how.c,
+                      &how.algorithm, workspace_, workspace_bytes, to);
+  }
+
   void check(cublasStatus_t status, char const* what) const {
     require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", lt_.status_text(status));
   }
@@ -150,6 +183,8 @@ class cublaslt_products {
     auto const status =
         lt_.choose(handle_, made.operation, made.a, made.b, made.c, made.c, preference_, 1, &first, &count);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "cublasLtMatmulAlgoGetHeuristic");
+    made.in_f64 = p.types.sums == CUBLAS_COMPUTE_64F;
+    made.accumulate = p.accumulate;
     made.possible = count > 0 && first.state == CUBLAS_STATUS_SUCCESS;
     made.algorithm = first.algo;
     return made;
@@ -173,7 +208,8 @@ class cublas_products {
   }
   void multiply(library_product const& p) {
     std::lock_guard const lock(mutex_);
-    scalars const by(p);
+    scalars const by(p.types.sums == CUBLAS_COMPUTE_64F, p.alpha, p.accumulate);
+    launch_calls();  // it wants memory of its own, which graphs do not have
     check(cublas_.gemm(handle_, p.a.how, p.b.how, p.m, p.n, p.k, by.alpha(), p.a.data, p.types.factors, p.a.leading,
                        p.a.step, p.b.data, p.types.factors, p.b.leading, p.b.step, by.beta(), p.c, p.types.result,
                        p.leading, p.step, p.batches, p.types.sums, CUBLAS_GEMM_DEFAULT),
@@ -190,19 +226,13 @@ class cublas_products {
   cublasHandle_t handle_ = nullptr;
 };
 
-/// Never destroyed: products may be asked for until the program ends.
-template <class Products>
-Products& loaded() {
-  static auto* p = new Products;
-  return *p;
-}
-
 }  // namespace
 
 bool multiply(library_product const& p) {
-  if (loaded<cublaslt_products>().multiply(p)) return true;
+  if (cublaslt_products::loaded().multiply(p)) return true;
   if (p.bias != nullptr) return false;
-  loaded<cublas_products>().multiply(p);
+  static auto* others = new cublas_products;  // never destroyed either
+  others->multiply(p);
   return true;
 }
 

@@ -23,9 +23,11 @@ void check(cudaError_t status, char const* what) {
 
 namespace {
 
-/// Blocks of device memory. A block that is given to the pool may still be in use by work in the stream, which is behind
-/// whatever gets the block next; to the driver it goes by cudaFree, which waits for that work.
+/// Blocks of device memory. A block that is given to the pool may still be in use by work that was enqueued; whoever gets
+/// the block next is behind it. To the driver it goes by cudaFree, which waits for what is in the stream. The same calls
+/// get the same blocks again, so that runs of them are found to be alike.
 struct device_blocks {
+  static constexpr bool lowest_first = true;
 #if defined(__CUDACC__)
   static constexpr bool keeps_blocks = true;
 #else
@@ -34,15 +36,17 @@ struct device_blocks {
   static void* take(std::size_t bytes) noexcept {
     void* p = nullptr;
     if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
+    launch_calls_quietly();  // and what was released goes back
+    if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
     cudaGetLastError();
     return nullptr;
   }
   static void hand_out(void*, std::size_t) noexcept {}
-  static void give_back(void* p) noexcept { cudaFree(p); }
+  static void give_back(void* p) noexcept { release(p); }
 };
 
 /// Pinned memory that small uploads pass through, so that nobody waits for them: what is in it may be overwritten once the
-/// stream has been waited for.
+/// stream has been waited for. It is filled from its start after every wait, so that the same uploads come from the same places.
 struct staging {
   static constexpr std::size_t size = 16U << 20U;
   std::mutex mutex;
@@ -96,25 +100,37 @@ unsigned* tickets(index n) {
 }
 
 namespace {
-void wait() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
+
+/// Until all is done that was enqueued; whoever calls it holds the outbox.
+void wait(staging& out) {
+  launch_calls();
+  check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+  out.used = 0;
+  begin_short_runs();
+}
+
+/// Errors: those of all calls before.
+void receive(void* host, void const* from, std::size_t bytes) {
+  auto& out = now().outbox;
+  std::lock_guard const lock(out.mutex);
+  launch_calls();
+  check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream()), "download");
+  wait(out);
+}
+
 }  // namespace
 
 void send(void* to, void const* host, std::size_t bytes) {
-  auto copy = [&](void const* from) {
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()), "upload");
-  };
-  if (bytes > staging::size) {
-    copy(host);
-    return wait();
-  }
   auto& out = now().outbox;
   std::lock_guard const lock(out.mutex);
-  if (out.used + bytes > staging::size) {
-    wait();
-    out.used = 0;
+  if (bytes > staging::size) {
+    launch_calls();
+    check(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream()), "upload");
+    return wait(out);
   }
+  if (out.used + bytes > staging::size) wait(out);
   std::memcpy(out.room + out.used, host, bytes);
-  copy(out.room + out.used);
+  enqueue_copy(to, out.room + out.used, bytes);
   out.used += (bytes + 255) / 256 * 256;
 }
 
@@ -133,12 +149,15 @@ bool cuda_available() noexcept {
 }
 std::string cuda_description() { return cuda_available() ? cuda_kernels::now().description : "cuda: no device"; }
 
+void set_cuda_graphs(bool wanted) { cuda_kernels::set_graphs(wanted); }
+
 std::size_t cuda_peak_memory() { return cuda_available() ? cuda_kernels::now().pool.peak() : 0; }
 
 cuda_mark::cuda_mark() {
   cudaEvent_t event = nullptr;
   check(cudaEventCreate(&event), "cudaEventCreate");
   event_ = event;
+  cuda_kernels::launch_calls();
   check(cudaEventRecord(event, cuda_kernels::stream()), "cudaEventRecord");
 }
 cuda_mark& cuda_mark::operator=(cuda_mark&& other) noexcept {
@@ -193,15 +212,11 @@ void cuda::download(view host, const_view from) {
     return reference_kernels::elementwise::copy(host, same.values, false);
   }
   auto const bytes = static_cast<std::size_t>(host.size() * size_of(host.type));
-  if (from.contiguous()) {
-    check(cudaMemcpyAsync(host.data, from.data, bytes, cudaMemcpyDeviceToHost, cuda_kernels::stream()), "download");
-    return cuda_kernels::wait();
-  }
+  if (from.contiguous()) return cuda_kernels::receive(host.data, from.data, bytes);
   cuda_kernels::device_array<char> const dense(static_cast<std::int64_t>(bytes));
   view const packed(dense.data(), from.type, host.dims);
   copy(packed, from, false);
-  check(cudaMemcpyAsync(host.data, packed.data, bytes, cudaMemcpyDeviceToHost, cuda_kernels::stream()), "download");
-  cuda_kernels::wait();
+  cuda_kernels::receive(host.data, packed.data, bytes);
 }
 
 }  // namespace ouro

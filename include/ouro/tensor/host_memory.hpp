@@ -19,6 +19,7 @@ struct host_blocks {
 #else
   static constexpr bool keeps_blocks = true;
 #endif
+  static constexpr bool lowest_first = false;  // the last one used may still be in a cache
   static constexpr std::align_val_t alignment{64};
   static void* take(std::size_t bytes) noexcept { return ::operator new(bytes, alignment, std::nothrow); }
   static void hand_out([[maybe_unused]] void* p, [[maybe_unused]] std::size_t bytes) noexcept {

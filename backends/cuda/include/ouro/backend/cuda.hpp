@@ -36,6 +36,7 @@ inline std::string cuda_description() { return "cuda is not part of this program
 inline std::size_t cuda_peak_memory() { return 0; }
 inline void set_cuda_products(product_precision) { fail(errc::unavailable, "set_cuda_products", cuda_description()); }
 inline void set_cuda_inner_values(dtype) { fail(errc::unavailable, "set_cuda_inner_values", cuda_description()); }
+inline void set_cuda_graphs(bool) { fail(errc::unavailable, "set_cuda_graphs", cuda_description()); }
 
 #else
 
@@ -140,6 +141,9 @@ void set_cuda_products(product_precision p);
 /// to keep, and to read and write. Weights, gradients of weights, sums, residuals and states are f32 in any case. Errors
 /// (argument): another type.
 void set_cuda_inner_values(dtype type);
+/// Whether calls that come again in the same order are launched as CUDA graphs, from now on (the default): results are the
+/// same, and the host has less to do.
+void set_cuda_graphs(bool wanted);
 /// The most device memory that was ever in use at once, in bytes.
 std::size_t cuda_peak_memory();
 

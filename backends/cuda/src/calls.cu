@@ -1,0 +1,418 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+#include "calls.hpp"
+
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "device.hpp"
+
+namespace ouro::cuda_kernels {
+namespace {
+
+enum class call_kind : std::uint8_t { kernel, library, copy };
+
+/// What a call does, less what it does it with.
+struct call {
+  char const* name = "";
+  void const* function = nullptr;  // of kernels
+  library_call library = nullptr;
+  std::uint32_t const* places = nullptr;
+  std::uint32_t count = 0;
+  unsigned blocks = 0;
+  unsigned threads = 0;
+  std::size_t shared_bytes = 0;
+  std::size_t at = 0;  // its parameters in the run's bytes
+  std::size_t bytes = 0;
+  call_kind kind = call_kind::kernel;
+
+  /// Whether a node of a graph that was made for one serves the other with other parameters.
+  [[nodiscard]] bool like(call const& o) const {
+    return kind == o.kind && function == o.function && library == o.library && places == o.places &&
+           blocks == o.blocks && threads == o.threads && shared_bytes == o.shared_bytes && at == o.at &&
+           bytes == o.bytes;
+  }
+};
+
+struct copy_operands {
+  void* to;
+  void const* from;
+  std::size_t bytes;
+};
+
+/// Calls in their order, and what they do it with.
+struct call_run {
+  std::vector<call> calls;
+  std::vector<std::byte> bytes;
+  std::uint64_t likeness = 0;  // a hash of all that a graph cannot be told anew: what is called, and a library's operands
+
+  [[nodiscard]] std::byte* operands_of(call const& c) { return bytes.data() + c.at; }
+  [[nodiscard]] std::byte const* operands_of(call const& c) const { return bytes.data() + c.at; }
+
+  void add(call c, void const* operands, std::size_t size) {
+    c.at = bytes.size();
+    c.bytes = size;
+    bytes.resize(c.at + (size + 15) / 16 * 16);
+    if (size > 0) std::memcpy(bytes.data() + c.at, operands, size);
+    mix(reinterpret_cast<std::uintptr_t>(c.function));
+    mix(reinterpret_cast<std::uintptr_t>(c.library));
+    mix((std::uint64_t{c.blocks} << 32U) ^ (std::uint64_t{c.threads} << 20U) ^ c.shared_bytes);
+    mix(size * 4 + static_cast<std::uint64_t>(c.kind));
+    if (c.kind == call_kind::library)
+      for (std::size_t i = 0; i + 8 <= size; i += 8) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, bytes.data() + c.at + i, 8);
+        mix(word);
+      }
+    calls.push_back(c);
+  }
+  void clear() {
+    calls.clear();
+    bytes.clear();
+    likeness = 0;
+  }
+
+ private:
+  void mix(std::uint64_t word) {
+    likeness = (likeness ^ word) * 0x9E3779B97F4A7C15U;
+    likeness ^= likeness >> 29U;
+  }
+};
+
+/// The addresses of a kernel's parameters.
+class parameter_addresses {
+ public:
+  parameter_addresses(call const& c, std::byte* bytes) {
+    require(c.count <= most, errc::argument, "cuda", c.name, " has ", c.count, " parameters");
+    for (std::uint32_t i = 0; i < c.count; ++i) addresses_[i] = bytes + c.places[i];
+  }
+  [[nodiscard]] void** data() { return addresses_; }
+
+ private:
+  static constexpr std::uint32_t most = 64;
+  void* addresses_[most];
+};
+
+/// More shared memory than every block may have is asked for once for each kernel and size.
+void allow_shared_memory(call const& c) {
+  if (c.shared_bytes <= 48 * 1024) return;
+  check(cudaFuncSetAttribute(c.function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(c.shared_bytes)),
+        c.name);
+}
+
+void make(call const& c, std::byte* operands) {
+  switch (c.kind) {
+    case call_kind::kernel: {
+      allow_shared_memory(c);
+      parameter_addresses places(c, operands);
+      return check(
+          cudaLaunchKernel(c.function, dim3(c.blocks), dim3(c.threads), places.data(), c.shared_bytes, stream()),
+          c.name);
+    }
+    case call_kind::library: return c.library(operands, stream());
+    case call_kind::copy: {
+      copy_operands o{};
+      std::memcpy(&o, operands, sizeof(o));
+      return check(cudaMemcpyAsync(o.to, o.from, o.bytes, cudaMemcpyHostToDevice, stream()), c.name);
+    }
+  }
+}
+
+/// A stream that nothing runs in.
+cudaStream_t captured_stream() {
+  static cudaStream_t const aside = [] {
+    cudaStream_t made = nullptr;
+    check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    return made;
+  }();
+  return aside;
+}
+
+/// A run as the driver has it whole. Parameters of kernels and copies may be set anew, those of libraries may not.
+class call_graph {
+ public:
+  explicit call_graph(call_run const& run) : run_(run), nodes_(run.calls.size()) {
+    check(cudaGraphCreate(&graph_, 0), "cudaGraphCreate");
+    cudaGraphNode_t before = nullptr;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      nodes_[i] = add(run_.calls[i], &before, i == 0 ? 0 : 1);
+      before = nodes_[i];
+    }
+    check(cudaGraphInstantiate(&ready_, graph_, 0), "cudaGraphInstantiate");
+  }
+  call_graph(call_graph const&) = delete;
+  call_graph& operator=(call_graph const&) = delete;
+  ~call_graph() {
+    if (ready_ != nullptr) cudaGraphExecDestroy(ready_);
+    if (graph_ != nullptr) cudaGraphDestroy(graph_);
+  }
+
+  /// Whether it can be told to do what this run does.
+  [[nodiscard]] bool serves(call_run const& run) const {
+    if (run.calls.size() != run_.calls.size()) return false;
+    for (std::size_t i = 0; i < run.calls.size(); ++i) {
+      auto const& c = run.calls[i];
+      if (!c.like(run_.calls[i])) return false;
+      if (c.kind == call_kind::library && !same(c, run)) return false;
+    }
+    return true;
+  }
+
+  /// Of a run that it serves.
+  void launch(call_run const& run) {
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      auto const& c = run.calls[i];
+      if (same(c, run)) continue;
+      std::memcpy(run_.operands_of(c), run.operands_of(c), c.bytes);
+      set(c, nodes_[i]);
+    }
+    check(cudaGraphLaunch(ready_, stream()), "cudaGraphLaunch");
+  }
+
+  std::uint64_t used = 0;  ///< when it was last launched
+
+ private:
+  [[nodiscard]] bool same(call const& c, call_run const& run) const {
+    return std::memcmp(run.operands_of(c), run_.operands_of(c), c.bytes) == 0;
+  }
+  [[nodiscard]] cudaKernelNodeParams launch_of(call const& c, parameter_addresses& places) const {
+    cudaKernelNodeParams p{};
+    p.func = const_cast<void*>(c.function);
+    p.gridDim = dim3(c.blocks);
+    p.blockDim = dim3(c.threads);
+    p.sharedMemBytes = static_cast<unsigned>(c.shared_bytes);
+    p.kernelParams = places.data();
+    return p;
+  }
+
+  cudaGraphNode_t add(call const& c, cudaGraphNode_t const* before, std::size_t count) {
+    cudaGraphNode_t node = nullptr;
+    switch (c.kind) {
+      case call_kind::kernel: {
+        allow_shared_memory(c);
+        parameter_addresses places(c, run_.operands_of(c));
+        auto const p = launch_of(c, places);
+        check(cudaGraphAddKernelNode(&node, graph_, before, count, &p), c.name);
+        break;
+      }
+      case call_kind::library: {
+        cudaStream_t const aside = captured_stream();
+        check(cudaStreamBeginCapture(aside, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+        std::exception_ptr failure;
+        try {
+          c.library(run_.operands_of(c), aside);
+        } catch (...) {
+          failure = std::current_exception();
+        }
+        cudaGraph_t part = nullptr;
+        auto const status = cudaStreamEndCapture(aside, &part);
+        if (failure) std::rethrow_exception(failure);
+        check(status, "cudaStreamEndCapture");
+        auto const added = cudaGraphAddChildGraphNode(&node, graph_, before, count, part);
+        cudaGraphDestroy(part);
+        check(added, "cudaGraphAddChildGraphNode");
+        break;
+      }
+      case call_kind::copy: {
+        copy_operands o{};
+        std::memcpy(&o, run_.operands_of(c), sizeof(o));
+        check(cudaGraphAddMemcpyNode1D(&node, graph_, before, count, o.to, o.from, o.bytes, cudaMemcpyHostToDevice),
+              c.name);
+        break;
+      }
+    }
+    return node;
+  }
+
+  void set(call const& c, cudaGraphNode_t node) {
+    if (c.kind == call_kind::kernel) {
+      parameter_addresses places(c, run_.operands_of(c));
+      auto const p = launch_of(c, places);
+      check(cudaGraphExecKernelNodeSetParams(ready_, node, &p), c.name);
+    } else {
+      copy_operands o{};
+      std::memcpy(&o, run_.operands_of(c), sizeof(o));
+      check(cudaGraphExecMemcpyNodeSetParams1D(ready_, node, o.to, o.from, o.bytes, cudaMemcpyHostToDevice), c.name);
+    }
+  }
+
+  call_run run_;  // with the parameters that the graph has now
+  std::vector<cudaGraphNode_t> nodes_;
+  cudaGraph_t graph_ = nullptr;
+  cudaGraphExec_t ready_ = nullptr;
+};
+
+/// The calls of all threads, in one order. Never destroyed.
+class call_queue {
+ public:
+  void add(call const& c, void const* operands, std::size_t bytes) {
+    std::lock_guard const lock(mutex_);
+    rethrow();
+    run_.add(c, operands, bytes);
+    if (run_.calls.size() < length_) return;
+    if (length_ < longest) length_ *= 2;
+    launch();
+  }
+  void launch_all() {
+    std::lock_guard const lock(mutex_);
+    rethrow();
+    launch();
+  }
+  void launch_quietly() noexcept {
+    std::lock_guard const lock(mutex_);
+    launch_or_keep_failure();
+  }
+  void release(void* block) noexcept {
+    std::lock_guard const lock(mutex_);
+    try {
+      released_.push_back(block);
+      if (run_.calls.empty()) free_released();
+    } catch (std::bad_alloc const&) {  // no room to remember it: not before its last use
+      launch_or_keep_failure();
+      cudaFree(block);
+    }
+  }
+  void begin_short_runs() noexcept {
+    std::lock_guard const lock(mutex_);
+    length_ = shortest;
+  }
+  void set_graphs(bool wanted) {
+    std::lock_guard const lock(mutex_);
+    wants_graphs_ = wanted;
+  }
+
+ private:
+  static constexpr std::size_t shortest = 32;      // of a run that nothing but its length ends
+  static constexpr std::size_t longest = 256;      // the device is never far behind the host
+  static constexpr std::size_t worth_a_graph = 8;  // calls
+  static constexpr std::size_t most_graphs = 512;
+  static constexpr std::size_t most_known = 4096;
+
+  void rethrow() {
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
+  void launch_or_keep_failure() noexcept {
+    try {
+      launch();
+    } catch (...) {
+      failure_ = std::current_exception();
+    }
+  }
+
+  void launch() {
+    struct cleaner {  // whatever happens, no call is made twice, and no memory is lost
+      call_queue& q;
+      ~cleaner() {
+        q.run_.clear();
+        q.free_released();
+      }
+    } const clean{*this};
+    if (run_.calls.empty() || launched_as_graph()) return;
+    for (auto const& c : run_.calls) make(c, run_.operands_of(c));
+  }
+
+  /// A run that is here for the first time is only remembered, the second time it becomes a graph.
+  bool launched_as_graph() {
+    if (!wants_graphs_ || run_.calls.size() < worth_a_graph) return false;
+    auto const at = known_.find(run_.likeness);
+    if (at == known_.end()) {
+      if (known_.size() >= most_known) forget_those_without_graphs();
+      known_.emplace(run_.likeness, nullptr);
+      return false;
+    }
+    auto& graph = at->second;
+    if (graph == nullptr) {
+      if (graphs_ >= most_graphs) forget_the_oldest();
+      graph = made();
+      if (graph == nullptr) return false;
+      ++graphs_;
+    }
+    if (!graph->serves(run_)) return false;
+    graph->used = ++now_;
+    try {
+      graph->launch(run_);
+      return true;
+    } catch (error const&) {  // if a call is at fault, it will say so
+      graph.reset();
+      --graphs_;
+      return false;
+    }
+  }
+  /// Or none, where the driver makes none of it: calls can always be made one by one.
+  std::unique_ptr<call_graph> made() {
+    try {
+      return std::make_unique<call_graph>(run_);
+    } catch (error const&) {
+      wants_graphs_ = false;
+      return nullptr;
+    }
+  }
+  void forget_those_without_graphs() {
+    for (auto at = known_.begin(); at != known_.end();) at = at->second == nullptr ? known_.erase(at) : std::next(at);
+  }
+  void forget_the_oldest() {
+    auto oldest = known_.end();
+    for (auto at = known_.begin(); at != known_.end(); ++at)
+      if (at->second != nullptr && (oldest == known_.end() || at->second->used < oldest->second->used)) oldest = at;
+    check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");  // it may still run
+    oldest->second.reset();
+    --graphs_;
+  }
+  void free_released() noexcept {
+    for (void* block : released_) cudaFree(block);
+    released_.clear();
+  }
+
+  std::mutex mutex_;
+  call_run run_;
+  std::size_t length_ = shortest;
+  std::vector<void*> released_;
+  std::exception_ptr failure_;
+  bool wants_graphs_ = true;
+  std::unordered_map<std::uint64_t, std::unique_ptr<call_graph>> known_;
+  std::size_t graphs_ = 0;
+  std::uint64_t now_ = 0;
+};
+
+call_queue& queue() {
+  static auto* q = new call_queue;
+  return *q;
+}
+
+}  // namespace
+
+void enqueue(kernel_call const& k, std::byte const* parameters, std::size_t bytes) {
+  call c;
+  c.name = k.name;
+  c.function = k.function;
+  c.places = k.places;
+  c.count = k.count;
+  c.blocks = k.blocks;
+  c.threads = k.threads;
+  c.shared_bytes = k.shared_bytes;
+  queue().add(c, parameters, bytes);
+}
+void enqueue(library_call made, void const* operands, std::size_t bytes) {
+  call c;
+  c.kind = call_kind::library;
+  c.library = made;
+  queue().add(c, operands, bytes);
+}
+void enqueue_copy(void* to, void const* from, std::size_t bytes) {
+  call c;
+  c.kind = call_kind::copy;
+  c.name = "upload";
+  copy_operands const operands{to, from, bytes};
+  queue().add(c, &operands, sizeof(operands));
+}
+void launch_calls() { queue().launch_all(); }
+void launch_calls_quietly() noexcept { queue().launch_quietly(); }
+void release(void* block) noexcept { queue().release(block); }
+void begin_short_runs() noexcept { queue().begin_short_runs(); }
+void set_graphs(bool wanted) { queue().set_graphs(wanted); }
+
+}  // namespace ouro::cuda_kernels
