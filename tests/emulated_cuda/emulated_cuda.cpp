@@ -453,6 +453,7 @@ cudaError_t cudaLaunchKernel(void const* function, dim3 grid, dim3 block, void**
 
 struct emulated_node {
   std::size_t number;
+  std::vector<std::size_t> before;
   std::function<cudaError_t()> run;
 };
 struct emulated_graph {
@@ -460,15 +461,30 @@ struct emulated_graph {
 
   cudaError_t add(cudaGraphNode_t* node, cudaGraphNode_t const* before, std::size_t count,
                   std::function<cudaError_t()> run) {
-    bool const chain = nodes.empty() ? count == 0 : count == 1 && *before == nodes.back().get();
-    if (!chain) return cudaErrorInvalidValue;
-    nodes.push_back(std::make_unique<emulated_node>(emulated_node{nodes.size(), std::move(run)}));
+    std::vector<std::size_t> numbers;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (before[i]->number >= nodes.size() || nodes[before[i]->number].get() != before[i])
+        return cudaErrorInvalidValue;
+      numbers.push_back(before[i]->number);
+    }
+    nodes.push_back(std::make_unique<emulated_node>(emulated_node{nodes.size(), numbers, std::move(run)}));
     *node = nodes.back().get();
     return cudaSuccess;
   }
+  /// Whoever was added last goes first, as far as its edges allow: an edge that is missing gives wrong numbers.
   cudaError_t run() {
-    for (auto const& n : nodes)
-      if (auto const status = n->run(); status != cudaSuccess) return status;
+    std::vector<char> done(nodes.size(), 0);
+    for (std::size_t turn = 0; turn < nodes.size(); ++turn) {
+      auto ready = [&](emulated_node const& n) {
+        bool free = done[n.number] == 0;
+        for (auto b : n.before) free = free && done[b] != 0;
+        return free;
+      };
+      std::size_t next = nodes.size() - 1;
+      while (!ready(*nodes[next])) --next;
+      done[next] = 1;
+      if (auto const status = nodes[next]->run(); status != cudaSuccess) return status;
+    }
     return cudaSuccess;
   }
 };
@@ -831,9 +847,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
   auto& nodes = stream->captured->nodes;
   cudaGraphNode_t const before = nodes.empty() ? nullptr : nodes.back().get();
   cudaGraphNode_t node = nullptr;
-  auto const run = [compute] {
-    return compute() == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-  };
+  auto const run = [compute] { return compute() == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorInvalidValue; };
   return stream->captured->add(&node, &before, nodes.empty() ? 0 : 1, run) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
-                                                                                         : CUBLAS_STATUS_INVALID_VALUE;
+                                                                                          : CUBLAS_STATUS_INVALID_VALUE;
 }

@@ -57,7 +57,8 @@ void const* known(char const* name, void (*function)(P...)) {
   auto const call = [](void (*f)(), void** parameters) {
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       reinterpret_cast<void (*)(P...)>(f)(*static_cast<P*>(parameters[I])...);
-    }(std::index_sequence_for<P...>());
+    }
+    (std::index_sequence_for<P...>());
   };
   return known({name, reinterpret_cast<void (*)()>(function), call, {sizeof(P)...}});
 }
@@ -142,7 +143,7 @@ cudaError_t cudaFuncSetAttribute(void const* function, cudaFuncAttribute attribu
 cudaError_t cudaLaunchKernel(void const* function, dim3 grid, dim3 block, void** parameters, std::size_t shared_bytes,
                              cudaStream_t stream);
 
-/// Graphs whose nodes form a chain; a node keeps copies of what it is given.
+/// Graphs, whose nodes keep copies of what they are given.
 using cudaGraph_t = struct emulated_graph*;
 using cudaGraphExec_t = struct emulated_graph*;
 using cudaGraphNode_t = struct emulated_node*;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #include "calls.hpp"
 
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -29,12 +30,15 @@ struct call {
   std::size_t at = 0;  // its parameters in the run's bytes
   std::size_t bytes = 0;
   call_kind kind = call_kind::kernel;
+  int branch = 0;
+  std::uint64_t section = 0;  // 0 outside of branches
+  bool joins = false;         // behind all calls before it, and not only behind those of its branch
 
   /// Whether a node of a graph that was made for one serves the other with other parameters.
   [[nodiscard]] bool like(call const& o) const {
     return kind == o.kind && function == o.function && library == o.library && places == o.places &&
            blocks == o.blocks && threads == o.threads && shared_bytes == o.shared_bytes && at == o.at &&
-           bytes == o.bytes;
+           bytes == o.bytes && branch == o.branch && joins == o.joins;
   }
 };
 
@@ -48,12 +52,13 @@ struct copy_operands {
 struct call_run {
   std::vector<call> calls;
   std::vector<std::byte> bytes;
-  std::uint64_t likeness = 0;  // a hash of all that a graph cannot be told anew: what is called, and a library's operands
+  std::uint64_t likeness = 0;  // a hash of what a graph cannot be told anew: its calls, and the operands of a library's
 
   [[nodiscard]] std::byte* operands_of(call const& c) { return bytes.data() + c.at; }
   [[nodiscard]] std::byte const* operands_of(call const& c) const { return bytes.data() + c.at; }
 
   void add(call c, void const* operands, std::size_t size) {
+    c.joins = calls.empty() || calls.back().section != c.section;
     c.at = bytes.size();
     c.bytes = size;
     bytes.resize(c.at + (size + 15) / 16 * 16);
@@ -61,7 +66,8 @@ struct call_run {
     mix(reinterpret_cast<std::uintptr_t>(c.function));
     mix(reinterpret_cast<std::uintptr_t>(c.library));
     mix((std::uint64_t{c.blocks} << 32U) ^ (std::uint64_t{c.threads} << 20U) ^ c.shared_bytes);
-    mix(size * 4 + static_cast<std::uint64_t>(c.kind));
+    auto const place = static_cast<std::uint64_t>(c.branch) * 2 + (c.joins ? 1 : 0);
+    mix(size * 64 + static_cast<std::uint64_t>(c.kind) * 16 + place);
     if (c.kind == call_kind::library)
       for (std::size_t i = 0; i + 8 <= size; i += 8) {
         std::uint64_t word = 0;
@@ -137,10 +143,18 @@ class call_graph {
  public:
   explicit call_graph(call_run const& run) : run_(run), nodes_(run.calls.size()) {
     check(cudaGraphCreate(&graph_, 0), "cudaGraphCreate");
-    cudaGraphNode_t before = nullptr;
+    std::vector<cudaGraphNode_t> fork;                 // what the branches come after
+    std::vector<cudaGraphNode_t> last(most_branches);  // of each, if it has any
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
-      nodes_[i] = add(run_.calls[i], &before, i == 0 ? 0 : 1);
-      before = nodes_[i];
+      auto const& c = run_.calls[i];
+      if (c.joins) {
+        if (i > 0) fork.clear();
+        for (auto& node : last)
+          if (node != nullptr) fork.push_back(std::exchange(node, nullptr));
+      }
+      auto& own = last[static_cast<std::size_t>(c.branch)];
+      nodes_[i] = own != nullptr ? add(c, &own, 1) : add(c, fork.data(), fork.size());
+      own = nodes_[i];
     }
     check(cudaGraphInstantiate(&ready_, graph_, 0), "cudaGraphInstantiate");
   }
@@ -246,10 +260,20 @@ class call_graph {
   cudaGraphExec_t ready_ = nullptr;
 };
 
+/// Where a thread is.
+struct branches {
+  int depth = 0;
+  int number = 0;
+  std::uint64_t section = 0;  // another one each time, and of all threads; 0 outside
+};
+thread_local branches here;
+
 /// The calls of all threads, in one order. Never destroyed.
 class call_queue {
  public:
-  void add(call const& c, void const* operands, std::size_t bytes) {
+  void add(call c, void const* operands, std::size_t bytes) {
+    c.branch = here.number;
+    c.section = here.section;
     std::lock_guard const lock(mutex_);
     rethrow();
     run_.add(c, operands, bytes);
@@ -275,6 +299,14 @@ class call_queue {
       launch_or_keep_failure();
       cudaFree(block);
     }
+  }
+  void give_way() noexcept {
+    std::lock_guard const lock(mutex_);
+    launch_or_keep_failure();
+    if (graphs_ == 0) return;
+    cudaStreamSynchronize(stream());  // some may still run
+    known_.clear();
+    graphs_ = 0;
   }
   void begin_short_runs() noexcept {
     std::lock_guard const lock(mutex_);
@@ -409,8 +441,21 @@ void enqueue_copy(void* to, void const* from, std::size_t bytes) {
   copy_operands const operands{to, from, bytes};
   queue().add(c, &operands, sizeof(operands));
 }
+void begin_branches() noexcept {
+  static std::atomic<std::uint64_t> sections = 0;
+  if (here.depth++ == 0) here.section = ++sections;
+}
+void next_branch() noexcept {
+  if (here.depth == 1 && here.number + 1 < most_branches) ++here.number;
+}
+void end_branches() noexcept {
+  if (--here.depth == 0) here = {};
+}
+bool in_branches() noexcept { return here.depth > 0; }
+int branch() noexcept { return here.number; }
 void launch_calls() { queue().launch_all(); }
 void launch_calls_quietly() noexcept { queue().launch_quietly(); }
+void give_way() noexcept { queue().give_way(); }
 void release(void* block) noexcept { queue().release(block); }
 void begin_short_runs() noexcept { queue().begin_short_runs(); }
 void set_graphs(bool wanted) { queue().set_graphs(wanted); }

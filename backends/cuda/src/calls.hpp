@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Calls on their way to the device. They are gathered, and go into the stream as runs; a run whose like has been there
-// before goes as one CUDA graph, in which only the parameters that are new have to be set: a launch costs the host several
+// Calls on their way to the device. They are gathered and go into the stream as runs; a run whose like has been there before
+// goes as one CUDA graph, in which only the parameters that are new have to be set: a launch costs the host several
 // microseconds, a node of a graph next to nothing. Training steps and bytes that are said are such runs.
 #pragma once
 
@@ -44,8 +44,8 @@ struct kernel_call {
   std::uint32_t count;
 };
 
-/// A call of a library that puts its work into a stream, which may be one that is being captured. It is made with a copy of
-/// its operands, and throws if it fails.
+/// A call of a library that puts its work into a stream, which may be one that is being captured. It is made with a copy
+/// of its operands, and throws if it fails.
 using library_call = void (*)(void const* operands, cudaStream_t to);
 
 /// Puts a call behind those before it. `bytes` are copied; of equal operands or parameters also the padding should be
@@ -58,8 +58,21 @@ void enqueue_copy(void* to, void const* from, std::size_t bytes);
 void launch_calls();
 /// The same where errors have nowhere to go: the next call throws them.
 void launch_calls_quietly() noexcept;
+/// The same, and gives back what was released and the memory that graphs take: somebody needs it.
+void give_way() noexcept;
 /// Gives device memory back to the driver once the calls before are in the stream.
 void release(void* block) noexcept;
+/// Calls of this thread from begin_branches() to end_branches() are in branches, the next of which starts with
+/// next_branch(): those of one come one after the other, those of several in any order or at the same time, as far as a
+/// graph has them. Memory that they give back must not be handed out before the end. Branches within a branch are one after
+/// the other.
+void begin_branches() noexcept;
+void next_branch() noexcept;
+void end_branches() noexcept;
+bool in_branches() noexcept;
+/// The number of the branch that this thread is in: 0 outside, and below most_branches.
+int branch() noexcept;
+inline constexpr int most_branches = 4;
 /// After the stream was waited for: a device that has nothing to do gets short runs first.
 void begin_short_runs() noexcept;
 /// Whether runs that come again are launched as graphs, from now on.

@@ -62,6 +62,7 @@ struct planned_product {
   void const* b;
   void* c;
   void const* bias;
+  void* workspace;
   double alpha;
 };
 
@@ -73,7 +74,8 @@ constexpr std::uint64_t workspace_bytes = 1024;  // the tests run short of memor
 constexpr index most_batches = 65535;  // more are refused for some shapes only when they are to be computed
 
 /// Products by cuBLASLt. A plan is made once, without timing anything, and kept: a product has the same bits from run to
-/// run. Calls are made one at a time, and in one stream, so that one workspace serves all.
+/// run. Calls are made one at a time; those of one branch
+/// share a workspace.
 class cublaslt_products {
  public:
   cublaslt_products() {
@@ -83,7 +85,6 @@ class cublaslt_products {
     // Parts of a sum are kept in f32 and added in their order, not in the result and its type.
     set(preference_, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
         static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
-    workspace_ = cuda::allocate(workspace_bytes);
   }
 
   /// Whether there is an algorithm; it is then on its way.
@@ -94,7 +95,9 @@ class cublaslt_products {
     if (at == plans_.end()) at = plans_.emplace(kind, planned(p)).first;
     plan& how = at->second;
     if (!how.possible) return false;
-    planned_product const now{&how, p.a.data, p.b.data, p.c, p.bias, p.alpha};
+    void*& workspace = workspaces_[branch()];
+    if (workspace == nullptr) workspace = cuda::allocate(workspace_bytes);
+    planned_product const now{&how, p.a.data, p.b.data, p.c, p.bias, workspace, p.alpha};
     if (how.tried) {
       enqueue(
           [](void const* operands, cudaStream_t to) {
@@ -124,7 +127,7 @@ class cublaslt_products {
     if (p.bias != nullptr) set(how.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
     scalars const by(how.in_f64, p.alpha, how.accumulate);
     return lt_.matmul(handle_, how.operation, by.alpha(), p.a, how.a, p.b, how.b, by.beta(), p.c, how.c, p.c, how.c,
-                      &how.algorithm, workspace_, workspace_bytes, to);
+                      &how.algorithm, p.workspace, workspace_bytes, to);
   }
 
   void check(cublasStatus_t status, char const* what) const {
@@ -195,7 +198,7 @@ class cublaslt_products {
   std::mutex mutex_;
   cublasLtHandle_t handle_ = nullptr;
   cublasLtMatmulPreference_t preference_ = nullptr;
-  void* workspace_ = nullptr;
+  void* workspaces_[most_branches] = {};
   std::map<decltype(kind_of(std::declval<library_product const&>())), plan> plans_;
 };
 

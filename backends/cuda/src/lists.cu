@@ -134,6 +134,21 @@ __global__ void scale_by_kernel(scaled_item<T> const* table, index count, T cons
   });
 }
 
+struct narrow_item {
+  bf16* y;
+  float const* x;
+  index size;
+  index before;
+};
+
+template <int W>
+__global__ void narrow_kernel(narrow_item const* table, index count) {
+  list_place<narrow_item> const at(table, count);
+  auto const u = at.item;
+  for_packs<W>(at,
+               [&](index i, int n) { elements<bf16, void>(u.y).template store_reals<W>(i, load<W>(u.x + i, n), n); });
+}
+
 template <class T>
 struct square_item {
   T const* x;
@@ -215,6 +230,21 @@ void cuda::scale_by(destination const* places, const_view const* list, std::size
     with_width<T>(packed, [&]<int W>(width_of<W>) {
       launch("scale_by", scale_by_kernel<W, T>, chunks, list_threads, 0, table.data(), items.size(), factor.as<T>());
     });
+  });
+}
+
+void cuda::narrow(view const* places, const_view const* list, std::size_t count) {
+  std::vector<narrow_item> items;
+  bool packed = true;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (list[i].size() == 0) continue;
+    items.push_back({places[i].as<bf16>(), list[i].as<float>(), list[i].size(), 0});
+    packed = packed && packs_fit(items.back().x) && aligned_for(items.back().y, pack_width<float>);
+  }
+  index const chunks = number_chunks(items);
+  device_table<narrow_item> const table(items);
+  with_width<float>(packed, [&]<int W>(width_of<W>) {
+    launch("narrow", narrow_kernel<W>, chunks, list_threads, 0, table.data(), items.size());
   });
 }
 

@@ -36,7 +36,7 @@ struct device_blocks {
   static void* take(std::size_t bytes) noexcept {
     void* p = nullptr;
     if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
-    launch_calls_quietly();  // and what was released goes back
+    give_way();
     if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
     cudaGetLastError();
     return nullptr;
@@ -54,7 +54,7 @@ struct staging {
   std::size_t used = 0;
 };
 
-constexpr index ticket_count = 8192;
+constexpr index ticket_count = 8192;  // of each branch
 
 struct runtime {
   cudaStream_t stream = nullptr;
@@ -75,7 +75,7 @@ struct runtime {
     multiprocessors = p.multiProcessorCount;
     shared_memory_limit = p.sharedMemPerBlockOptin;
     is_hopper = p.major == 9 && p.minor == 0;
-    std::size_t const ticket_bytes = ticket_count * sizeof(unsigned);
+    std::size_t const ticket_bytes = most_branches * ticket_count * sizeof(unsigned);
     check(cudaMalloc(reinterpret_cast<void**>(&tickets), ticket_bytes), "cudaMalloc");
     check(cudaMemsetAsync(tickets, 0, ticket_bytes, stream), "cudaMemsetAsync");
     description = std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." +
@@ -96,7 +96,7 @@ bool is_hopper() { return now().is_hopper; }
 std::size_t shared_memory_limit() { return now().shared_memory_limit; }
 unsigned* tickets(index n) {
   require(n <= ticket_count, errc::shape, "cuda", "a call of ", n, " sums that end together");
-  return now().tickets;
+  return now().tickets + branch() * ticket_count;
 }
 
 namespace {
@@ -176,7 +176,44 @@ double cuda_mark::seconds_since(cuda_mark const& earlier) const {
 }
 
 void* cuda::allocate(std::size_t bytes) { return cuda_kernels::now().pool.allocate(bytes); }
-void cuda::deallocate(void* p, std::size_t bytes) noexcept { cuda_kernels::now().pool.deallocate(p, bytes); }
+
+namespace {
+
+/// What the branches of a thread have given back: another branch must not get it while they may still use it.
+struct block {
+  void* memory;
+  std::size_t bytes;
+};
+struct withheld_blocks {
+  static constexpr std::size_t most = 32;
+  block blocks[most];
+  std::size_t count = 0;
+};
+thread_local withheld_blocks withheld;
+
+}  // namespace
+
+void cuda::deallocate(void* p, std::size_t bytes) noexcept {
+  if (cuda_kernels::in_branches()) {
+    if (withheld.count < withheld_blocks::most) {
+      withheld.blocks[withheld.count++] = {p, bytes};
+      return;
+    }
+    cuda_kernels::launch_calls_quietly();  // what comes later is behind all of it
+  }
+  cuda_kernels::now().pool.deallocate(p, bytes);
+}
+
+void cuda::begin_branches() noexcept { cuda_kernels::begin_branches(); }
+void cuda::next_branch() noexcept { cuda_kernels::next_branch(); }
+void cuda::end_branches() noexcept {
+  cuda_kernels::end_branches();
+  if (cuda_kernels::in_branches()) return;
+  while (withheld.count > 0) {
+    auto const [memory, bytes] = withheld.blocks[--withheld.count];
+    cuda_kernels::now().pool.deallocate(memory, bytes);
+  }
+}
 
 namespace {
 

@@ -316,7 +316,7 @@ actor_loss<B> byte_actor<B>::loss(context<B>& cx, impression<B> const& seen, pat
 
   auto const part = [&](std::int64_t p, std::vector<tensor<B>> const& in) {
     auto const& asked = parts[static_cast<std::size_t>(p)];
-    context<B> own{.training = cx.training, .dropout = cx.dropout, .masks = draws};
+    context<B> own{.training = cx.training, .dropout = cx.dropout, .masks = draws, .narrow = cx.narrow};
     own.masks.counter += sites * static_cast<std::uint64_t>(p);
     std::vector<std::int32_t> labels;
     for (std::int64_t b = 0; b < x.lanes; ++b)

@@ -139,7 +139,7 @@ tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, comp
       for (std::size_t i = 0; i < gradient.size(); ++i) {
         auto const d = dx.into(i);
         for (auto const& p : places)
-          if (overlap(p.out, d.out)) {
+          if (may_overlap(p.out, d.out)) {
             scale();
             break;
           }
@@ -147,12 +147,6 @@ tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, comp
         list.push_back(gradient[i].read());
       }
       scale();
-    }
-    /// Of contiguous views.
-    static bool overlap(view const& a, view const& b) {
-      auto const* const x = static_cast<char const*>(a.data);
-      auto const* const y = static_cast<char const*>(b.data);
-      return x < y + b.size() * size_of(b.type) && y < x + a.size() * size_of(a.type);
     }
   };
   auto scaled = make_owned<step>();

@@ -179,6 +179,21 @@ concept AddDroppedBackend = requires(view y, const_view x, double rate, random_d
   B::add_dropped(y, x, x, rate, draw);  // (y, x, f, rate, draw), all contiguous and of one shape
 };
 
+/// A backend that can make calls side by side: those between begin_branches() and end_branches() of one thread are in up to
+/// four branches, each begun by next_branch() but the first, of which none reads or writes what another writes.
+template <class B>
+concept BranchingBackend = requires {
+  B::begin_branches();
+  B::next_branch();
+  B::end_branches();
+};
+
+/// A backend that has the optional primitive y_i = x_i for n pairs of contiguous tensors, in bf16 and in f32.
+template <class B>
+concept NarrowBackend = requires(view const* places, const_view const* list, std::size_t n) {
+  B::narrow(places, list, n);
+};
+
 /// A backend that has the optional primitive y_q = x + (before − x) ⊙ share_q, where x and before (…,D), shares (Q,D) and y
 /// (Q,…,D) are contiguous, and its gradient, which has up to eight shares.
 template <class B>

@@ -40,6 +40,51 @@ struct context_table {
   tensor<B> value;
 };
 
+/// A model's weights in bf16, for all contexts that live while the weights stay as they are. Values alone: no tape watches
+/// them.
+template <Backend B>
+class narrow_weights : public counted {
+ public:
+  tensor<B> const& of(tensor<B> const& weight) {
+    for (auto const& k : kept_)
+      if (k.weight == &weight && k.value.dims() == weight.dims()) return k.value;
+    kept_.push_back({&weight, weight.copy(dtype::bf16)});
+    return kept_.back().value;
+  }
+  /// Stores anew, at once if the backend can, what was asked for of these fields, and forgets the rest.
+  void renew(std::vector<field<tensor<B>>> const& list) {
+    std::vector<one> still;
+    std::size_t at = 0;
+    for (auto& k : kept_) {  // in about the order of the fields
+      std::size_t looked = 0;
+      for (; looked < list.size() && list[at].value != k.weight; ++looked) at = at + 1 < list.size() ? at + 1 : 0;
+      if (looked == list.size()) continue;
+      auto const& w = *k.weight;
+      if (w.type() == dtype::f32 && w.contiguous() && w.dims() == k.value.dims()) still.push_back(std::move(k));
+    }
+    kept_ = std::move(still);
+    if constexpr (NarrowBackend<B>) {
+      std::vector<view> places;
+      std::vector<const_view> values;
+      for (auto& k : kept_) {
+        places.push_back(k.value.write());
+        values.push_back(k.weight->read());
+      }
+      B::narrow(places.data(), values.data(), places.size());
+    } else {
+      for (auto& k : kept_) k.value = k.weight->copy(dtype::bf16);
+    }
+  }
+  void clear() { kept_.clear(); }
+
+ private:
+  struct one {
+    tensor<B> const* weight;  // where it is in the model; not read unless it still is
+    tensor<B> value;
+  };
+  std::vector<one> kept_;
+};
+
 /// One for each update, conversation or evaluation: the weights do not change while it lives.
 template <Backend B>
 struct context {
@@ -50,6 +95,7 @@ struct context {
   observer<B>* watcher = nullptr;
   std::int64_t room = std::numeric_limits<std::int64_t>::max();  ///< bytes of inner values that may still be kept
   std::vector<context_table<B>> tables = {};                     ///< what once() has made
+  shared<narrow_weights<B>> narrow = {};                         ///< where stored() finds weights in bf16, if anywhere
   tensor<B> numbered = {};                                       ///< what version_of() was asked about
   std::int64_t number = 0;                                       ///< its version
 
@@ -105,7 +151,8 @@ struct context {
   /// A weight or bias as products of this type take it: in bf16, if they are that, made once for a context.
   tensor<B> stored(tensor<B> const& weight, dtype type) {
     if (type != dtype::bf16 || weight.type() != dtype::f32) return weight;
-    return once({reinterpret_cast<std::intptr_t>(&weight), 0, 1}, weight, [&] { return copied(weight, type); });
+    return once({reinterpret_cast<std::intptr_t>(&weight), 0, 1}, weight,
+                [&] { return as_copy_of(weight, narrow ? narrow->of(weight) : weight.copy(type)); });
   }
   /// A version, above 0, that stays the same as long as these are the very elements that were asked about before.
   std::int64_t version_of(tensor<B> const& x) {

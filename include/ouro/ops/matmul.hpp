@@ -54,9 +54,11 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend
   else B::matmul(c.write(), a.read(), b.read(), 1.0);
   return recorded<B>("matmul", std::move(c), {&a, &b, &addend},
                      [a = a.detach(), b = b.detach()](tensor<B> const& dc, gradients<B>& dx) {
-                       if (dx.wants(0)) B::matmul(dx.into(0), dc.read(), b.read().transpose(-2, -1), 1.0);
-                       if (dx.wants(1)) B::matmul(dx.into(1), a.read().transpose(-2, -1), dc.read(), 1.0);
-                       if (dx.wants(2)) B::reduce_sum(dx.into(2), dc.read(), 1.0);
+                       side_by_side<B>(
+                           {dx.into(0), dx.into(1), dx.into(2)},
+                           [&](destination const& d) { B::matmul(d, dc.read(), b.read().transpose(-2, -1), 1.0); },
+                           [&](destination const& d) { B::matmul(d, a.read().transpose(-2, -1), dc.read(), 1.0); },
+                           [&](destination const& d) { B::reduce_sum(d, dc.read(), 1.0); });
                      });
 }
 
@@ -83,11 +85,15 @@ tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b,
                      [in, out, flat, w = w.detach()](tensor<B> const& dy, gradients<B>& dx) {
                        auto const dense = packed(dy);
                        auto const g = dense.read().reshape(out);
-                       if (auto d = dx.into(0); d.wanted())
-                         B::matmul({d.out.reshape(in), d.accumulate}, g, w.read(), 1.0);
-                       if (dx.wants(1)) B::matmul(dx.into(1), g.transpose(0, 1), flat.read().reshape(in), 1.0);
-                       if (auto d = dx.into(2); d.wanted())
-                         B::reduce_sum({d.out.reshape({1, out[1]}), d.accumulate}, g, 1.0);
+                       side_by_side<B>(
+                           {dx.into(0), dx.into(1), dx.into(2)},
+                           [&](destination const& d) {
+                             B::matmul({d.out.reshape(in), d.accumulate}, g, w.read(), 1.0);
+                           },
+                           [&](destination const& d) { B::matmul(d, g.transpose(0, 1), flat.read().reshape(in), 1.0); },
+                           [&](destination const& d) {
+                             B::reduce_sum({d.out.reshape({1, out[1]}), d.accumulate}, g, 1.0);
+                           });
                      });
 }
 

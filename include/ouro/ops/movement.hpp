@@ -114,17 +114,21 @@ tensor<B> concat(std::vector<tensor<B>> const& parts, int axis) {
                      });
 }
 
-/// The same values in another type; x itself if it has that. Its gradient is summed in that of x, and in its type.
+/// y, which holds the values of x in another type, as a result of x. Its gradient is summed in that of x, and in its type.
 template <Backend B>
-tensor<B> copied(tensor<B> const& x, dtype type) {
-  if (x.type() == type) return x;
-  auto y = recorded<B>("copied", x.copy(type), {&x}, [](tensor<B> const& dy, gradients<B>& dx) { dx.give(0, dy); });
+tensor<B> as_copy_of(tensor<B> const& x, tensor<B> y) {
+  y = recorded<B>("copied", std::move(y), {&x}, [](tensor<B> const& dy, gradients<B>& dx) { dx.give(0, dy); });
   if (auto const [tape, node] = y.origin(); tape != nullptr) {
     auto& slot = tape->slot(node);
     slot.whole = x.origin().second;
     slot.type = x.type();
   }
   return y;
+}
+/// The same values in another type; x itself if it has that.
+template <Backend B>
+tensor<B> copied(tensor<B> const& x, dtype type) {
+  return x.type() == type ? x : as_copy_of(x, x.copy(type));
 }
 
 /// y = x, with a derivative of zero towards `p`: p takes part in an update although nothing depends on it.

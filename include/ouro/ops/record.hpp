@@ -161,6 +161,51 @@ class gradients {
   std::vector<std::int64_t> const& nodes_;
 };
 
+namespace detail {
+
+/// Whether two views may have an element in common: their memory is looked at from the first byte to the last.
+inline bool may_overlap(view const& a, view const& b) {
+  auto end = [](view const& v) {
+    std::int64_t last = 0;
+    for (int i = 0; i < v.dims.rank(); ++i) last += (v.dims[i] - 1) * v.steps[i];
+    return static_cast<char const*>(v.data) + (last + 1) * size_of(v.type);
+  };
+  if (a.size() == 0 || b.size() == 0) return false;
+  return static_cast<char const*>(a.data) < end(b) && static_cast<char const*>(b.data) < end(a);
+}
+
+}  // namespace detail
+
+/// Makes a call for each destination that is wanted, calls[i](to[i]): side by side where the backend can and no two write
+/// to the same memory. No call may read what another writes.
+template <class B, class... F>
+void side_by_side(destination const (&to)[sizeof...(F)], F const&... calls) {
+  std::size_t i = 0;
+  if constexpr (BranchingBackend<B>) {
+    bool apart = true;
+    for (std::size_t a = 0; a < sizeof...(F); ++a)
+      for (std::size_t b = 0; b < a; ++b)
+        if (to[a].wanted() && to[b].wanted() && detail::may_overlap(to[a].out, to[b].out)) apart = false;
+    if (apart) {
+      struct branches {
+        branches() { B::begin_branches(); }
+        ~branches() { B::end_branches(); }
+      } const open;
+      auto branch = [&](auto const& call) {
+        if (i > 0) B::next_branch();
+        if (to[i].wanted()) call(to[i]);
+        ++i;
+      };
+      return (branch(calls), ...);
+    }
+  }
+  auto one = [&](auto const& call) {
+    if (to[i].wanted()) call(to[i]);
+    ++i;
+  };
+  (one(calls), ...);
+}
+
 /// Records `y = op(inputs…)` with its vector-Jacobian product `backward(dy, dx)` on the tape that watches the inputs.
 /// Costs nothing but the closure when none is watched. Errors: inputs watched by two different tapes.
 template <class B, class F>

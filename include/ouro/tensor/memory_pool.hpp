@@ -5,20 +5,20 @@
 // step allocates the same few hundred sizes again and again.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
-#include <functional>
 #include <map>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace ouro {
 
 /// A Source has `take(bytes)`, which returns nullptr when there is no more, `give_back(p)`, and `hand_out(p, bytes)` for
-/// blocks fresh and used, all noexcept and static, and says in `keeps_blocks` whether blocks may be reused at all. Of several
-/// blocks the one that was used last is handed out, or the one with the lowest address if it says `lowest_first`: then the
-/// same calls get the same blocks again, whatever order they were given back in. Thread safe. Throws std::bad_alloc when memory is exhausted, after giving its unused blocks back.
+/// blocks fresh and used, all noexcept and static, and says in `keeps_blocks` whether blocks may be reused at all. Of
+/// several blocks the one that was used last is handed out, or the one with the lowest address if it says `lowest_first`:
+/// then the same calls get the same blocks again, whatever order they were given back in. Thread safe. Throws
+/// std::bad_alloc when memory is exhausted, after giving its unused blocks back.
 template <class Source>
 class memory_pool {
  public:
@@ -36,7 +36,12 @@ class memory_pool {
       in_use_ += size;
       if (in_use_ > peak_) peak_ = in_use_;
       if (!blocks.empty()) {
-        if constexpr (Source::lowest_first) std::pop_heap(blocks.begin(), blocks.end(), std::greater<>());
+        if constexpr (Source::lowest_first) {
+          void** lowest = &blocks.back();
+          for (void*& b : blocks)
+            if (b < *lowest) lowest = &b;
+          std::swap(*lowest, blocks.back());
+        }
         p = blocks.back();
         blocks.pop_back();
       }
@@ -61,9 +66,7 @@ class memory_pool {
     in_use_ -= size;
     if (Source::keeps_blocks) {
       try {
-        auto& blocks = free_[size];
-        blocks.push_back(p);
-        if constexpr (Source::lowest_first) std::push_heap(blocks.begin(), blocks.end(), std::greater<>());
+        free_[size].push_back(p);
         return;
       } catch (std::bad_alloc const&) {  // no room to remember it: give it back below
       }

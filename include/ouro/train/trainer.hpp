@@ -88,6 +88,7 @@ class trainer {
   double dropout_;
   std::int64_t room_;
   std::vector<moments<backend>> moments_;
+  shared<narrow_weights<backend>> narrow_ = make_owned<narrow_weights<backend>>();
   std::int64_t updates_ = 0;
 };
 
@@ -107,6 +108,9 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   cx.masks.key = life.random.key ^ 0x6F75726F6472ULL;
   cx.masks.counter = static_cast<std::uint64_t>(life.clock) << 24U;
   auto const list = fields(model_);
+  cx.narrow = narrow_;
+  if (cx.inner(dtype::f32) == dtype::bf16) narrow_->renew(list);
+  else narrow_->clear();
   gradient_list<backend> g;
   {
     tape<backend> t;

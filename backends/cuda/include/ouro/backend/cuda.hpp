@@ -64,6 +64,9 @@ struct cuda {
   /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
   static void* allocate(std::size_t bytes);
   static void deallocate(void* p, std::size_t bytes) noexcept;
+  static void begin_branches() noexcept;
+  static void next_branch() noexcept;
+  static void end_branches() noexcept;
   static void upload(view to, const_view host);
   static void download(view host, const_view from);
 
@@ -121,11 +124,12 @@ struct cuda {
   static void uniform(view y, random_draw draw, double low, double high);
   static void scale_by(destination const* places, const_view const* list, std::size_t count, const_view factor);
   static void adamw(adamw_update const* updates, std::size_t count);
+  static void narrow(view const* places, const_view const* list, std::size_t count);
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
-static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && MixBackend<cuda> &&
-              HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
+static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && BranchingBackend<cuda> &&
+              MixBackend<cuda> && NarrowBackend<cuda> && HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.
 inline constexpr bool has_cuda = true;

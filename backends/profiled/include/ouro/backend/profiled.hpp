@@ -103,6 +103,12 @@ struct profiled : B {
     timed(
         "dropout", [&] { B::add_dropped(y, x, f, rate, draw); }, 0, bytes(y, x, f));
   }
+  static void narrow(view const* places, const_view const* list, std::size_t count) requires NarrowBackend<B> {
+    double moved = 0;
+    for (std::size_t i = 0; i < count; ++i) moved += bytes(places[i], list[i]);
+    timed(
+        "narrow", [&] { B::narrow(places, list, count); }, 0, moved);
+  }
   static void mix_rows(view y, const_view x, const_view before, const_view shares) requires MixBackend<B> {
     timed(
         "mix_rows", [&] { B::mix_rows(y, x, before, shares); }, 0, bytes(y, x, before));
