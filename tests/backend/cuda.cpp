@@ -4,8 +4,15 @@
 // What is the cuda backend's alone: its memory, values on their way to the device and back, and wide heads.
 #include <catch2/catch_test_macros.hpp>
 
+#include <cmath>
+
+#include <ouro/autodiff/tape.hpp>
 #include <ouro/backend/cuda.hpp>
 #include <ouro/backend/reference.hpp>
+#include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/matmul.hpp>
+#include <ouro/ops/movement.hpp>
+#include <ouro/ops/reduce.hpp>
 #include <ouro/tensor/tensor.hpp>
 #include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
@@ -398,6 +405,27 @@ TEST_CASE("cuda: calls that come again are launched as graphs, and do the same")
   CHECK(rounds_of_calls(false) == one_by_one);
   CHECK(emulated_cuda::graphs().launches == after.launches);
 #endif
+}
+
+TEST_CASE("cuda: gradients of a product whose factors share their memory are not made side by side") {
+  need_device();
+  auto gradient = []<class B>(std::type_identity<B>) {
+    std::vector<double> values;
+    for (int i = 0; i < 36; ++i) values.push_back(0.1 * (i * 7 % 11) - 0.4);
+    auto const x = ouro::tensor<B>::from(values, {6, 6});
+    ouro::tape<B> t;
+    t.watch(x);
+    auto const left = ouro::slice(x, 0, 0, 4);
+    auto const right = ouro::slice(x, 0, 2, 4);
+    t.backward(ouro::sum(ouro::matmul(x, x)) + ouro::sum(ouro::matmul(left, ouro::transpose(right, 0, 1))));
+    return t.gradient(x).template values<double>();
+  };
+  auto const right = gradient(std::type_identity<R>{});
+  for (int again = 0; again < 3; ++again) {  // one by one, then as a graph
+    auto const got = gradient(std::type_identity<C>{});
+    REQUIRE(got.size() == right.size());
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - right[i]) < 1e-12);
+  }
 }
 
 #if defined(OURO_EMULATED_CUDA)
