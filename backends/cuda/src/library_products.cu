@@ -74,8 +74,7 @@ constexpr std::uint64_t workspace_bytes = 1024;  // the tests run short of memor
 constexpr index most_batches = 65535;  // more are refused for some shapes only when they are to be computed
 
 /// Products by cuBLASLt. A plan is made once, without timing anything, and kept: a product has the same bits from run to
-/// run. Calls are made one at a time; those of one branch
-/// share a workspace.
+/// run. Calls are made one at a time; those of one branch share a workspace.
 class cublaslt_products {
  public:
   cublaslt_products() {

@@ -46,7 +46,8 @@ struct device_blocks {
 };
 
 /// Pinned memory that small uploads pass through, so that nobody waits for them: what is in it may be overwritten once the
-/// stream has been waited for. It is filled from its start after every wait, so that the same uploads come from the same places.
+/// stream has been waited for. It is filled from its start after every wait, so that the same uploads come from the same
+/// places.
 struct staging {
   static constexpr std::size_t size = 16U << 20U;
   std::mutex mutex;
