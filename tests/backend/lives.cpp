@@ -130,13 +130,14 @@ TEST_CASE("lives: with inner values in bf16 cuda learns what it learns in f32") 
     ouro::trainer<network<ouro::cuda>> t(model, {.learning_rate = 1e-2, .warmup = 0}, config.dropout);
     std::vector<double> losses;
     for (std::uint64_t u = 0; u < 4; ++u) {
-      // A trainer that has seen no update stores one weight after the other, this one from its second update on all at once.
+      // A trainer that has seen no update stores one weight after the other, this one from its second update on at once.
       auto other_model = model;
       auto other_state = s;
-      ouro::trainer<network<ouro::cuda>> other(other_model, {.learning_rate = 1e-2}, config.dropout);
       auto const r = t.update(s, cycle<ouro::cuda>(config, u % 2));
       REQUIRE(!r.refused);
       losses.push_back(r.loss);
+      if (u != 1) continue;
+      ouro::trainer<network<ouro::cuda>> other(other_model, {.learning_rate = 1e-2}, config.dropout);
       auto const same = other.update(other_state, cycle<ouro::cuda>(config, u % 2));
       CHECK(same.loss == r.loss);
       CHECK(same.gradient_norm == r.gradient_norm);
