@@ -7,7 +7,9 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <type_traits>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "device.hpp"
@@ -89,21 +91,25 @@ struct call_run {
   }
 };
 
+copy_operands operands_of_copy(std::byte const* bytes) {
+  copy_operands o{};
+  std::memcpy(&o, bytes, sizeof(o));
+  return o;
+}
+
 /// The addresses of a kernel's parameters.
 class parameter_addresses {
  public:
   parameter_addresses(call const& c, std::byte* bytes) {
-    require(c.count <= most, errc::argument, "cuda", c.name, " has ", c.count, " parameters");
     for (std::uint32_t i = 0; i < c.count; ++i) addresses_[i] = bytes + c.places[i];
   }
   [[nodiscard]] void** data() { return addresses_; }
 
  private:
-  static constexpr std::uint32_t most = 64;
-  void* addresses_[most];
+  void* addresses_[most_parameters];
 };
 
-/// More shared memory than every block may have is asked for once for each kernel and size.
+/// More shared memory than every block may have has to be asked for.
 void allow_shared_memory(call const& c) {
   if (c.shared_bytes <= 48 * 1024) return;
   check(cudaFuncSetAttribute(c.function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(c.shared_bytes)),
@@ -121,8 +127,7 @@ void make(call const& c, std::byte* operands) {
     }
     case call_kind::library: return c.library(operands, stream());
     case call_kind::copy: {
-      copy_operands o{};
-      std::memcpy(&o, operands, sizeof(o));
+      auto const o = operands_of_copy(operands);
       return check(cudaMemcpyAsync(o.to, o.from, o.bytes, cudaMemcpyHostToDevice, stream()), c.name);
     }
   }
@@ -138,17 +143,28 @@ cudaStream_t captured_stream() {
   return aside;
 }
 
+struct graph_deleter {
+  void operator()(cudaGraph_t g) const { cudaGraphDestroy(g); }
+};
+struct ready_graph_deleter {
+  void operator()(cudaGraphExec_t g) const { cudaGraphExecDestroy(g); }
+};
+using owned_graph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, graph_deleter>;
+using owned_ready_graph = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, ready_graph_deleter>;
+
 /// A run as the driver has it whole. Parameters of kernels and copies may be set anew, those of libraries may not.
 class call_graph {
  public:
   explicit call_graph(call_run const& run) : run_(run), nodes_(run.calls.size()) {
-    check(cudaGraphCreate(&graph_, 0), "cudaGraphCreate");
+    cudaGraph_t graph = nullptr;
+    check(cudaGraphCreate(&graph, 0), "cudaGraphCreate");
+    graph_.reset(graph);
     std::vector<cudaGraphNode_t> fork;                 // what the branches come after
     std::vector<cudaGraphNode_t> last(most_branches);  // of each, if it has any
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       auto const& c = run_.calls[i];
       if (c.joins) {
-        if (i > 0) fork.clear();
+        fork.clear();
         for (auto& node : last)
           if (node != nullptr) fork.push_back(std::exchange(node, nullptr));
       }
@@ -156,13 +172,9 @@ class call_graph {
       nodes_[i] = own != nullptr ? add(c, &own, 1) : add(c, fork.data(), fork.size());
       own = nodes_[i];
     }
-    check(cudaGraphInstantiate(&ready_, graph_, 0), "cudaGraphInstantiate");
-  }
-  call_graph(call_graph const&) = delete;
-  call_graph& operator=(call_graph const&) = delete;
-  ~call_graph() {
-    if (ready_ != nullptr) cudaGraphExecDestroy(ready_);
-    if (graph_ != nullptr) cudaGraphDestroy(graph_);
+    cudaGraphExec_t ready = nullptr;
+    check(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate");
+    ready_.reset(ready);
   }
 
   /// Whether it can be told to do what this run does.
@@ -184,7 +196,7 @@ class call_graph {
       std::memcpy(run_.operands_of(c), run.operands_of(c), c.bytes);
       set(c, nodes_[i]);
     }
-    check(cudaGraphLaunch(ready_, stream()), "cudaGraphLaunch");
+    check(cudaGraphLaunch(ready_.get(), stream()), "cudaGraphLaunch");
   }
 
   std::uint64_t used = 0;  ///< when it was last launched
@@ -210,7 +222,7 @@ class call_graph {
         allow_shared_memory(c);
         parameter_addresses places(c, run_.operands_of(c));
         auto const p = launch_of(c, places);
-        check(cudaGraphAddKernelNode(&node, graph_, before, count, &p), c.name);
+        check(cudaGraphAddKernelNode(&node, graph_.get(), before, count, &p), c.name);
         break;
       }
       case call_kind::library: {
@@ -222,20 +234,19 @@ class call_graph {
         } catch (...) {
           failure = std::current_exception();
         }
-        cudaGraph_t part = nullptr;
-        auto const status = cudaStreamEndCapture(aside, &part);
+        cudaGraph_t captured = nullptr;
+        auto const status = cudaStreamEndCapture(aside, &captured);
+        owned_graph const part(captured);
         if (failure) std::rethrow_exception(failure);
         check(status, "cudaStreamEndCapture");
-        auto const added = cudaGraphAddChildGraphNode(&node, graph_, before, count, part);
-        cudaGraphDestroy(part);
-        check(added, "cudaGraphAddChildGraphNode");
+        check(cudaGraphAddChildGraphNode(&node, graph_.get(), before, count, captured), "cudaGraphAddChildGraphNode");
         break;
       }
       case call_kind::copy: {
-        copy_operands o{};
-        std::memcpy(&o, run_.operands_of(c), sizeof(o));
-        check(cudaGraphAddMemcpyNode1D(&node, graph_, before, count, o.to, o.from, o.bytes, cudaMemcpyHostToDevice),
-              c.name);
+        auto const o = operands_of_copy(run_.operands_of(c));
+        check(
+            cudaGraphAddMemcpyNode1D(&node, graph_.get(), before, count, o.to, o.from, o.bytes, cudaMemcpyHostToDevice),
+            c.name);
         break;
       }
     }
@@ -246,18 +257,18 @@ class call_graph {
     if (c.kind == call_kind::kernel) {
       parameter_addresses places(c, run_.operands_of(c));
       auto const p = launch_of(c, places);
-      check(cudaGraphExecKernelNodeSetParams(ready_, node, &p), c.name);
+      check(cudaGraphExecKernelNodeSetParams(ready_.get(), node, &p), c.name);
     } else {
-      copy_operands o{};
-      std::memcpy(&o, run_.operands_of(c), sizeof(o));
-      check(cudaGraphExecMemcpyNodeSetParams1D(ready_, node, o.to, o.from, o.bytes, cudaMemcpyHostToDevice), c.name);
+      auto const o = operands_of_copy(run_.operands_of(c));
+      check(cudaGraphExecMemcpyNodeSetParams1D(ready_.get(), node, o.to, o.from, o.bytes, cudaMemcpyHostToDevice),
+            c.name);
     }
   }
 
   call_run run_;  // with the parameters that the graph has now
   std::vector<cudaGraphNode_t> nodes_;
-  cudaGraph_t graph_ = nullptr;
-  cudaGraphExec_t ready_ = nullptr;
+  owned_graph graph_;
+  owned_ready_graph ready_;
 };
 
 /// Where a thread is.

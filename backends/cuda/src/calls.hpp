@@ -34,6 +34,8 @@ constexpr std::array<std::uint32_t, sizeof...(P) + 1> parameter_places() {
   return places;
 }
 
+inline constexpr std::size_t most_parameters = 64;
+
 struct kernel_call {
   char const* name;      ///< for errors
   void const* function;  ///< as the runtime knows it

@@ -69,6 +69,7 @@ unsigned* tickets(index n);
 /// Runs a kernel, which errors name, after all calls before it. An empty grid is nothing to do.
 template <class... P, class... A>
 void launch(char const* name, void (*kernel)(P...), index blocks, int threads, std::size_t shared_bytes, A&&... a) {
+  static_assert(sizeof...(P) <= most_parameters);
   static_assert((std::is_trivially_copy_constructible_v<P> && ...) && (std::is_trivially_destructible_v<P> && ...));
   if (blocks <= 0) return;
   static constexpr auto places = parameter_places<P...>();
@@ -84,14 +85,6 @@ void launch(char const* name, void (*kernel)(P...), index blocks, int threads, s
            sizeof...(P)},
           parameters, sizeof(parameters));
 }
-
-/// Branches of calls, as long as it lives.
-struct side_branches {
-  side_branches() { cuda::begin_branches(); }
-  side_branches(side_branches const&) = delete;
-  side_branches& operator=(side_branches const&) = delete;
-  ~side_branches() { cuda::end_branches(); }
-};
 
 /// Device memory that goes back to the pool at the end of a scope; work already in the stream may still use it, because
 /// whoever gets it next is behind in the same stream.

@@ -273,13 +273,13 @@ void fused_attention_gradient(destination const& dq, destination const& dk, dest
       if (suits_hopper(p)) return hopper_attention_gradient(p, g);
     }
     with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
-      side_branches const apart;
+      branch_scope<cuda> const branches;
       if (dq.wanted()) {
         row_split const split(p.queries, p.flats(), most_warps, 2);
         launch("attention_gradient of q", fused_dq_kernel<Width, S>, p.flats() * split.tiles,
                warps_of(split) * warp_size, key_tiles<Width>::bytes(1), p, g, split.warps);
       }
-      next_branch();
+      branches.next();
       if (dk.wanted() || dv.wanted())
         launch_dkv<Width, false>("attention_gradient of k and v", p, g, row_split(p.keys, p.flats(), 4, 2));
     });

@@ -150,13 +150,13 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
 }  // namespace
 
 void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> const& g) {
-  side_branches const apart;
+  branch_scope<cuda> const branches;
   if (g.dq.data != nullptr) {
     index const blocks = p.flats() * divide_up(p.queries, tile_rows);
     int const groups = groups_of(blocks, p.keys, most_groups_of_queries);
     launch("attention_gradient of q", hopper_dq_kernel, blocks, groups * group_size, group_tiles::bytes(groups), p, g);
   }
-  next_branch();
+  branches.next();
   if (g.dk.data != nullptr || g.dv.data != nullptr) {
     index const blocks = p.flats() * divide_up(p.keys, tile_rows);
     int const groups = groups_of(blocks, p.queries, most_groups_of_keys);

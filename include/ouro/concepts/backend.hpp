@@ -187,6 +187,28 @@ concept BranchingBackend = requires {
   B::next_branch();
   B::end_branches();
 };
+/// Branches of calls as long as it lives; where the backend has none, or they are not wanted, calls come one after another.
+template <class B>
+class branch_scope {
+ public:
+  explicit branch_scope([[maybe_unused]] bool wanted = true) {
+    if constexpr (BranchingBackend<B>)
+      if ((open_ = wanted)) B::begin_branches();
+  }
+  branch_scope(branch_scope const&) = delete;
+  branch_scope& operator=(branch_scope const&) = delete;
+  ~branch_scope() {
+    if constexpr (BranchingBackend<B>)
+      if (open_) B::end_branches();
+  }
+  void next() const {
+    if constexpr (BranchingBackend<B>)
+      if (open_) B::next_branch();
+  }
+
+ private:
+  bool open_ = false;
+};
 
 /// A backend that has the optional primitive y_i = x_i for n pairs of contiguous tensors, in bf16 and in f32.
 template <class B>

@@ -180,30 +180,20 @@ inline bool may_overlap(view const& a, view const& b) {
 /// to the same memory. No call may read what another writes.
 template <class B, class... F>
 void side_by_side(destination const (&to)[sizeof...(F)], F const&... calls) {
-  std::size_t i = 0;
-  if constexpr (BranchingBackend<B>) {
-    bool apart = true;
+  auto apart = [&] {
     for (std::size_t a = 0; a < sizeof...(F); ++a)
       for (std::size_t b = 0; b < a; ++b)
-        if (to[a].wanted() && to[b].wanted() && detail::may_overlap(to[a].out, to[b].out)) apart = false;
-    if (apart) {
-      struct branches {
-        branches() { B::begin_branches(); }
-        ~branches() { B::end_branches(); }
-      } const open;
-      auto branch = [&](auto const& call) {
-        if (i > 0) B::next_branch();
-        if (to[i].wanted()) call(to[i]);
-        ++i;
-      };
-      return (branch(calls), ...);
-    }
-  }
-  auto one = [&](auto const& call) {
+        if (to[a].wanted() && to[b].wanted() && detail::may_overlap(to[a].out, to[b].out)) return false;
+    return true;
+  };
+  branch_scope<B> const branches(BranchingBackend<B> && apart());
+  std::size_t i = 0;
+  auto make = [&](auto const& call) {
+    if (i > 0) branches.next();
     if (to[i].wanted()) call(to[i]);
     ++i;
   };
-  (one(calls), ...);
+  (make(calls), ...);
 }
 
 /// Records `y = op(inputs…)` with its vector-Jacobian product `backward(dy, dx)` on the tape that watches the inputs.
