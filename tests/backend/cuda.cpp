@@ -371,14 +371,16 @@ std::vector<double> rounds_of_calls(bool graphs) {
     for (int i = 0; i < 12; ++i) {
       C::dropout({y.write()}, x.read(), 0.25, {static_cast<std::uint64_t>(round), static_cast<std::uint64_t>(i)});
       C::scale({x.write(), true}, y.read(), 0.01 * (round + i));
-      C::begin_branches();
-      for (int again = 0; again < (round < 4 ? 1 : 2); ++again) C::matmul({c.write()}, a.read(), x.read(), 0.5);
-      C::next_branch();
+      C::begin_beside();
       C::reduce_sum({sums.write()}, x.read(), 1.0);
       C::combine(ouro::binary::multiply, {sums.write()}, sums.read(), sums.read());
-      C::next_branch();
+      C::end_beside();
+      for (int again = 0; again < (round < 4 ? 1 : 2); ++again) C::matmul({c.write()}, a.read(), x.read(), 0.5);
+      C::begin_beside();
       C::matmul({squares.write()}, x.read().transpose(0, 1), x.read(), 0.125);
-      C::end_branches();
+      C::end_beside();
+      C::combine(ouro::binary::add, {kept.write(), true}, c.read(), c.read());
+      C::join();
       C::combine(ouro::binary::add, {kept.write(), true}, c.read(), sums.read().expand({48, 48}));
       C::combine(ouro::binary::subtract, {kept.write(), true}, squares.read(), kept.read());
     }

@@ -156,6 +156,41 @@ TEST_CASE("lives: with inner values in bf16 cuda learns what it learns in f32") 
   CHECK(exact.back() < 0.9 * exact.front());
 }
 
+TEST_CASE("lives: calls beside others, graphs and memory that is used again change no bit of what is learned") {
+  ouro_test::need_device();
+  auto config = small();
+  config.actor_layers = 2;
+  auto learn = [&](bool graphs, ouro::dtype inner) {
+    ouro::set_cuda_graphs(graphs);
+    ouro::set_cuda_inner_values(inner);
+    network<ouro::cuda> model(config, ouro::seed{1});
+    auto s = model.newborn(ouro::seed{2});
+    ouro::trainer<network<ouro::cuda>> t(model, {.learning_rate = 1e-2, .warmup = 0}, config.dropout);
+    std::vector<double> said;
+    for (std::uint64_t u = 0; u < 6; ++u) {
+      auto const r = t.update(s, cycle<ouro::cuda>(config, u % 2));
+      REQUIRE(!r.refused);
+      said.insert(said.end(), {r.loss, r.gradient_norm});
+    }
+    ouro::set_cuda_graphs(true);
+    ouro::set_cuda_inner_values(ouro::dtype::f32);
+    for (double v : s.working.values<double>()) said.push_back(v);
+    return said;
+  };
+  for (auto inner : {ouro::dtype::f32, ouro::dtype::bf16}) {
+    auto const right = learn(false, inner);
+#if defined(OURO_EMULATED_CUDA)
+    auto const before = emulated_cuda::graphs().launches;
+    emulated_cuda::keeps_memory = true;
+#endif
+    CHECK(learn(true, inner) == right);
+#if defined(OURO_EMULATED_CUDA)
+    emulated_cuda::keeps_memory = false;
+    CHECK(emulated_cuda::graphs().launches - before > 10);
+#endif
+  }
+}
+
 TEST_CASE("lives: after ten cycles of wake and sleep cpu and cuda have the same state") {
   ouro_test::need_device();
   auto const config = small();

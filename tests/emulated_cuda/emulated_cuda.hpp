@@ -73,6 +73,8 @@ std::uint64_t const* exchange(std::uint64_t bits);
 int lane();
 /// How many bytes of device memory there are from now on; to test what happens when there are no more.
 void limit_memory(std::size_t bytes);
+/// Whether blocks of device memory are used again as on a device, and not fresh each time; false unless it is set.
+inline bool keeps_memory = false;
 /// How many products of cuBLASLt there were until now, and how many of them had a bias.
 struct product_count {
   int all;

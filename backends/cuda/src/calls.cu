@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MIT
 #include "calls.hpp"
 
-#include <atomic>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -32,15 +31,14 @@ struct call {
   std::size_t at = 0;  // its parameters in the run's bytes
   std::size_t bytes = 0;
   call_kind kind = call_kind::kernel;
-  int branch = 0;
-  std::uint64_t section = 0;  // 0 outside of branches
-  bool joins = false;         // behind all calls before it, and not only behind those of its branch
+  bool beside = false;  // behind all calls before it; those after it wait for the next that joins
+  bool joins = false;   // behind those beside, too
 
   /// Whether a node of a graph that was made for one serves the other with other parameters.
   [[nodiscard]] bool like(call const& o) const {
     return kind == o.kind && function == o.function && library == o.library && places == o.places &&
            blocks == o.blocks && threads == o.threads && shared_bytes == o.shared_bytes && at == o.at &&
-           bytes == o.bytes && branch == o.branch && joins == o.joins;
+           bytes == o.bytes && beside == o.beside && joins == o.joins;
   }
 };
 
@@ -60,7 +58,6 @@ struct call_run {
   [[nodiscard]] std::byte const* operands_of(call const& c) const { return bytes.data() + c.at; }
 
   void add(call c, void const* operands, std::size_t size) {
-    c.joins = calls.empty() || calls.back().section != c.section;
     c.at = bytes.size();
     c.bytes = size;
     bytes.resize(c.at + (size + 15) / 16 * 16);
@@ -68,8 +65,7 @@ struct call_run {
     mix(reinterpret_cast<std::uintptr_t>(c.function));
     mix(reinterpret_cast<std::uintptr_t>(c.library));
     mix((std::uint64_t{c.blocks} << 32U) ^ (std::uint64_t{c.threads} << 20U) ^ c.shared_bytes);
-    auto const place = static_cast<std::uint64_t>(c.branch) * 2 + (c.joins ? 1 : 0);
-    mix(size * 64 + static_cast<std::uint64_t>(c.kind) * 16 + place);
+    mix(size * 64 + static_cast<std::uint64_t>(c.kind) * 4 + (c.beside ? 2 : 0) + (c.joins ? 1 : 0));
     if (c.kind == call_kind::library)
       for (std::size_t i = 0; i + 8 <= size; i += 8) {
         std::uint64_t word = 0;
@@ -159,18 +155,23 @@ class call_graph {
     cudaGraph_t graph = nullptr;
     check(cudaGraphCreate(&graph, 0), "cudaGraphCreate");
     graph_.reset(graph);
-    std::vector<cudaGraphNode_t> fork;                 // what the branches come after
-    std::vector<cudaGraphNode_t> last(most_branches);  // of each, if it has any
+    cudaGraphNode_t chain = nullptr;   // the last call that is not beside the others
+    cudaGraphNode_t beside = nullptr;  // the last that is and that no call has joined
+    cudaGraphNode_t behind = nullptr;  // what that is behind
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       auto const& c = run_.calls[i];
-      if (c.joins) {
-        fork.clear();
-        for (auto& node : last)
-          if (node != nullptr) fork.push_back(std::exchange(node, nullptr));
+      cudaGraphNode_t before[2];
+      std::size_t count = 0;
+      if (chain != nullptr && !(c.beside && beside != nullptr && behind == chain)) before[count++] = chain;
+      if (beside != nullptr && (c.beside || c.joins)) before[count++] = beside;
+      nodes_[i] = add(c, before, count);
+      if (c.beside) {
+        beside = nodes_[i];
+        behind = chain;
+      } else {
+        chain = nodes_[i];
+        if (c.joins) beside = nullptr;
       }
-      auto& own = last[static_cast<std::size_t>(c.branch)];
-      nodes_[i] = own != nullptr ? add(c, &own, 1) : add(c, fork.data(), fork.size());
-      own = nodes_[i];
     }
     cudaGraphExec_t ready = nullptr;
     check(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate");
@@ -271,22 +272,18 @@ class call_graph {
   owned_ready_graph ready_;
 };
 
-/// Where a thread is.
-struct branches {
-  int depth = 0;
-  int number = 0;
-  std::uint64_t section = 0;  // another one each time, and of all threads; 0 outside
-};
-thread_local branches here;
+/// How many times this thread has begun and not ended.
+thread_local int depth_beside = 0;
 
 /// The calls of all threads, in one order. Never destroyed.
 class call_queue {
  public:
   void add(call c, void const* operands, std::size_t bytes) {
-    c.branch = here.number;
-    c.section = here.section;
     std::lock_guard const lock(mutex_);
     rethrow();
+    c.beside = depth_beside > 0;
+    if (c.beside) waits_ = true;
+    else c.joins = std::exchange(joins_next_, false);
     run_.add(c, operands, bytes);
     if (run_.calls.size() < length_) return;
     if (length_ < longest) length_ *= 2;
@@ -300,6 +297,16 @@ class call_queue {
   void launch_quietly() noexcept {
     std::lock_guard const lock(mutex_);
     launch_or_keep_failure();
+  }
+  void join() noexcept {
+    std::lock_guard const lock(mutex_);
+    if (!waits_) return;
+    joins_next_ = true;
+    end_wait();
+  }
+  std::uint64_t waits_for_join() noexcept {
+    std::lock_guard const lock(mutex_);
+    return waits_ ? wait_ : 0;
   }
   void release(void* block) noexcept {
     std::lock_guard const lock(mutex_);
@@ -335,6 +342,9 @@ class call_queue {
   static constexpr std::size_t most_graphs = 512;
   static constexpr std::size_t most_known = 4096;
 
+  void end_wait() {
+    if (std::exchange(waits_, false)) ++wait_;
+  }
   void rethrow() {
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
@@ -351,6 +361,8 @@ class call_queue {
       call_queue& q;
       ~cleaner() {
         q.run_.clear();
+        q.joins_next_ = false;  // a run is behind the one before
+        q.end_wait();
         q.free_released();
       }
     } const clean{*this};
@@ -413,6 +425,9 @@ class call_queue {
   std::mutex mutex_;
   call_run run_;
   std::size_t length_ = shortest;
+  bool waits_ = false;       // whether calls are beside the others that nobody has joined
+  std::uint64_t wait_ = 1;   // the number of this wait or the next
+  bool joins_next_ = false;  // the next call that is not beside the others
   std::vector<void*> released_;
   std::exception_ptr failure_;
   bool wants_graphs_ = true;
@@ -452,18 +467,13 @@ void enqueue_copy(void* to, void const* from, std::size_t bytes) {
   copy_operands const operands{to, from, bytes};
   queue().add(c, &operands, sizeof(operands));
 }
-void begin_branches() noexcept {
-  static std::atomic<std::uint64_t> sections = 0;
-  if (here.depth++ == 0) here.section = ++sections;
+void begin_beside() noexcept { ++depth_beside; }
+void end_beside() noexcept { --depth_beside; }
+void join() noexcept {
+  if (depth_beside == 0) queue().join();  // calls beside come one after another
 }
-void next_branch() noexcept {
-  if (here.depth == 1 && here.number + 1 < most_branches) ++here.number;
-}
-void end_branches() noexcept {
-  if (--here.depth == 0) here = {};
-}
-bool in_branches() noexcept { return here.depth > 0; }
-int branch() noexcept { return here.number; }
+int side() noexcept { return depth_beside > 0 ? 1 : 0; }
+std::uint64_t waits_for_join() noexcept { return queue().waits_for_join(); }
 void launch_calls() { queue().launch_all(); }
 void launch_calls_quietly() noexcept { queue().launch_quietly(); }
 void give_way() noexcept { queue().give_way(); }

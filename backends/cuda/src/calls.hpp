@@ -64,17 +64,18 @@ void launch_calls_quietly() noexcept;
 void give_way() noexcept;
 /// Gives device memory back to the driver once the calls before are in the stream.
 void release(void* block) noexcept;
-/// Calls of this thread from begin_branches() to end_branches() are in branches, the next of which starts with
-/// next_branch(): those of one come one after the other, those of several in any order or at the same time, as far as a
-/// graph has them. Memory that they give back must not be handed out before the end. Branches within a branch are one after
-/// the other.
-void begin_branches() noexcept;
-void next_branch() noexcept;
-void end_branches() noexcept;
-bool in_branches() noexcept;
-/// The number of the branch that this thread is in: 0 outside, and below most_branches.
-int branch() noexcept;
-inline constexpr int most_branches = 4;
+/// Calls of this thread between begin_beside() and end_beside(), of which there may be several in each other, are beside the
+/// others: one after another, behind all calls that were made before, and as far as a graph has them before or after or at
+/// the same time as those that are made after them, until join().
+void begin_beside() noexcept;
+void end_beside() noexcept;
+void join() noexcept;
+/// 1 where the calls of this thread are beside the others, else 0: each has scratch memory of its own.
+int side() noexcept;
+inline constexpr int sides = 2;
+/// 0 if no calls are beside the others that nobody has joined, else a number that stays the same as long as there are.
+/// Memory that they may still use must not be handed out before.
+std::uint64_t waits_for_join() noexcept;
 /// After the stream was waited for: a device that has nothing to do gets short runs first.
 void begin_short_runs() noexcept;
 /// Whether runs that come again are launched as graphs, from now on.

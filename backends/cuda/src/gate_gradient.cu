@@ -328,8 +328,11 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
     gate_slopes<T> const slopes{statistics.as<T>(),   reals<T>(dy),         reals<T>(const_view(to.x.out)),
                                 real_places<T>(to.x), real_places<T>(to.f), whole_lanes ? place_of<T>(to.h) : nullptr,
                                 to.h.accumulate};
+    if (shares.blocks() == 1 || whole_lanes) join();  // it takes sums itself
     launch(name, kernel, shares.blocks(), threads, room, g, slopes, shares, sums);
-    finish(name, sums);
+    finish(
+        name, sums,
+        all_beside({to.h, to.scale, to.bias, to.query_weight, to.query_bias, to.gate, to.proj_weight, to.proj_bias}));
   });
 }
 

@@ -150,19 +150,19 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
 }  // namespace
 
 void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> const& g) {
-  branch_scope<cuda> const branches;
   if (g.dq.data != nullptr) {
+    beside_scope<cuda> const aside;
     index const blocks = p.flats() * divide_up(p.queries, tile_rows);
     int const groups = groups_of(blocks, p.keys, most_groups_of_queries);
     launch("attention_gradient of q", hopper_dq_kernel, blocks, groups * group_size, group_tiles::bytes(groups), p, g);
   }
-  branches.next();
   if (g.dk.data != nullptr || g.dv.data != nullptr) {
     index const blocks = p.flats() * divide_up(p.keys, tile_rows);
     int const groups = groups_of(blocks, p.queries, most_groups_of_keys);
     launch("attention_gradient of k and v", hopper_dkv_kernel, blocks, groups * group_size,
            group_tiles::bytes(groups) + static_cast<std::size_t>(2 * groups) * sizeof(query_tile), p, g);
   }
+  join();
 }
 
 }  // namespace ouro::cuda_kernels

@@ -74,7 +74,7 @@ constexpr std::uint64_t workspace_bytes = 1024;  // the tests run short of memor
 constexpr index most_batches = 65535;  // more are refused for some shapes only when they are to be computed
 
 /// Products by cuBLASLt. A plan is made once, without timing anything, and kept: a product has the same bits from run to
-/// run. Calls are made one at a time; those of one branch share a workspace.
+/// run. Calls are made one at a time; those of one side share a workspace.
 class cublaslt_products {
  public:
   cublaslt_products() {
@@ -94,7 +94,7 @@ class cublaslt_products {
     if (at == plans_.end()) at = plans_.emplace(kind, planned(p)).first;
     plan& how = at->second;
     if (!how.possible) return false;
-    void*& workspace = workspaces_[branch()];
+    void*& workspace = workspaces_[side()];
     if (workspace == nullptr) workspace = cuda::allocate(workspace_bytes);
     planned_product const now{&how, p.a.data, p.b.data, p.c, p.bias, workspace, p.alpha};
     if (how.tried) {
@@ -197,7 +197,7 @@ class cublaslt_products {
   std::mutex mutex_;
   cublasLtHandle_t handle_ = nullptr;
   cublasLtMatmulPreference_t preference_ = nullptr;
-  void* workspaces_[most_branches] = {};
+  void* workspaces_[sides] = {};
   std::map<decltype(kind_of(std::declval<library_product const&>())), plan> plans_;
 };
 

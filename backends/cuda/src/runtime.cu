@@ -31,7 +31,8 @@ struct device_blocks {
 #if defined(__CUDACC__)
   static constexpr bool keeps_blocks = true;
 #else
-  static constexpr bool keeps_blocks = false;  // fresh memory is NaN, and a sanitizer sees every use after free
+  // Fresh memory is NaN, and a sanitizer sees every use after free.
+  static constexpr bool const& keeps_blocks = emulated_cuda::keeps_memory;
 #endif
   static void* take(std::size_t bytes) noexcept {
     void* p = nullptr;
@@ -55,7 +56,7 @@ struct staging {
   std::size_t used = 0;
 };
 
-constexpr index ticket_count = 8192;  // of each branch
+constexpr index ticket_count = 8192;  // of each side
 
 struct runtime {
   cudaStream_t stream = nullptr;
@@ -76,7 +77,7 @@ struct runtime {
     multiprocessors = p.multiProcessorCount;
     shared_memory_limit = p.sharedMemPerBlockOptin;
     is_hopper = p.major == 9 && p.minor == 0;
-    std::size_t const ticket_bytes = most_branches * ticket_count * sizeof(unsigned);
+    std::size_t const ticket_bytes = sides * ticket_count * sizeof(unsigned);
     check(cudaMalloc(reinterpret_cast<void**>(&tickets), ticket_bytes), "cudaMalloc");
     check(cudaMemsetAsync(tickets, 0, ticket_bytes, stream), "cudaMemsetAsync");
     description = std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." +
@@ -97,7 +98,7 @@ bool is_hopper() { return now().is_hopper; }
 std::size_t shared_memory_limit() { return now().shared_memory_limit; }
 unsigned* tickets(index n) {
   require(n <= ticket_count, errc::shape, "cuda", "a call of ", n, " sums that end together");
-  return now().tickets + branch() * ticket_count;
+  return now().tickets + side() * ticket_count;
 }
 
 namespace {
@@ -176,45 +177,79 @@ double cuda_mark::seconds_since(cuda_mark const& earlier) const {
   return 1e-3 * static_cast<double>(milliseconds);
 }
 
-void* cuda::allocate(std::size_t bytes) { return cuda_kernels::now().pool.allocate(bytes); }
-
 namespace {
 
-/// What the branches of a thread have given back: another branch must not get it while they may still use it.
-struct block {
-  void* memory;
-  std::size_t bytes;
+/// Blocks that were given back while calls beside the others may still use them.
+class withheld_blocks {
+ public:
+  void add(std::uint64_t wait, void* memory, std::size_t bytes) {
+    std::lock_guard const lock(mutex_);
+    give_back_but(wait);
+    blocks_.push_back({memory, bytes});
+    wait_ = wait;
+    bytes_ += bytes;
+    if (bytes_ > most) cuda_kernels::join();
+  }
+  /// To the pool, unless this wait is still on.
+  void give_back_but(std::uint64_t wait) noexcept {
+    if (wait == wait_) return;
+    for (auto const& b : blocks_) cuda_kernels::now().pool.deallocate(b.memory, b.bytes);
+    blocks_.clear();
+    bytes_ = 0;
+  }
+  void renew() noexcept {
+    std::lock_guard const lock(mutex_);
+    if (!blocks_.empty()) give_back_but(cuda_kernels::waits_for_join());
+  }
+
+ private:
+#if defined(__CUDACC__)
+  static constexpr std::size_t most = 128U << 20U;
+#else
+  static constexpr std::size_t most = 128U << 10U;
+#endif
+  struct block {
+    void* memory;
+    std::size_t bytes;
+  };
+  std::mutex mutex_;
+  std::vector<block> blocks_;
+  std::uint64_t wait_ = 0;
+  std::size_t bytes_ = 0;
 };
-struct withheld_blocks {
-  static constexpr std::size_t most = 32;
-  block blocks[most];
-  std::size_t count = 0;
-};
-thread_local withheld_blocks withheld;
+/// Never destroyed.
+withheld_blocks& withheld() {
+  static auto* w = new withheld_blocks;
+  return *w;
+}
 
 }  // namespace
 
+void* cuda::allocate(std::size_t bytes) {
+  auto& pool = cuda_kernels::now().pool;
+  withheld().renew();
+  try {
+    return pool.allocate(bytes);
+  } catch (std::bad_alloc const&) {
+    cuda_kernels::launch_calls();  // which ends the wait
+    withheld().renew();
+    return pool.allocate(bytes);
+  }
+}
 void cuda::deallocate(void* p, std::size_t bytes) noexcept {
-  if (cuda_kernels::in_branches()) {
-    if (withheld.count < withheld_blocks::most) {
-      withheld.blocks[withheld.count++] = {p, bytes};
-      return;
+  if (auto const wait = cuda_kernels::waits_for_join(); wait != 0) {
+    try {
+      return withheld().add(wait, p, bytes);
+    } catch (std::bad_alloc const&) {  // no room to remember it
+      cuda_kernels::launch_calls_quietly();
     }
-    cuda_kernels::launch_calls_quietly();  // what comes later is behind all of it
   }
   cuda_kernels::now().pool.deallocate(p, bytes);
 }
 
-void cuda::begin_branches() noexcept { cuda_kernels::begin_branches(); }
-void cuda::next_branch() noexcept { cuda_kernels::next_branch(); }
-void cuda::end_branches() noexcept {
-  cuda_kernels::end_branches();
-  if (cuda_kernels::in_branches()) return;
-  while (withheld.count > 0) {
-    auto const [memory, bytes] = withheld.blocks[--withheld.count];
-    cuda_kernels::now().pool.deallocate(memory, bytes);
-  }
-}
+void cuda::begin_beside() noexcept { cuda_kernels::begin_beside(); }
+void cuda::end_beside() noexcept { cuda_kernels::end_beside(); }
+void cuda::join() noexcept { cuda_kernels::join(); }
 
 namespace {
 

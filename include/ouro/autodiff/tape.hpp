@@ -46,11 +46,13 @@ class recording final : public recorder<B> {
     return settled.back().gradient;
   }
 
-  /// Runs the recorded steps from `last` down to `first`, dropping each gradient and closure once it is used.
+  /// Runs the recorded steps from `last` down to `first`, dropping each gradient and closure once it is used. What was made
+  /// beside them is there at the end.
   void run(std::int64_t last, std::int64_t first) {
     for (std::int64_t i = last; i >= first; --i) {
       auto& n = nodes[static_cast<std::size_t>(i)];
       if (!n.step || n.gradient.value.empty()) continue;
+      if (n.gradient.beside) join<B>();
       tensor<B> const dy = std::exchange(n.gradient.value, {});
       auto const step = std::exchange(n.step, nullptr);
       auto const inputs = std::move(n.inputs);
@@ -58,6 +60,7 @@ class recording final : public recorder<B> {
       gradients<B> dx(*this, inputs);
       (*step)(dy, dx);  // may record more, and so move the nodes
     }
+    join<B>();
   }
 
   void close() {

@@ -179,36 +179,39 @@ concept AddDroppedBackend = requires(view y, const_view x, double rate, random_d
   B::add_dropped(y, x, x, rate, draw);  // (y, x, f, rate, draw), all contiguous and of one shape
 };
 
-/// A backend that can make calls side by side: those between begin_branches() and end_branches() of one thread are in up to
-/// four branches, each begun by next_branch() but the first, of which none reads or writes what another writes.
+/// A backend that can make calls beside the others: those between begin_beside() and end_beside() of one thread come behind
+/// all that were made before and one after another, but what is made after them waits for them only from join() on. Until
+/// then nothing else may read or write what they write. (What only the end of a backward pass reads need not hold up the
+/// rest of it.)
 template <class B>
-concept BranchingBackend = requires {
-  B::begin_branches();
-  B::next_branch();
-  B::end_branches();
+concept BesideBackend = requires {
+  B::begin_beside();
+  B::end_beside();
+  B::join();
 };
-/// Branches of calls as long as it lives; where the backend has none, or they are not wanted, calls come one after another.
+/// Calls are beside the others as long as it lives, if that is wanted and the backend can.
 template <class B>
-class branch_scope {
+class beside_scope {
  public:
-  explicit branch_scope([[maybe_unused]] bool wanted = true) {
-    if constexpr (BranchingBackend<B>)
-      if ((open_ = wanted)) B::begin_branches();
+  explicit beside_scope([[maybe_unused]] bool wanted = true) {
+    if constexpr (BesideBackend<B>)
+      if ((open_ = wanted)) B::begin_beside();
   }
-  branch_scope(branch_scope const&) = delete;
-  branch_scope& operator=(branch_scope const&) = delete;
-  ~branch_scope() {
-    if constexpr (BranchingBackend<B>)
-      if (open_) B::end_branches();
-  }
-  void next() const {
-    if constexpr (BranchingBackend<B>)
-      if (open_) B::next_branch();
+  beside_scope(beside_scope const&) = delete;
+  beside_scope& operator=(beside_scope const&) = delete;
+  ~beside_scope() {
+    if constexpr (BesideBackend<B>)
+      if (open_) B::end_beside();
   }
 
  private:
   bool open_ = false;
 };
+/// What comes next is behind the calls beside, too.
+template <class B>
+void join() {
+  if constexpr (BesideBackend<B>) B::join();
+}
 
 /// A backend that has the optional primitive y_i = x_i for n pairs of contiguous tensors, in bf16 and in f32.
 template <class B>

@@ -98,16 +98,15 @@ tensor<B> fused_hormone_gate(hormone_gate_inputs<B> const& in) {
                       &in.proj_weight, &in.proj_bias, &in.residual},
                      [kept, statistics, operands, rows, wide](tensor<B> const& dy, gradients<B>& dx) {
                        auto const g = packed(dy);
-                       auto into = [&](std::size_t i, shape const& dims) {
-                         auto d = dx.into(i);
+                       auto shaped = [](destination d, shape const& dims) {
                          if (d.wanted()) d.out = d.out.reshape(dims);
                          return d;
                        };
                        dx.give(10, g);
-                       B::hormone_gate_gradient(
-                           {into(0, kept.x.dims()), into(1, kept.h.dims()), into(2, {rows, wide}), dx.into(3),
-                            dx.into(4), dx.into(5), dx.into(6), dx.into(7), dx.into(8), dx.into(9)},
-                           operands(kept, {}), statistics.read(), g.read().reshape({rows, wide}));
+                       B::hormone_gate_gradient({shaped(dx.into(0), kept.x.dims()), shaped(dx.beside(1), kept.h.dims()),
+                                                 shaped(dx.into(2), {rows, wide}), dx.beside(3), dx.beside(4),
+                                                 dx.beside(5), dx.beside(6), dx.beside(7), dx.beside(8), dx.beside(9)},
+                                                operands(kept, {}), statistics.read(), g.read().reshape({rows, wide}));
                      });
 }
 

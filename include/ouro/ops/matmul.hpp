@@ -54,8 +54,8 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend
   else B::matmul(c.write(), a.read(), b.read(), 1.0);
   return recorded<B>("matmul", std::move(c), {&a, &b, &addend},
                      [a = a.detach(), b = b.detach()](tensor<B> const& dc, gradients<B>& dx) {
-                       side_by_side<B>(
-                           {dx.into(0), dx.into(1), dx.into(2)},
+                       each_gradient<B>(
+                           dc, dx,
                            [&](destination const& d) { B::matmul(d, dc.read(), b.read().transpose(-2, -1), 1.0); },
                            [&](destination const& d) { B::matmul(d, a.read().transpose(-2, -1), dc.read(), 1.0); },
                            [&](destination const& d) { B::reduce_sum(d, dc.read(), 1.0); });
@@ -85,8 +85,8 @@ tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b,
                      [in, out, flat, w = w.detach()](tensor<B> const& dy, gradients<B>& dx) {
                        auto const dense = packed(dy);
                        auto const g = dense.read().reshape(out);
-                       side_by_side<B>(
-                           {dx.into(0), dx.into(1), dx.into(2)},
+                       each_gradient<B>(
+                           dy, dx,
                            [&](destination const& d) {
                              B::matmul({d.out.reshape(in), d.accumulate}, g, w.read(), 1.0);
                            },

@@ -26,6 +26,7 @@ struct gradient_slot {
   std::int64_t whole = -1;  ///< the node that this one is a slice or copy of, if it is one: [start, …) of `axis`
   int axis = 0;
   std::int64_t start = 0;
+  bool beside = false;  ///< whether calls beside the others may have written the value
 
   /// Whether the slice lies in one run of the whole's memory.
   [[nodiscard]] bool runs_on() const {
@@ -56,6 +57,8 @@ class gradients {
   /// The buffer of an input's gradient, in the input's shape and contiguous; not wanted if nobody watches the input. That
   /// of a slice lies in the gradient of the whole.
   [[nodiscard]] destination into(std::size_t input) { return buffer(nodes_[input], false); }
+  /// The same for calls that may be made beside the others: whoever needs the gradient joins them.
+  [[nodiscard]] destination beside(std::size_t input) { return buffer(nodes_[input], false, BesideBackend<B>); }
   /// The same in the memory of `spent`, whose values the step reads for the last time as it writes, if the gradient has
   /// their shape and type, nothing has contributed to it yet, and nobody else owns that memory.
   [[nodiscard]] destination into(std::size_t input, tensor<B>& spent) {
@@ -64,6 +67,7 @@ class gradients {
     if (!slot.value.empty() || slot.whole >= 0 || slot.type != spent.type() || !(slot.dims == spent.dims()) ||
         !spent.unique() || !spent.contiguous())
       return into(input);
+    join<B>();  // they may read it
     view const memory = spent.write();
     slot.value = spent;
     return {memory, false};
@@ -139,22 +143,22 @@ class gradients {
     return {slot.value.write().slice(p.axis, p.start, p.length), false};
   }
 
-  destination buffer(std::int64_t node, bool strided) {
+  destination buffer(std::int64_t node, bool strided, bool beside = false) {
     if (node < 0) return {};
     auto& slot = tape_.slot(node);
     bool const fresh = slot.value.empty();
     if (fresh && slot.whole >= 0 && (strided || slot.runs_on())) {
-      auto const whole = buffer(slot.whole, strided);
+      auto const whole = buffer(slot.whole, strided, beside);
       if (slot.dims == whole.out.dims) return whole;
       if (!whole.accumulate) B::fill(whole.out, 0.0);
-      return {whole.out.slice(slot.axis, slot.start, slot.dims[slot.axis]), true};
+      return {whole.out.slice(slot.axis, slot.start, slot.dims[slot.axis]), true, beside};
     }
-    if (fresh) {
-      slot.value = tensor<B>(slot.dims, slot.type);
-    } else if (!slot.value.unique() || !slot.value.contiguous()) {
-      slot.value = slot.value.copy();
-    }
-    return {slot.value.write(), !fresh};
+    bool const stays = fresh || (slot.value.unique() && slot.value.contiguous());
+    if (slot.beside && !(beside && stays)) join<B>();
+    if (fresh) slot.value = tensor<B>(slot.dims, slot.type);
+    else if (!stays) slot.value = slot.value.copy();
+    slot.beside = slot.beside || beside;
+    return {slot.value.write(), !fresh, beside};
   }
 
   recorder<B>& tape_;
@@ -176,24 +180,28 @@ inline bool may_overlap(view const& a, view const& b) {
 
 }  // namespace detail
 
-/// Makes a call for each destination that is wanted, calls[i](to[i]): side by side where the backend can and no two write
-/// to the same memory. No call may read what another writes.
-template <class B, class... F>
-void side_by_side(destination const (&to)[sizeof...(F)], F const&... calls) {
-  auto apart = [&] {
-    for (std::size_t a = 0; a < sizeof...(F); ++a)
-      for (std::size_t b = 0; b < a; ++b)
-        if (to[a].wanted() && to[b].wanted() && detail::may_overlap(to[a].out, to[b].out)) return false;
-    return true;
+/// The gradients of the inputs 0, 1, … that are wanted, by a call for each, which is told where it goes and reads dy: the
+/// rest of a backward pass waits for the first alone, and for the others when it needs what they write.
+template <class B, class First, class... Others>
+void each_gradient(tensor<B> const& dy, gradients<B>& dx, First const& first, Others const&... others) {
+  destination const front = dx.into(0);
+  std::size_t count = 0;
+  destination const to[] = {(static_cast<void>(others), dx.beside(++count))...};
+  bool apart = true;  // the factors of a product may be one, or parts of one
+  for (auto const& d : to)
+    if (front.wanted() && d.wanted() && detail::may_overlap(front.out, d.out)) apart = false;
+  auto make_first = [&] {
+    if (front.wanted()) first(front);
   };
-  branch_scope<B> const branches(BranchingBackend<B> && apart());
-  std::size_t i = 0;
-  auto make = [&](auto const& call) {
-    if (i > 0) branches.next();
-    if (to[i].wanted()) call(to[i]);
-    ++i;
+  auto make_others = [&] {
+    beside_scope<B> const aside;
+    auto const* d = to;
+    ((d->wanted() ? others(*d) : void(), ++d), ...);
   };
-  (make(calls), ...);
+  if (!apart) make_first();  // what is made beside comes behind it
+  make_others();
+  if (apart) make_first();
+  if (!dy.unique()) join<B>();  // it may become another gradient, which is added to where it is
 }
 
 /// Records `y = op(inputs…)` with its vector-Jacobian product `backward(dy, dx)` on the tape that watches the inputs.

@@ -35,7 +35,7 @@ class memory_pool {
       auto& blocks = free_[size];
       in_use_ += size;
       if (in_use_ > peak_) peak_ = in_use_;
-      if (!blocks.empty()) {
+      if (Source::keeps_blocks && !blocks.empty()) {
         if constexpr (Source::lowest_first) {
           void** lowest = &blocks.back();
           for (void*& b : blocks)

@@ -93,9 +93,11 @@ using const_view = basic_view<void const>;
 struct destination {
   view out;
   bool accumulate = false;
+  bool beside = false;  ///< whether it may be written by a call beside the others (BesideBackend), and has been before
 
   destination() = default;
-  destination(view v, bool add = false) : out(v), accumulate(add) {}  // NOLINT: a plain view is overwritten
+  destination(view v, bool add = false, bool aside = false)  // NOLINT: a plain view is overwritten
+      : out(v), accumulate(add), beside(aside) {}
   [[nodiscard]] bool wanted() const { return !out.empty(); }
 };
 

@@ -64,9 +64,9 @@ struct cuda {
   /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
   static void* allocate(std::size_t bytes);
   static void deallocate(void* p, std::size_t bytes) noexcept;
-  static void begin_branches() noexcept;
-  static void next_branch() noexcept;
-  static void end_branches() noexcept;
+  static void begin_beside() noexcept;
+  static void end_beside() noexcept;
+  static void join() noexcept;
   static void upload(view to, const_view host);
   static void download(view host, const_view from);
 
@@ -128,7 +128,7 @@ struct cuda {
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
-static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && BranchingBackend<cuda> &&
+static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && BesideBackend<cuda> &&
               MixBackend<cuda> && NarrowBackend<cuda> && HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.
