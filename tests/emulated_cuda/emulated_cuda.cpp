@@ -4,10 +4,12 @@
 // The emulated device: fibers, barriers and memory.
 #include <emulated_cuda.hpp>
 
+#include <atomic>
 #include <bit>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <map>
@@ -363,26 +365,80 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 }
 struct emulated_stream {
   cudaGraph_t captured = nullptr;
+  bool lags = false;
+  std::deque<std::function<cudaError_t()>> left = {};  // to do
+  std::size_t done = 0;
+  std::recursive_mutex mutex = {};
+
+  cudaError_t work(std::size_t until) {
+    std::lock_guard const lock(mutex);
+    cudaError_t status = cudaSuccess;
+    while (done < until) {
+      auto const next = std::move(left.front());
+      left.pop_front();
+      ++done;
+      if (auto const s = next(); s != cudaSuccess) status = s;
+    }
+    return status;
+  }
 };
+namespace {
+/// Those that lag; never destroyed.
+std::vector<cudaStream_t>& lagging() {
+  static auto* s = new std::vector<cudaStream_t>;
+  return *s;
+}
+/// Now, or when somebody waits for it.
+template <class F>
+cudaError_t in_turn(cudaStream_t stream, F&& f) {
+  if (stream == nullptr || !stream->lags) return f();
+  std::lock_guard const lock(stream->mutex);
+  stream->left.emplace_back(std::forward<F>(f));
+  return cudaSuccess;
+}
+}  // namespace
+cudaError_t cudaDeviceGetStreamPriorityRange(int* last, int* first) {
+  *last = 0;
+  *first = -1;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int priority) {
+  *stream = new emulated_stream;
+  (*stream)->lags = priority == 0;
+  if (priority == 0) lagging().push_back(*stream);
+  return cudaSuccess;
+}
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new emulated_stream;
   return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  std::lock_guard const lock(stream->mutex);
+  return stream->work(stream->done + stream->left.size());
+}
 
 struct emulated_event {
   std::chrono::steady_clock::time_point at;
+  cudaStream_t stream = nullptr;
+  std::size_t work = 0;  // of the stream that it is behind
 };
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
   *event = new emulated_event;
   return cudaSuccess;
 }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cudaEventCreate(event); }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  return in_turn(stream, [from = event->stream, work = event->work] { return from->work(work); });
+}
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->at = std::chrono::steady_clock::now();
+  std::lock_guard const lock(stream->mutex);
+  event->stream = stream;
+  event->work = stream->done + stream->left.size();
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
@@ -403,6 +459,7 @@ cudaError_t cudaMalloc(void** p, std::size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
+  for (auto* s : lagging()) cudaStreamSynchronize(s);
   auto& m = heap();
   std::lock_guard const lock(m.mutex);
   auto const found = m.blocks.find(static_cast<std::byte const*>(p));
@@ -416,23 +473,27 @@ cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
   *p = ::operator new(bytes, std::nothrow);
   return *p != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
-cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
-  auto& m = heap();
-  {
-    std::lock_guard const lock(m.mutex);
-    void const* device = kind == cudaMemcpyHostToDevice ? to : from;
-    void const* host = kind == cudaMemcpyHostToDevice ? from : to;
-    if (!m.holds(device, bytes) || m.holds(host, bytes)) return cudaErrorInvalidValue;
-  }
-  std::memcpy(to, from, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  return in_turn(stream, [=] {
+    auto& m = heap();
+    {
+      std::lock_guard const lock(m.mutex);
+      void const* device = kind == cudaMemcpyHostToDevice ? to : from;
+      void const* host = kind == cudaMemcpyHostToDevice ? from : to;
+      if (!m.holds(device, bytes) || m.holds(host, bytes)) return cudaErrorInvalidValue;
+    }
+    std::memcpy(to, from, bytes);
+    return cudaSuccess;
+  });
 }
-cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t) {
-  auto& m = heap();
-  std::lock_guard const lock(m.mutex);
-  if (!m.holds(to, bytes)) return cudaErrorInvalidValue;
-  std::memset(to, byte, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream) {
+  return in_turn(stream, [=] {
+    auto& m = heap();
+    std::lock_guard const lock(m.mutex);
+    if (!m.holds(to, bytes)) return cudaErrorInvalidValue;
+    std::memset(to, byte, bytes);
+    return cudaSuccess;
+  });
 }
 
 emulated_cuda::kernel const* emulated_cuda::known(kernel const& k) {
@@ -442,8 +503,14 @@ emulated_cuda::kernel const* emulated_cuda::known(kernel const& k) {
   return &kernels->try_emplace(k.function, k).first->second;
 }
 cudaError_t cudaFuncSetAttribute(void const*, cudaFuncAttribute, int) { return cudaSuccess; }
+namespace {
+std::function<cudaError_t()> launch_of(cudaKernelNodeParams const& p);
+}  // namespace
 cudaError_t cudaLaunchKernel(void const* function, dim3 grid, dim3 block, void** parameters, std::size_t shared_bytes,
-                             cudaStream_t) {
+                             cudaStream_t stream) {
+  if (stream != nullptr && stream->lags)
+    return in_turn(stream, launch_of({const_cast<void*>(function), grid, block, static_cast<unsigned>(shared_bytes),
+                                      parameters, nullptr}));
   auto const& kernel = *static_cast<emulated_cuda::kernel const*>(function);
   auto body = [&] { kernel.call(kernel.function, parameters); };
   emulated_cuda::run(
@@ -557,9 +624,12 @@ cudaError_t cudaGraphExecMemcpyNodeSetParams1D(cudaGraphExec_t ready, cudaGraphN
                                                std::size_t bytes, cudaMemcpyKind kind) {
   return set(ready, node, copy_of(to, from, bytes, kind));
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t) {
+cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream) {
   ++counted_graphs.launches;
-  return ready->run();
+  if (!stream->lags) return ready->run();
+  auto const now = std::make_shared<emulated_graph>();  // its nodes may be set anew before it runs
+  for (auto const& n : ready->nodes) now->nodes.push_back(std::make_unique<emulated_node>(*n));
+  return in_turn(stream, [now] { return now->run(); });
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   return cudaGraphCreate(&stream->captured, 0);
@@ -581,7 +651,13 @@ cublasStatus_t cublasCreate_v2(cublasHandle_t* handle) {
   *handle = nullptr;
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasSetStream_v2(cublasHandle_t, cudaStream_t) { return CUBLAS_STATUS_SUCCESS; }
+namespace {
+std::atomic<cudaStream_t> cublas_stream = nullptr;
+}
+cublasStatus_t cublasSetStream_v2(cublasHandle_t, cudaStream_t stream) {
+  cublas_stream = stream;
+  return CUBLAS_STATUS_SUCCESS;
+}
 
 namespace {
 
@@ -678,7 +754,17 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t, cublasOperation_t t
   if (type_a != type_b) return CUBLAS_STATUS_NOT_SUPPORTED;
   stored_factor const left{a, ta == CUBLAS_OP_T, lda, step_a};
   stored_factor const right{b, tb == CUBLAS_OP_T, ldb, step_b};
-  return multiply({m, n, k, batches, left, right, c, ldc, step_c, type_a, type_c, computed, alpha, beta, nullptr});
+  double by = 0;  // or a float
+  double plus = 0;
+  auto const bytes = computed == CUBLAS_COMPUTE_64F ? sizeof(double) : sizeof(float);
+  std::memcpy(&by, alpha, bytes);
+  std::memcpy(&plus, beta, bytes);
+  auto const run = [=] {
+    stored_product const p{m,      n,      k,      batches,  left, right, c,      ldc,
+                           step_c, type_a, type_c, computed, &by,  &plus, nullptr};
+    return multiply(p) == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+  };
+  return in_turn(cublas_stream, run) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 struct emulated_operation {
@@ -843,11 +929,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
     p.beta = &plus;
     return multiply(p);
   };
-  if (stream == nullptr || stream->captured == nullptr) return compute();
+  auto const run = [compute] { return compute() == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorInvalidValue; };
+  if (stream == nullptr || stream->captured == nullptr)
+    return in_turn(stream, run) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
   auto& nodes = stream->captured->nodes;
   cudaGraphNode_t const before = nodes.empty() ? nullptr : nodes.back().get();
   cudaGraphNode_t node = nullptr;
-  auto const run = [compute] { return compute() == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorInvalidValue; };
   return stream->captured->add(&node, &before, nodes.empty() ? 0 : 1, run) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
                                                                                           : CUBLAS_STATUS_INVALID_VALUE;
 }

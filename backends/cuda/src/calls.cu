@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #include "calls.hpp"
 
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -112,24 +113,24 @@ void allow_shared_memory(call const& c) {
         c.name);
 }
 
-void make(call const& c, std::byte* operands) {
+void make(call const& c, std::byte* operands, cudaStream_t to) {
   switch (c.kind) {
     case call_kind::kernel: {
       allow_shared_memory(c);
       parameter_addresses places(c, operands);
-      return check(
-          cudaLaunchKernel(c.function, dim3(c.blocks), dim3(c.threads), places.data(), c.shared_bytes, stream()),
-          c.name);
+      return check(cudaLaunchKernel(c.function, dim3(c.blocks), dim3(c.threads), places.data(), c.shared_bytes, to),
+                   c.name);
     }
-    case call_kind::library: return c.library(operands, stream());
+    case call_kind::library: return c.library(operands, to);
     case call_kind::copy: {
       auto const o = operands_of_copy(operands);
-      return check(cudaMemcpyAsync(o.to, o.from, o.bytes, cudaMemcpyHostToDevice, stream()), c.name);
+      return check(cudaMemcpyAsync(o.to, o.from, o.bytes, cudaMemcpyHostToDevice, to), c.name);
     }
   }
 }
 
-/// A stream that nothing runs in.
+/// A stream that nothing runs in, for one thread at a time.
+std::mutex capturing;
 cudaStream_t captured_stream() {
   static cudaStream_t const aside = [] {
     cudaStream_t made = nullptr;
@@ -190,14 +191,14 @@ class call_graph {
   }
 
   /// Of a run that it serves.
-  void launch(call_run const& run) {
+  void launch(call_run const& run, cudaStream_t to) {
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       auto const& c = run.calls[i];
       if (same(c, run)) continue;
       std::memcpy(run_.operands_of(c), run.operands_of(c), c.bytes);
       set(c, nodes_[i]);
     }
-    check(cudaGraphLaunch(ready_.get(), stream()), "cudaGraphLaunch");
+    check(cudaGraphLaunch(ready_.get(), to), "cudaGraphLaunch");
   }
 
   std::uint64_t used = 0;  ///< when it was last launched
@@ -227,6 +228,7 @@ class call_graph {
         break;
       }
       case call_kind::library: {
+        std::lock_guard const lock(capturing);
         cudaStream_t const aside = captured_stream();
         check(cudaStreamBeginCapture(aside, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
         std::exception_ptr failure;
@@ -274,10 +276,12 @@ class call_graph {
 
 /// How many times this thread has begun and not ended.
 thread_local int depth_beside = 0;
+thread_local int depth_apart = 0;
 
-/// The calls of all threads, in one order. Never destroyed.
+/// The calls of all threads in one line. Never destroyed.
 class call_queue {
  public:
+  explicit call_queue(int line) : line_(line) {}
   void add(call c, void const* operands, std::size_t bytes) {
     std::lock_guard const lock(mutex_);
     rethrow();
@@ -285,6 +289,7 @@ class call_queue {
     if (c.beside) waits_ = true;
     else c.joins = std::exchange(joins_next_, false);
     run_.add(c, operands, bytes);
+    launch_of_all_ = launches_ + 1;
     if (run_.calls.size() < length_) return;
     if (length_ < longest) length_ *= 2;
     launch();
@@ -308,27 +313,32 @@ class call_queue {
     std::lock_guard const lock(mutex_);
     return waits_ ? wait_ : 0;
   }
-  void release(void* block) noexcept {
-    std::lock_guard const lock(mutex_);
-    try {
-      released_.push_back(block);
-      if (run_.calls.empty()) free_released();
-    } catch (std::bad_alloc const&) {  // no room to remember it: not before its last use
-      launch_or_keep_failure();
-      cudaFree(block);
-    }
-  }
+  /// The number of the launch that takes all calls until now; and whether it has been.
+  [[nodiscard]] std::uint64_t launch_of_all() const noexcept { return launch_of_all_; }
+  [[nodiscard]] bool has_launched(std::uint64_t number) const noexcept { return launches_ >= number; }
   void give_way() noexcept {
     std::lock_guard const lock(mutex_);
     launch_or_keep_failure();
     if (graphs_ == 0) return;
-    cudaStreamSynchronize(stream());  // some may still run
+    cudaStreamSynchronize(stream_of(line_));  // some may still run
     known_.clear();
     graphs_ = 0;
   }
-  void begin_short_runs() noexcept {
+  /// A device that has nothing to do then gets short runs first.
+  void wait() {
     std::lock_guard const lock(mutex_);
+    check(cudaStreamSynchronize(stream_of(line_)), "cudaStreamSynchronize");
     length_ = shortest;
+  }
+  /// All calls until now, and no later one, come before what the other line makes next.
+  void lead(int other) {
+    std::lock_guard const lock(mutex_);
+    rethrow();
+    launch();
+    if (passed_ == nullptr)
+      check(cudaEventCreateWithFlags(&passed_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    check(cudaEventRecord(passed_, stream_of(line_)), "cudaEventRecord");
+    check(cudaStreamWaitEvent(stream_of(other), passed_, 0), "cudaStreamWaitEvent");
   }
   void set_graphs(bool wanted) {
     std::lock_guard const lock(mutex_);
@@ -363,11 +373,11 @@ class call_queue {
         q.run_.clear();
         q.joins_next_ = false;  // a run is behind the one before
         q.end_wait();
-        q.free_released();
+        q.launches_ = q.launch_of_all_.load();
       }
     } const clean{*this};
     if (run_.calls.empty() || launched_as_graph()) return;
-    for (auto const& c : run_.calls) make(c, run_.operands_of(c));
+    for (auto const& c : run_.calls) make(c, run_.operands_of(c), stream_of(line_));
   }
 
   /// A run that is here for the first time is only remembered, the second time it becomes a graph.
@@ -389,7 +399,7 @@ class call_queue {
     if (!graph->serves(run_)) return false;
     graph->used = ++now_;
     try {
-      graph->launch(run_);
+      graph->launch(run_, stream_of(line_));
       return true;
     } catch (error const&) {  // if a call is at fault, it will say so
       graph.reset();
@@ -413,22 +423,21 @@ class call_queue {
     auto oldest = known_.end();
     for (auto at = known_.begin(); at != known_.end(); ++at)
       if (at->second != nullptr && (oldest == known_.end() || at->second->used < oldest->second->used)) oldest = at;
-    check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");  // it may still run
+    check(cudaStreamSynchronize(stream_of(line_)), "cudaStreamSynchronize");  // it may still run
     oldest->second.reset();
     --graphs_;
   }
-  void free_released() noexcept {
-    for (void* block : released_) cudaFree(block);
-    released_.clear();
-  }
 
+  int line_;
   std::mutex mutex_;
+  cudaEvent_t passed_ = nullptr;
   call_run run_;
   std::size_t length_ = shortest;
   bool waits_ = false;       // whether calls are beside the others that nobody has joined
   std::uint64_t wait_ = 1;   // the number of this wait or the next
   bool joins_next_ = false;  // the next call that is not beside the others
-  std::vector<void*> released_;
+  std::atomic<std::uint64_t> launches_ = 0;
+  std::atomic<std::uint64_t> launch_of_all_ = 0;
   std::exception_ptr failure_;
   bool wants_graphs_ = true;
   std::unordered_map<std::uint64_t, std::unique_ptr<call_graph>> known_;
@@ -436,10 +445,56 @@ class call_queue {
   std::uint64_t now_ = 0;
 };
 
-call_queue& queue() {
-  static auto* q = new call_queue;
-  return *q;
+call_queue& queue_of(int line) {
+  static call_queue* const queues[lines] = {new call_queue(0), new call_queue(1)};
+  return *queues[line];
 }
+call_queue& queue() { return queue_of(line()); }
+
+/// Device memory that goes back to the driver when the calls before are in their streams.
+class released_blocks {
+ public:
+  void add(void* memory) noexcept {
+    try {
+      std::lock_guard const lock(mutex_);
+      blocks_.push_back({memory, {}});
+      for (int line = 0; line < lines; ++line) blocks_.back().behind[line] = queue_of(line).launch_of_all();
+      empty_ = false;
+    } catch (std::bad_alloc const&) {  // no room to remember it
+      launch_calls_quietly();
+      cudaFree(memory);
+    }
+    free_launched();
+  }
+  void free_launched() noexcept {
+    if (empty_) return;
+    std::lock_guard const lock(mutex_);
+    std::size_t kept = 0;
+    for (auto const& b : blocks_) {
+      bool launched = true;
+      for (int line = 0; line < lines; ++line) launched = launched && queue_of(line).has_launched(b.behind[line]);
+      if (launched) cudaFree(b.memory);
+      else blocks_[kept++] = b;
+    }
+    blocks_.resize(kept);
+    empty_ = kept == 0;
+  }
+
+ private:
+  struct block {
+    void* memory;
+    std::array<std::uint64_t, lines> behind;
+  };
+  std::mutex mutex_;
+  std::vector<block> blocks_;
+  std::atomic<bool> empty_ = true;
+};
+released_blocks& released() {
+  static auto* r = new released_blocks;
+  return *r;
+}
+
+std::atomic<bool> met = true;  // whether no calls are apart that nobody has met
 
 }  // namespace
 
@@ -467,18 +522,48 @@ void enqueue_copy(void* to, void const* from, std::size_t bytes) {
   copy_operands const operands{to, from, bytes};
   queue().add(c, &operands, sizeof(operands));
 }
+int line() noexcept { return depth_apart > 0 ? 1 : 0; }
+void begin_apart() {
+  if (depth_apart == 0) {
+    queue_of(0).lead(1);
+    met = false;
+  }
+  ++depth_apart;
+}
+void end_apart() noexcept {
+  if (--depth_apart == 0) queue_of(1).launch_quietly();
+}
+void meet() {
+  if (line() == 1 || met.exchange(true)) return;
+  queue_of(0).launch_all();  // that is not behind it
+  queue_of(1).lead(0);
+}
 void begin_beside() noexcept { ++depth_beside; }
 void end_beside() noexcept { --depth_beside; }
 void join() noexcept {
   if (depth_beside == 0) queue().join();  // calls beside come one after another
 }
-int side() noexcept { return depth_beside > 0 ? 1 : 0; }
+int side() noexcept { return 2 * line() + (depth_beside > 0 ? 1 : 0); }
 std::uint64_t waits_for_join() noexcept { return queue().waits_for_join(); }
-void launch_calls() { queue().launch_all(); }
-void launch_calls_quietly() noexcept { queue().launch_quietly(); }
-void give_way() noexcept { queue().give_way(); }
-void release(void* block) noexcept { queue().release(block); }
-void begin_short_runs() noexcept { queue().begin_short_runs(); }
-void set_graphs(bool wanted) { queue().set_graphs(wanted); }
+void launch_calls() {
+  for (int line = 0; line < lines; ++line) queue_of(line).launch_all();
+  released().free_launched();
+}
+void wait_for_calls() {
+  launch_calls();
+  for (int line = 0; line < lines; ++line) queue_of(line).wait();
+}
+void launch_calls_quietly() noexcept {
+  for (int line = 0; line < lines; ++line) queue_of(line).launch_quietly();
+  released().free_launched();
+}
+void give_way() noexcept {
+  for (int line = 0; line < lines; ++line) queue_of(line).give_way();
+  released().free_launched();
+}
+void release(void* block) noexcept { released().add(block); }
+void set_graphs(bool wanted) {
+  for (int line = 0; line < lines; ++line) queue_of(line).set_graphs(wanted);
+}
 
 }  // namespace ouro::cuda_kernels

@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Calls on their way to the device. They are gathered and go into the stream as runs; a run whose like has been there before
+// Calls on their way to the device. They are gathered and go into a stream as runs; a run whose like has been there before
 // goes as one CUDA graph, in which only the parameters that are new have to be set: a launch costs the host several
-// microseconds, a node of a graph next to nothing. Training steps and bytes that are said are such runs.
+// microseconds, a node of a graph next to nothing. Training steps and bytes that are said are such runs. There are two
+// streams: one for the calls between begin_apart() and end_apart(), one for all others.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -50,34 +51,45 @@ struct kernel_call {
 /// of its operands, and throws if it fails.
 using library_call = void (*)(void const* operands, cudaStream_t to);
 
+/// 1 where the calls of this thread are apart, else 0.
+int line() noexcept;
+inline constexpr int lines = 2;
+/// What is enqueued there may not be in it yet. Errors: no device.
+cudaStream_t stream_of(int line);
+
 /// Puts a call behind those before it. `bytes` are copied; of equal operands or parameters also the padding should be
 /// equal. Errors: those of a call before, by name.
 void enqueue(kernel_call const& call, std::byte const* parameters, std::size_t bytes);
 void enqueue(library_call call, void const* operands, std::size_t bytes);
-/// From pinned memory of the host, which must stay as it is until the stream was waited for.
+/// From pinned memory of the host, which must stay as it is until the streams were waited for.
 void enqueue_copy(void* to, void const* from, std::size_t bytes);
-/// Puts all calls into the stream that are on their way. Errors: those of the calls, by name.
+/// Puts all calls into their streams that are on their way. Errors: those of the calls, by name.
 void launch_calls();
+/// Until all is done that was enqueued; errors as before.
+void wait_for_calls();
 /// The same where errors have nowhere to go: the next call throws them.
 void launch_calls_quietly() noexcept;
 /// The same, and gives back what was released and the memory that graphs take: somebody needs it.
 void give_way() noexcept;
-/// Gives device memory back to the driver once the calls before are in the stream.
+/// Gives device memory back to the driver once the calls before are in their streams.
 void release(void* block) noexcept;
+/// Calls of this thread from the one to the other are apart, behind all calls that were made before; those after them are
+/// behind them only from meet() on. Errors: those of calls before.
+void begin_apart();
+void end_apart() noexcept;
+void meet();
 /// Calls of this thread between begin_beside() and end_beside(), of which there may be several in each other, are beside the
 /// others: one after another, behind all calls that were made before, and as far as a graph has them before or after or at
 /// the same time as those that are made after them, until join().
 void begin_beside() noexcept;
 void end_beside() noexcept;
 void join() noexcept;
-/// 1 where the calls of this thread are beside the others, else 0: each has scratch memory of its own.
+/// Calls of one side come one after another, and may share scratch memory: those of this thread are of this side.
 int side() noexcept;
-inline constexpr int sides = 2;
+inline constexpr int sides = 2 * lines;
 /// 0 if no calls are beside the others that nobody has joined, else a number that stays the same as long as there are.
 /// Memory that they may still use must not be handed out before.
 std::uint64_t waits_for_join() noexcept;
-/// After the stream was waited for: a device that has nothing to do gets short runs first.
-void begin_short_runs() noexcept;
 /// Whether runs that come again are launched as graphs, from now on.
 void set_graphs(bool wanted);
 

@@ -39,7 +39,7 @@ inline constexpr unsigned everybody = 0xFFFFFFFFU;
 /// Throws ouro::error (unavailable) with the function's or kernel's name unless all is well.
 void check(cudaError_t status, char const* what);
 
-/// The one stream of this backend; what is enqueued may not be in it yet. Errors: no device.
+/// That of this thread's line.
 cudaStream_t stream();
 /// Bytes on their way from the host to the device when it returns; the host's memory may then be used again.
 void send(void* to, void const* host, std::size_t bytes);

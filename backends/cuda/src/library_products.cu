@@ -107,7 +107,7 @@ class cublaslt_products {
       return true;
     }
     launch_calls();
-    auto const status = computed(now, stream_);
+    auto const status = computed(now, stream());
     how.possible = status != CUBLAS_STATUS_NOT_SUPPORTED;  // which the heuristic did not know
     if (how.possible) check(status, "cublasLtMatmul");
     how.tried = true;
@@ -192,7 +192,7 @@ class cublaslt_products {
     return made;
   }
 
-  cudaStream_t stream_ = stream();  // first: without a device there is no more to try
+  cudaStream_t first_ = stream();  // without a device there is no more to try
   cublaslt_functions lt_;
   std::mutex mutex_;
   cublasLtHandle_t handle_ = nullptr;
@@ -204,14 +204,12 @@ class cublaslt_products {
 /// Products by cuBLAS, one call at a time.
 class cublas_products {
  public:
-  cublas_products() {
-    check(cublas_.create(&handle_), "cublasCreate");
-    check(cublas_.set_stream(handle_, stream()), "cublasSetStream");
-  }
+  cublas_products() { check(cublas_.create(&handle_), "cublasCreate"); }
   void multiply(library_product const& p) {
     std::lock_guard const lock(mutex_);
     scalars const by(p.types.sums == CUBLAS_COMPUTE_64F, p.alpha, p.accumulate);
     launch_calls();  // it wants memory of its own, which graphs do not have
+    check(cublas_.set_stream(handle_, stream()), "cublasSetStream");
     check(cublas_.gemm(handle_, p.a.how, p.b.how, p.m, p.n, p.k, by.alpha(), p.a.data, p.types.factors, p.a.leading,
                        p.a.step, p.b.data, p.types.factors, p.b.leading, p.b.step, by.beta(), p.c, p.types.result,
                        p.leading, p.step, p.batches, p.types.sums, CUBLAS_GEMM_DEFAULT),

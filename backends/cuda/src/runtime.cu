@@ -5,9 +5,11 @@
 #include <ouro/backend/reference/elementwise.hpp>
 #include <ouro/tensor/memory_pool.hpp>
 
+#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "device.hpp"
@@ -59,27 +61,32 @@ struct staging {
 constexpr index ticket_count = 8192;  // of each side
 
 struct runtime {
-  cudaStream_t stream = nullptr;
+  cudaStream_t streams[lines] = {};
   staging outbox;
   index multiprocessors = 1;
   bool is_hopper = false;
   std::size_t shared_memory_limit = 0;
   unsigned* tickets = nullptr;
   std::string description;
-  memory_pool<device_blocks> pool;
+  memory_pool<device_blocks> pools[lines];  // whoever gets a block is behind all who had it, in the same stream
 
   runtime() {
     require(cuda_available(), errc::unavailable, "cuda", "no device");
     cudaDeviceProp p{};
     check(cudaGetDeviceProperties(&p, 0), "cudaGetDeviceProperties");
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    int last = 0;
+    int first = 0;  // what is apart is long, and waits for nobody
+    check(cudaDeviceGetStreamPriorityRange(&last, &first), "cudaDeviceGetStreamPriorityRange");
+    for (int line = 0; line < lines; ++line)
+      check(cudaStreamCreateWithPriority(&streams[line], cudaStreamNonBlocking, line == 0 ? first : last),
+            "cudaStreamCreateWithPriority");
     check(cudaMallocHost(reinterpret_cast<void**>(&outbox.room), staging::size), "cudaMallocHost");
     multiprocessors = p.multiProcessorCount;
     shared_memory_limit = p.sharedMemPerBlockOptin;
     is_hopper = p.major == 9 && p.minor == 0;
     std::size_t const ticket_bytes = sides * ticket_count * sizeof(unsigned);
     check(cudaMalloc(reinterpret_cast<void**>(&tickets), ticket_bytes), "cudaMalloc");
-    check(cudaMemsetAsync(tickets, 0, ticket_bytes, stream), "cudaMemsetAsync");
+    check(cudaMemsetAsync(tickets, 0, ticket_bytes, streams[0]), "cudaMemsetAsync");
     description = std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." +
                   std::to_string(p.minor) + ", " + std::to_string(p.totalGlobalMem >> 20U) + " MiB";
   }
@@ -92,7 +99,8 @@ runtime& now() {
 
 }  // namespace
 
-cudaStream_t stream() { return now().stream; }
+cudaStream_t stream_of(int line) { return now().streams[line]; }
+cudaStream_t stream() { return stream_of(line()); }
 index multiprocessors() { return now().multiprocessors; }
 bool is_hopper() { return now().is_hopper; }
 std::size_t shared_memory_limit() { return now().shared_memory_limit; }
@@ -105,10 +113,8 @@ namespace {
 
 /// Until all is done that was enqueued; whoever calls it holds the outbox.
 void wait(staging& out) {
-  launch_calls();
-  check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+  wait_for_calls();
   out.used = 0;
-  begin_short_runs();
 }
 
 /// Errors: those of all calls before.
@@ -153,7 +159,11 @@ std::string cuda_description() { return cuda_available() ? cuda_kernels::now().d
 
 void set_cuda_graphs(bool wanted) { cuda_kernels::set_graphs(wanted); }
 
-std::size_t cuda_peak_memory() { return cuda_available() ? cuda_kernels::now().pool.peak() : 0; }
+std::size_t cuda_peak_memory() {
+  if (!cuda_available()) return 0;
+  auto& pools = cuda_kernels::now().pools;
+  return pools[0].peak() + pools[1].peak();
+}
 
 cuda_mark::cuda_mark() {
   cudaEvent_t event = nullptr;
@@ -179,77 +189,136 @@ double cuda_mark::seconds_since(cuda_mark const& earlier) const {
 
 namespace {
 
-/// Blocks that were given back while calls beside the others may still use them.
-class withheld_blocks {
+struct block {
+  void* memory;
+  std::size_t bytes;
+};
+
+/// Device memory: each line has a pool, to which a block goes back when what comes next there is behind all that may use it.
+class device_memory {
  public:
-  void add(std::uint64_t wait, void* memory, std::size_t bytes) {
-    std::lock_guard const lock(mutex_);
-    give_back_but(wait);
-    blocks_.push_back({memory, bytes});
-    wait_ = wait;
-    bytes_ += bytes;
-    if (bytes_ > most) cuda_kernels::join();
+  void* allocate(std::size_t bytes) {
+    int const line = cuda_kernels::line();
+    renew(line);
+    void* p = nullptr;
+    try {
+      p = pool(line).allocate(bytes);
+    } catch (std::bad_alloc const&) {
+      exhaust();
+      p = pool(line).allocate(bytes);
+    }
+    if (line == 0) return p;
+    try {
+      std::lock_guard const lock(mutex_);
+      apart_.insert(p);
+      any_apart_ = true;
+    } catch (...) {
+      pool(line).deallocate(p, bytes);
+      throw;
+    }
+    return p;
   }
-  /// To the pool, unless this wait is still on.
-  void give_back_but(std::uint64_t wait) noexcept {
-    if (wait == wait_) return;
-    for (auto const& b : blocks_) cuda_kernels::now().pool.deallocate(b.memory, b.bytes);
-    blocks_.clear();
-    bytes_ = 0;
+
+  void deallocate(void* p, std::size_t bytes) noexcept {
+    int const line = cuda_kernels::line();
+    int const owner = owner_of(p);
+    try {
+      std::lock_guard const lock(mutex_);
+      if (owner != line) return crossed_[owner].push_back({p, bytes});
+      if (auto const wait = cuda_kernels::waits_for_join(); wait != 0) {
+        auto& w = withheld_[line];
+        if (w.wait != wait) give_back(w.blocks, line);
+        w.blocks.push_back({p, bytes});
+        w.bytes = w.wait == wait ? w.bytes + bytes : bytes;
+        w.wait = wait;
+        if (w.bytes > most_withheld) cuda_kernels::join();
+        return;
+      }
+    } catch (std::bad_alloc const&) {  // no room to remember it: when all is done it is nobody's
+      try {
+        cuda_kernels::wait_for_calls();
+      } catch (error const&) {  // which the next call says again, or the device is lost
+      }
+    }
+    pool(owner).deallocate(p, bytes);
   }
-  void renew() noexcept {
+
+  /// What the other line has given back of this line's memory, which comes after it from here on.
+  void meet(int line) noexcept {
     std::lock_guard const lock(mutex_);
-    if (!blocks_.empty()) give_back_but(cuda_kernels::waits_for_join());
+    give_back(crossed_[line], line);
   }
 
  private:
-#if defined(__CUDACC__)
-  static constexpr std::size_t most = 128U << 20U;
-#else
-  static constexpr std::size_t most = 128U << 10U;
-#endif
-  struct block {
-    void* memory;
-    std::size_t bytes;
+  struct withheld {
+    std::vector<block> blocks;
+    std::size_t bytes = 0;
+    std::uint64_t wait = 0;  // how cuda_kernels::waits_for_join() calls it
   };
+#if defined(__CUDACC__)
+  static constexpr std::size_t most_withheld = 128U << 20U;
+#else
+  static constexpr std::size_t most_withheld = 128U << 10U;
+#endif
+
+  static memory_pool<cuda_kernels::device_blocks>& pool(int line) { return cuda_kernels::now().pools[line]; }
+  static void give_back(std::vector<block>& blocks, int line) noexcept {
+    for (auto const& b : blocks) pool(line).deallocate(b.memory, b.bytes);
+    blocks.clear();
+  }
+  int owner_of(void* p) noexcept {
+    if (!any_apart_) return 0;
+    std::lock_guard const lock(mutex_);
+    return apart_.erase(p) > 0 ? 1 : 0;
+  }
+  /// Of the blocks that are withheld those that need not be any more.
+  void renew(int line) noexcept {
+    std::lock_guard const lock(mutex_);
+    auto& w = withheld_[line];
+    if (!w.blocks.empty() && w.wait != cuda_kernels::waits_for_join()) give_back(w.blocks, line);
+  }
+  /// Everything that nobody uses, to the driver.
+  void exhaust() {
+    cuda_kernels::wait_for_calls();
+    std::lock_guard const lock(mutex_);
+    for (int line = 0; line < cuda_kernels::lines; ++line) {
+      give_back(crossed_[line], line);
+      give_back(withheld_[line].blocks, line);
+      pool(line).trim();
+    }
+  }
+
   std::mutex mutex_;
-  std::vector<block> blocks_;
-  std::uint64_t wait_ = 0;
-  std::size_t bytes_ = 0;
+  std::unordered_set<void*> apart_;  // blocks of the second line's pool that are in use
+  std::atomic<bool> any_apart_ = false;
+  std::vector<block> crossed_[cuda_kernels::lines];  // blocks of a line that the other has given back
+  withheld withheld_[cuda_kernels::lines];           // while calls beside the others may use them
 };
 /// Never destroyed.
-withheld_blocks& withheld() {
-  static auto* w = new withheld_blocks;
-  return *w;
+device_memory& memory() {
+  static auto* m = new device_memory;
+  return *m;
 }
 
 }  // namespace
 
-void* cuda::allocate(std::size_t bytes) {
-  auto& pool = cuda_kernels::now().pool;
-  withheld().renew();
-  try {
-    return pool.allocate(bytes);
-  } catch (std::bad_alloc const&) {
-    cuda_kernels::launch_calls();  // which ends the wait
-    withheld().renew();
-    return pool.allocate(bytes);
-  }
-}
-void cuda::deallocate(void* p, std::size_t bytes) noexcept {
-  if (auto const wait = cuda_kernels::waits_for_join(); wait != 0) {
-    try {
-      return withheld().add(wait, p, bytes);
-    } catch (std::bad_alloc const&) {  // no room to remember it
-      cuda_kernels::launch_calls_quietly();
-    }
-  }
-  cuda_kernels::now().pool.deallocate(p, bytes);
-}
+void* cuda::allocate(std::size_t bytes) { return memory().allocate(bytes); }
+void cuda::deallocate(void* p, std::size_t bytes) noexcept { memory().deallocate(p, bytes); }
 
 void cuda::begin_beside() noexcept { cuda_kernels::begin_beside(); }
 void cuda::end_beside() noexcept { cuda_kernels::end_beside(); }
 void cuda::join() noexcept { cuda_kernels::join(); }
+
+void cuda::begin_apart() {
+  bool const from_here = cuda_kernels::line() == 0;
+  cuda_kernels::begin_apart();
+  if (from_here) memory().meet(1);
+}
+void cuda::end_apart() noexcept { cuda_kernels::end_apart(); }
+void cuda::meet() {
+  cuda_kernels::meet();
+  if (cuda_kernels::line() == 0) memory().meet(0);
+}
 
 namespace {
 

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Two ways to trade work for memory: `checkpoint` computes a part again when its gradient is needed; `settle` computes
-// the gradient of a part at once, so that nothing of it has to be kept.
+// Ways to say when a part is computed: `checkpoint` computes it again when its gradient is needed, and `settle` its gradient
+// at once, so that nothing of it has to be kept; `postpone` computes a loss and its gradient in the backward pass alone.
 #pragma once
 
 #include <cstdint>
@@ -200,6 +200,44 @@ tensor<B> checkpointed(std::vector<tensor<B>> const& inputs, shared<computation<
   return y;
 }
 
+/// What its turn finds of f(inputs) and its gradient is only handed on.
+template <class B>
+struct postponed_step final : backward_step<B> {
+  postponed_step(shared<computation<B>> g, std::vector<tensor<B>> x, recording<B>& t)
+      : run(std::move(g)), inputs(std::move(x)), tape(t) {}
+  void prepare() override {
+    if (std::exchange(prepared, true)) return;
+    local_gradient<B> local(shared<recording<B>>(&tape), inputs);
+    local.run(*run, 0);
+    found = local.take(inputs);
+  }
+  void operator()(tensor<B> const&, gradients<B>&) override {
+    prepare();
+    for (auto& [node, g] : found) {
+      std::vector<std::int64_t> const one{node};
+      gradients<B>(tape, one).give(0, g);
+    }
+  }
+
+  shared<computation<B>> run;
+  std::vector<tensor<B>> inputs;  // kept until then: who works apart may still read them
+  recording<B>& tape;             // which owns this step
+  bool prepared = false;
+  std::vector<std::pair<std::int64_t, tensor<B>>> found;
+};
+
+template <class B>
+void postponed(recording<B>& tape, std::vector<tensor<B>> inputs, shared<computation<B>> f) {
+  require(tape.settled_from == 0, errc::argument, "postpone", "inside of settle or checkpoint there is no later");
+  auto const seed = tensor<B>::full({1}, dtype::f32, 1.0);
+  std::vector<std::int64_t> nodes;
+  for (auto const& x : inputs) nodes.push_back(x.origin().second);
+  auto const node = tape.record("postpone", seed, std::move(nodes),
+                                make_owned<postponed_step<B>>(std::move(f), std::move(inputs), tape));
+  tape.slot(node).value = seed;
+  tape.postponed.push_back(node);
+}
+
 }  // namespace detail
 
 /// Σ_part f(part, inputs) for part = 0 … parts − 1, where each f is a scalar: every part runs forward and backward at
@@ -216,6 +254,15 @@ tensor<B> settle(std::vector<tensor<B>> const& inputs, std::int64_t parts, F con
 template <Backend B, class F>
 tensor<B> checkpoint(std::vector<tensor<B>> const& inputs, F f) {
   return detail::checkpointed<B>(inputs, make_owned<detail::computation_of<B, F>>(std::move(f)));
+}
+
+/// Adds f(inputs), a scalar, to what the next backward() of the tape differentiates. f runs when that comes to where it was
+/// postponed, before all that was recorded earlier, forwards and backwards at once; or before, at the same time as
+/// the rest, on a backend that can do two things at once. Until then it keeps what it refers to. f must reach watched values
+/// only through `inputs` and leaves. Errors (argument): inside settle() or checkpoint().
+template <Backend B, class F>
+void postpone(tape<B>& t, std::vector<tensor<B>> inputs, F f) {
+  detail::postponed<B>(*t.recording(), std::move(inputs), make_owned<detail::computation_of<B, F>>(std::move(f)));
 }
 
 }  // namespace ouro

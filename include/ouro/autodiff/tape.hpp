@@ -47,18 +47,18 @@ class recording final : public recorder<B> {
   }
 
   /// Runs the recorded steps from `last` down to `first`, dropping each gradient and closure once it is used. What was made
-  /// beside them is there at the end.
+  /// beside them is there at the end. While those between two postponed ones run the backend may work for the second.
   void run(std::int64_t last, std::int64_t first) {
     for (std::int64_t i = last; i >= first; --i) {
-      auto& n = nodes[static_cast<std::size_t>(i)];
-      if (!n.step || n.gradient.value.empty()) continue;
-      if (n.gradient.beside) join<B>();
-      tensor<B> const dy = std::exchange(n.gradient.value, {});
-      auto const step = std::exchange(n.step, nullptr);
-      auto const inputs = std::move(n.inputs);
-      n.name = "used";
-      gradients<B> dx(*this, inputs);
-      (*step)(dy, dx);  // may record more, and so move the nodes
+      bool const waited = !postponed.empty() && postponed.back() == i;
+      if (waited) {
+        prepare(i);
+        meet<B>();
+        postponed.pop_back();
+      }
+      run_step(i);
+      if constexpr (ApartBackend<B>)
+        if (waited && !postponed.empty()) prepare(postponed.back());
     }
     join<B>();
   }
@@ -80,8 +80,26 @@ class recording final : public recorder<B> {
   std::vector<tensor<B>> leaves;
   std::int64_t settled_from = 0;
   std::vector<settled_gradient> settled;
+  std::vector<std::int64_t> postponed;  ///< nodes, in their order, which run back without a gradient
 
  private:
+  void prepare(std::int64_t i) {
+    apart_scope<B> const apart;
+    auto const step = nodes[static_cast<std::size_t>(i)].step;  // it may move the nodes
+    step->prepare();
+  }
+  void run_step(std::int64_t i) {
+    auto& n = nodes[static_cast<std::size_t>(i)];
+    if (!n.step || n.gradient.value.empty()) return;
+    if (n.gradient.beside) join<B>();
+    tensor<B> const dy = std::exchange(n.gradient.value, {});
+    auto const step = std::exchange(n.step, nullptr);
+    auto const inputs = std::move(n.inputs);
+    n.name = "used";
+    gradients<B> dx(*this, inputs);
+    (*step)(dy, dx);  // may record more, and so move the nodes
+  }
+
   bool open_ = true;
 };
 
@@ -116,8 +134,10 @@ class tape {
     auto const [owner, node] = y.origin();
     require(owner == recording_, errc::argument, "backward", "the value was not recorded on this tape");
     recording_->slot(node).value = tensor<B>::full(y.dims(), y.type(), seed);
-    recording_->run(node, 0);
+    recording_->run(static_cast<std::int64_t>(size()) - 1, 0);
   }
+  /// The same for what was postponed alone.
+  void backward() { recording_->run(static_cast<std::int64_t>(size()) - 1, 0); }
 
   /// The gradient of a watched tensor; absent if nothing contributed to it.
   [[nodiscard]] tensor<B> gradient(tensor<B> const& x) const {
@@ -128,6 +148,9 @@ class tape {
 
   /// The number of operations and leaves recorded.
   [[nodiscard]] std::size_t size() const { return recording_->nodes.size(); }
+
+  /// For those that record what is no operation on tensors.
+  [[nodiscard]] shared<detail::recording<B>> const& recording() const { return recording_; }
 
  private:
   shared<detail::recording<B>> recording_;

@@ -213,6 +213,34 @@ void join() {
   if constexpr (BesideBackend<B>) B::join();
 }
 
+/// A backend that can do two things at once: calls of a thread from begin_apart() to end_apart() are behind all that were made
+/// before, and what is made after them may run at the same time until meet(). Until then nothing else may read or write what
+/// they write, nor write what they read.
+template <class B>
+concept ApartBackend = requires {
+  B::begin_apart();
+  B::end_apart();
+  B::meet();
+};
+/// Calls are apart as long as it lives, if the backend can.
+template <class B>
+class apart_scope {
+ public:
+  apart_scope() {
+    if constexpr (ApartBackend<B>) B::begin_apart();
+  }
+  apart_scope(apart_scope const&) = delete;
+  apart_scope& operator=(apart_scope const&) = delete;
+  ~apart_scope() {
+    if constexpr (ApartBackend<B>) B::end_apart();
+  }
+};
+/// What comes next is behind the calls apart, too.
+template <class B>
+void meet() {
+  if constexpr (ApartBackend<B>) B::meet();
+}
+
 /// A backend that has the optional primitive y_i = x_i for n pairs of contiguous tensors, in bf16 and in f32.
 template <class B>
 concept NarrowBackend = requires(view const* places, const_view const* list, std::size_t n) {

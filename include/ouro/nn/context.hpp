@@ -119,12 +119,17 @@ struct context {
     if (fits) room -= bytes;
     return fits;
   }
+  /// The same for a computation of its own, whose gradient is not made with this one's.
+  [[nodiscard]] context apart() const {
+    context own = *this;
+    own.statistics.clear();
+    own.tables.clear();
+    return own;
+  }
   /// y = f(inner context, inputs), computed again for the gradient; masks and statistics are those of the first run.
   template <class F>
   tensor<B> recomputed(std::vector<tensor<B>> const& inputs, F const& f) {
-    context start = *this;
-    start.statistics.clear();
-    start.tables.clear();  // their gradients are another computation's
+    context const start = apart();
     auto const ran = make_owned<boxed<bool>>();
     return checkpoint<B>(inputs, [this, f, start, ran](std::vector<tensor<B>> const& in) {
       context again = start;

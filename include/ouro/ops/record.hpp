@@ -44,6 +44,8 @@ template <class B>
 struct backward_step : counted {
   virtual ~backward_step() = default;
   virtual void operator()(tensor<B> const& dy, gradients<B>& dx) = 0;
+  /// What can be done before its turn comes: needs no gradient, and touches none of those outside.
+  virtual void prepare() {}
 };
 
 /// Where a vector-Jacobian product puts its results; inputs are numbered as they were recorded.

@@ -94,6 +94,12 @@ struct random_stream {
   constexpr random_stream() = default;
   constexpr explicit random_stream(seed s) : key(s.value) {}
   constexpr random_draw next() { return {key, counter++}; }
+  /// The next `count` draws as a stream of their own.
+  constexpr random_stream reserve(std::uint64_t count) {
+    random_stream const own = *this;
+    counter += count;
+    return own;
+  }
   friend constexpr bool operator==(random_stream const&, random_stream const&) = default;
 };
 

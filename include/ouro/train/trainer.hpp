@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <ouro/autodiff/settle.hpp>
 #include <ouro/system/system.hpp>
 #include <ouro/tensor/elementary.hpp>
 #include <ouro/train/adamw.hpp>
@@ -26,7 +27,7 @@ struct lesson {
 /// Where the seconds of an update went.
 struct phase_seconds {
   double wake = 0;      ///< steps awake, forward
-  double actor = 0;     ///< the losses; a settled Actor's backward pass too
+  double actor = 0;     ///< the losses, which are computed in the backward pass; a settled Actor's own one too
   double sleep = 0;     ///< steps asleep, forward
   double backward = 0;  ///< back through the rest
   double optimiser = 0;
@@ -83,6 +84,27 @@ class trainer {
         {s.mem, s.working, s.oscillator, s.hormone, s.self, s.thought ? *s.thought : tensor<backend>()}));
   }
 
+  /// What a lesson's loss is computed with, and what came of it.
+  struct judgement {
+    context<backend> cx;
+    step_loss<backend> loss;
+    double seconds = 0;
+  };
+  static constexpr std::uint64_t draws_of_a_loss = 1U << 20U;  // masks of dropouts in it, at most
+
+  /// Postpones a lesson's loss until the backward pass comes to it: what the Actor needs for its own gradient is gone before
+  /// the next is computed, and a device can work for it while it goes back through the rest.
+  void judge(tape<backend>& t, impression<backend> const& seen, lesson<System> const& l, double weight, judgement& j) {
+    postpone<backend>(t, {seen.now, seen.before, seen.hormone, seen.predicted_loss},
+                      [this, &l, weight, &j](std::vector<tensor<backend>> const& in) {
+                        double const start = seconds();
+                        auto const step = loss(model_, j.cx, {in[0], in[1], in[2], in[3]}, l.input, l.target);
+                        j.loss = {step.total.detach(), step.task.detach(), step.predicted.detach(), step.live};
+                        j.seconds = seconds() - start;
+                        return step.live > 0 ? scale(step.total, weight) : tensor<backend>::zeros({1}, dtype::f32);
+                      });
+  }
+
   System& model_;
   adamw rule_;
   double dropout_;
@@ -115,34 +137,38 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   {
     tape<backend> t;
     watch(t, list);
-    tensor<backend> total;
-    std::vector<step_loss<backend>> counted;  // read when all is on its way: a device is not waited for before
-    for (auto const& l : lessons) {
+    std::vector<judgement> judged(lessons.size());  // read when all is on its way: a device is not waited for before
+    for (std::size_t i = 0; i < lessons.size(); ++i) {
+      auto const& l = lessons[i];
       while (model_.rhythm.asleep(s.clock)) s = sleep(model_, cx, std::move(s));
       lap(report.seconds.sleep);
       auto [next, seen] = wake(model_, cx, std::move(s), l.input);
       s = std::move(next);
       lap(report.seconds.wake);
-      auto const step = loss(model_, cx, seen, l.input, l.target);
-      lap(report.seconds.actor);
-      if (step.live == 0) continue;
-      report.live += step.live;
-      counted.push_back(step);
-      auto const part = scale(step.total, 1.0 / static_cast<double>(lessons.size()));
-      total = total.empty() ? part : total + part;
+      judged[i].cx = cx.apart();
+      judged[i].cx.masks = cx.masks.reserve(draws_of_a_loss);
+      judge(t, seen, l, 1.0 / static_cast<double>(lessons.size()), judged[i]);
     }
-    if (!counted.empty()) {
-      if (total.origin().first != nullptr) t.backward(total);
-      g = gradients_of(t, list);
+    t.backward();
+    double counted = 0;
+    for (auto& j : judged) {
+      cx.statistics.insert(cx.statistics.end(), j.cx.statistics.begin(), j.cx.statistics.end());
+      report.live += j.loss.live;
+      if (j.loss.live > 0) ++counted;
     }
-    auto const n = static_cast<double>(counted.size());
-    for (auto const& step : counted) {
-      report.loss += step.total.item() / n;
-      report.cross_entropy += step.task.item() / n;
-      if (step.predicted) report.predicted += step.predicted.item() / n;
+    if (counted > 0) g = gradients_of(t, list);
+    for (auto const& j : judged) {
+      if (j.loss.live == 0) continue;
+      report.loss += j.loss.total.item() / counted;
+      report.cross_entropy += j.loss.task.item() / counted;
+      if (j.loss.predicted) report.predicted += j.loss.predicted.item() / counted;
     }
     s = s.detach();
     lap(report.seconds.backward);
+    for (auto const& j : judged) {
+      report.seconds.actor += j.seconds;
+      report.seconds.backward -= j.seconds;
+    }
   }
   report.gradient_norm = g.norm;
   report.learning_rate = rule_.rate(updates_);

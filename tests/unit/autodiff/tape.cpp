@@ -169,6 +169,63 @@ TEST_CASE("checkpoint equals the plain computation, also inside settle") {
     for (std::size_t i = 0; i < 2; ++i) CHECK(relative_error(gradients[how][i], gradients[0][i]) < 1e-12);
 }
 
+TEST_CASE("what is postponed is computed when the backward pass comes to it, and counts like the rest") {
+  T const w = noise<R>({3, 3});
+  T const x = noise<R>({5, 3});
+  auto f = [w](std::vector<T> const& in) {
+    auto const part = [&](std::int64_t, std::vector<T> const& again) { return ouro::sum(ouro::matmul(again[0], w)); };
+    return ouro::sum(ouro::square(ouro::matmul(in[0], w))) + ouro::settle<R>({in[0]}, 2, part);
+  };
+  std::vector<T> gradients[3];
+  for (int how = 0; how < 3; ++how) {
+    std::string order;
+    auto passed = [&](char c, T const& y) {
+      return ouro::recorded<R>("passed", y.detach(), {&y}, [&order, c](T const& dy, ouro::gradients<R>& dx) {
+        order += c;
+        dx.give(0, dy);
+      });
+    };
+    auto said = [&](char c) {
+      return [&order, c, f](std::vector<T> const& in) {
+        order += c;
+        return f(in);
+      };
+    };
+    ouro::tape<R> t;
+    for (auto const& v : {w, x}) t.watch(v);
+    auto const a = passed('1', ouro::square(x));
+    if (how == 1) ouro::postpone(t, {a}, said('a'));
+    auto const b = passed('2', ouro::scale(a, 0.5));
+    if (how == 1) ouro::postpone(t, {b, T{}}, said('b'));
+    auto const c = passed('3', ouro::gelu(b));
+    if (how == 2) {
+      ouro::postpone(t, {c}, [&](std::vector<T> const& in) { return ouro::sum(in[0]); });
+      ouro::postpone(t, {a}, said('a'));
+      ouro::postpone(t, {b}, said('b'));
+      ouro::postpone(t, {noise<R>({2})}, [](std::vector<T> const& in) { return ouro::sum(in[0]); });
+      t.backward();
+      CHECK(order == "ba321");
+    } else {
+      CHECK(order.empty());
+      auto const y = how == 0 ? f({a}) + f({b}) + ouro::sum(c) : ouro::sum(c);
+      order.clear();
+      t.backward(y);
+      CHECK(order == (how == 0 ? "321" : "3b2a1"));
+    }
+    for (auto const& v : {w, x}) gradients[how].push_back(t.gradient(v));
+  }
+  for (int how = 1; how < 3; ++how)
+    for (std::size_t i = 0; i < 2; ++i) CHECK(relative_error(gradients[how][i], gradients[0][i]) < 1e-12);
+
+  ouro::tape<R> t;
+  t.watch(x);
+  auto inside = [&](std::int64_t, std::vector<T> const& in) {
+    ouro::postpone(t, in, [](std::vector<T> const& again) { return ouro::sum(again[0]); });
+    return ouro::sum(in[0]);
+  };
+  CHECK_THROWS_AS(ouro::settle<R>({x}, 1, inside), ouro::error);
+}
+
 TEST_CASE("the gradient check sees a wrong gradient") {
   auto wrong = [](std::vector<T> const& v) {
     auto const y = ouro::sum(ouro::square(v[0].detach()));

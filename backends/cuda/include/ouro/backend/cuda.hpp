@@ -67,6 +67,9 @@ struct cuda {
   static void begin_beside() noexcept;
   static void end_beside() noexcept;
   static void join() noexcept;
+  static void begin_apart();
+  static void end_apart() noexcept;
+  static void meet();
   static void upload(view to, const_view host);
   static void download(view host, const_view from);
 
@@ -129,7 +132,8 @@ struct cuda {
 };
 
 static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && BesideBackend<cuda> &&
-              MixBackend<cuda> && NarrowBackend<cuda> && HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
+              ApartBackend<cuda> && MixBackend<cuda> && NarrowBackend<cuda> && HormoneGateBackend<cuda> &&
+              HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.
 inline constexpr bool has_cuda = true;
