@@ -108,6 +108,29 @@ class local_gradient {
   std::vector<typename recording<B>::settled_gradient> outer_settled_;
 };
 
+/// Adds factor · list[i] (contiguous) to the gradient of input i for all of them, at once where they lie apart.
+template <class B>
+void contribute(gradients<B>& dx, std::vector<std::pair<std::size_t, tensor<B>>> const& list, tensor<B> const& factor) {
+  std::vector<destination> places;
+  std::vector<const_view> values;
+  auto add = [&] {
+    B::scale_by(places.data(), values.data(), values.size(), factor.read());
+    places.clear();
+    values.clear();
+  };
+  for (auto const& [input, g] : list) {
+    auto const d = dx.into(input);
+    for (auto const& p : places)
+      if (may_overlap(p.out, d.out)) {
+        add();
+        break;
+      }
+    places.push_back(d);
+    values.push_back(g.read());
+  }
+  add();
+}
+
 template <class B>
 tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, computation<B> const& f) {
   auto const tape = recording_of(inputs);
@@ -127,33 +150,14 @@ tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, comp
     kept = local.take(inputs);
   }
   struct step final : backward_step<B> {
-    std::vector<tensor<B>> gradient;
-    void operator()(tensor<B> const& dy, gradients<B>& dx) override {
-      std::vector<destination> places;
-      std::vector<const_view> list;
-      auto scale = [&] {
-        B::scale_by(places.data(), list.data(), list.size(), dy.read());
-        places.clear();
-        list.clear();
-      };
-      for (std::size_t i = 0; i < gradient.size(); ++i) {
-        auto const d = dx.into(i);
-        for (auto const& p : places)
-          if (may_overlap(p.out, d.out)) {
-            scale();
-            break;
-          }
-        places.push_back(d);
-        list.push_back(gradient[i].read());
-      }
-      scale();
-    }
+    std::vector<std::pair<std::size_t, tensor<B>>> list;
+    void operator()(tensor<B> const& dy, gradients<B>& dx) override { contribute(dx, list, dy); }
   };
   auto scaled = make_owned<step>();
   std::vector<std::int64_t> nodes;
   for (auto& [node, g] : kept) {
+    scaled->list.emplace_back(nodes.size(), std::move(g));
     nodes.push_back(node);
-    scaled->gradient.push_back(std::move(g));
   }
   auto const node = tape->record("settle", total, std::move(nodes), std::move(scaled));
   total.set_origin(tape, node);
@@ -213,10 +217,16 @@ struct postponed_step final : backward_step<B> {
   }
   void operator()(tensor<B> const&, gradients<B>&) override {
     prepare();
-    for (auto& [node, g] : found) {
-      std::vector<std::int64_t> const one{node};
-      gradients<B>(tape, one).give(0, g);
+    std::vector<std::int64_t> nodes;
+    for (auto const& f : found) nodes.push_back(f.first);
+    gradients<B> dx(tape, nodes);
+    std::vector<std::pair<std::size_t, tensor<B>>> more;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      auto& g = found[i].second;
+      if (tape.slot(nodes[i]).value.empty()) dx.give(i, g);
+      else more.emplace_back(i, packed(g));
     }
+    if (!more.empty()) contribute(dx, more, tensor<B>::full({1}, more[0].second.type(), 1.0));
   }
 
   shared<computation<B>> run;

@@ -47,7 +47,7 @@ class recording final : public recorder<B> {
   }
 
   /// Runs the recorded steps from `last` down to `first`, dropping each gradient and closure once it is used. What was made
-  /// beside them is there at the end. While those between two postponed ones run the backend may work for the second.
+  /// beside them is there at the end. While those between two postponed ones run the backend may work for the next.
   void run(std::int64_t last, std::int64_t first) {
     for (std::int64_t i = last; i >= first; --i) {
       bool const waited = !postponed.empty() && postponed.back() == i;
@@ -58,7 +58,7 @@ class recording final : public recorder<B> {
       }
       run_step(i);
       if constexpr (ApartBackend<B>)
-        if (waited && !postponed.empty()) prepare(postponed.back());
+        if (waited && ahead && !postponed.empty()) prepare(postponed.back());
     }
     join<B>();
   }
@@ -80,11 +80,12 @@ class recording final : public recorder<B> {
   std::vector<tensor<B>> leaves;
   std::int64_t settled_from = 0;
   std::vector<settled_gradient> settled;
-  std::vector<std::int64_t> postponed;  ///< nodes, in their order, which run back without a gradient
+  std::vector<std::int64_t> postponed;  ///< nodes, in their order, that wait for their turn in the backward pass
+  bool ahead = true;                    ///< whether what is postponed may be computed before its turn
 
  private:
   void prepare(std::int64_t i) {
-    apart_scope<B> const apart;
+    apart_scope<B> const apart(ahead);
     auto const step = nodes[static_cast<std::size_t>(i)].step;  // it may move the nodes
     step->prepare();
   }
@@ -108,7 +109,9 @@ class recording final : public recorder<B> {
 template <class B>
 class tape {
  public:
-  tape() : recording_(make_owned<detail::recording<B>>()) {}
+  /// What is postponed may be computed at the same time as the rest of the backward pass, if the backend can do two things at
+  /// once, unless `ahead` is false: that takes memory for both.
+  explicit tape(bool ahead = true) : recording_(make_owned<detail::recording<B>>()) { recording_->ahead = ahead; }
   tape(tape const&) = delete;
   tape& operator=(tape const&) = delete;
   /// Forgets everything recorded; tensors that were watched are plain values from here on.

@@ -222,18 +222,25 @@ concept ApartBackend = requires {
   B::end_apart();
   B::meet();
 };
-/// Calls are apart as long as it lives, if the backend can.
+/// Calls are apart as long as it lives, if that is wanted and the backend can.
 template <class B>
 class apart_scope {
  public:
-  apart_scope() {
-    if constexpr (ApartBackend<B>) B::begin_apart();
+  explicit apart_scope([[maybe_unused]] bool wanted = true) {
+    if constexpr (ApartBackend<B>) {
+      if (wanted) B::begin_apart();
+      open_ = wanted;
+    }
   }
   apart_scope(apart_scope const&) = delete;
   apart_scope& operator=(apart_scope const&) = delete;
   ~apart_scope() {
-    if constexpr (ApartBackend<B>) B::end_apart();
+    if constexpr (ApartBackend<B>)
+      if (open_) B::end_apart();
   }
+
+ private:
+  bool open_ = false;
 };
 /// What comes next is behind the calls apart, too.
 template <class B>

@@ -57,7 +57,8 @@ class trainer {
   using backend = typename System::backend;
 
   /// Trains `model`, which must outlive the trainer. `dropout` applies while training. Of the inner values of an update
-  /// about `room` bytes are kept for its gradient; what does not fit is computed again.
+  /// about `room` bytes are kept for its gradient; what does not fit is computed again. Without that bound a device may work
+  /// for the Actor of one lesson while it goes back through the next.
   trainer(System& model, adamw rule, double dropout = 0, std::int64_t room = std::numeric_limits<std::int64_t>::max())
       : model_(model), rule_(rule), dropout_(dropout), room_(room) {}
 
@@ -135,7 +136,7 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   else narrow_->clear();
   gradient_list<backend> g;
   {
-    tape<backend> t;
+    tape<backend> t(room_ == std::numeric_limits<std::int64_t>::max());
     watch(t, list);
     std::vector<judgement> judged(lessons.size());  // read when all is on its way: a device is not waited for before
     for (std::size_t i = 0; i < lessons.size(); ++i) {
