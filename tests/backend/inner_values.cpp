@@ -108,6 +108,46 @@ TEST_CASE("inner values: combine") {
     }
 }
 
+TEST_CASE("inner values: batch norm and its gradient") {
+  need_device();
+  for (std::int64_t rows : {1, 2, 7, 300})
+    for (std::int64_t width : {1, 6, 8, 52, 130}) {
+      shape const dims{rows, width}, row{width};
+      bool const add = pick(0, 1) == 0;
+      dtype const said = ouro_test::any_inner(), heard = ouro_test::any_inner();
+      INFO(dims.str() << ", y " << ouro::name_of(said) << ", dy " << ouro::name_of(heard) << ", adds " << add);
+      auto both = [](shape const& s, dtype type) {
+        auto const right = ouro_test::noise<R>(s, dtype::f32).copy(type).copy(dtype::f64);
+        return std::pair(ouro::tensor<C>::from(right.values<double>(), s, type), right);
+      };
+      auto close = [](ouro::tensor<C> const& got, ouro::tensor<R> const& right) {
+        CHECK(ouro_test::relative_distance(got, right, 1e-4) < (got.type() == dtype::bf16 ? 1e-2 : 2e-5));
+      };
+      auto const [x, rx] = both(dims, dtype::f32);
+      auto const [w, rw] = both(row, dtype::f32);
+      auto const [b, rb] = both(row, dtype::f32);
+      auto [y, ry] = both(dims, said);
+      auto [mean, rmean] = both(row, dtype::f32);
+      auto [variance, rvariance] = both(row, dtype::f32);
+      C::batch_norm(y.write(), mean.write(), variance.write(), x.read(), w.read(), b.read(), 1e-2);
+      R::batch_norm(ry.write(), rmean.write(), rvariance.write(), rx.read(), rw.read(), rb.read(), 1e-2);
+      close(y, ry);
+      close(mean, rmean);
+      close(variance, rvariance);
+      auto const [dy, rdy] = both(dims, heard);
+      auto [dx, rdx] = both(dims, dtype::f32);
+      auto [dw, rdw] = both(row, dtype::f32);
+      auto [db, rdb] = both(row, dtype::f32);
+      C::batch_norm_gradient({dx.write(), add}, {dw.write(), add}, {db.write(), add}, x.read(), mean.read(),
+                             variance.read(), w.read(), dy.read(), 1e-2);
+      R::batch_norm_gradient({rdx.write(), add}, {rdw.write(), add}, {rdb.write(), add}, rx.read(), rmean.read(),
+                             rvariance.read(), rw.read(), rdy.read(), 1e-2);
+      close(dx, rdx);
+      close(dw, rdw);
+      close(db, rdb);
+    }
+}
+
 TEST_CASE("inner values: map and its gradient") {
   need_device();
   for (int i = 0; i < cases; ++i)

@@ -3,6 +3,7 @@
 //
 // Normalisation of columns by the batch's own statistics.
 #include "layout.hpp"
+#include "packs.hpp"
 #include "sums.hpp"
 
 namespace ouro {
@@ -32,33 +33,61 @@ struct column_mean {
   __device__ void operator()(index c, T const (&sums)[1]) const { to[c] = sums[0] / rows; }
 };
 
+/// What f32 and bf16 are stored as beside T.
 template <class T>
+using stored_beside = std::conditional_t<std::is_same_v<T, float>, inner, T>;
+
+/// The columns of packs of W in row-major order.
+template <int W>
+struct pack_columns {
+  index packs;  // of a row
+  divider rows;
+
+  explicit pack_columns(index width) : packs(width / W), rows(packs) {}
+  /// The first column of pack i. One element at a time there may be more of them than a divider can take.
+  __device__ index operator()(index i) const {
+    if constexpr (W == 1) return i % packs;
+    return (i - rows(static_cast<std::uint32_t>(i)) * packs) * W;
+  }
+};
+
+/// Whether rows are made of whole packs that can be numbered.
+template <class T>
+bool in_packs(const_view const& x) {
+  return x.dims.back() % pack_width<T> == 0 && x.size() / pack_width<T> <= most_located;
+}
+
+template <int W, class T>
 struct batch_norm_values {
-  T* y;
+  elements<stored_beside<T>, void> y;
   T const* mean;
   T const* variance;
   T const* x;
   T const* w;
   T const* b;
   T eps;
-  index width;
+  pack_columns<W> columns;
   __device__ void operator()(index i) const {
-    index const c = i % width;
-    y[i] = (x[i] - mean[c]) * (w[c] / std::sqrt(variance[c] + eps)) + b[c];
+    index const c = columns(i);
+    auto p = load<W>(x + i * W);
+    auto const mu = load<W>(mean + c), var = load<W>(variance + c), weight = load<W>(w + c), bias = load<W>(b + c);
+    OURO_UNROLL
+    for (int e = 0; e < W; ++e)
+      p.values[e] = (p.values[e] - mu.values[e]) * (weight.values[e] / std::sqrt(var.values[e] + eps)) + bias.values[e];
+    y.template store_reals<W>(i * W, p);
   }
 };
 
+/// Of dy and of dy times the deviation, which is divided by the standard deviation when it is summed.
 template <class T>
 struct batch_norm_terms {
   T const* x;
   T const* mean;
-  T const* variance;
-  T const* dy;
-  T eps;
+  elements<stored_beside<T>, void const> dy;
   index width;
   __device__ void operator()(index r, index c, T (&terms)[2]) const {
-    T const up = dy[r * width + c];
-    terms[0] = up * ((x[r * width + c] - mean[c]) / std::sqrt(variance[c] + eps));
+    T const up = dy.template reals<1>(dy.template load_raw<1>(r * width + c)).values[0];
+    terms[0] = up * (x[r * width + c] - mean[c]);
     terms[1] = up;
   }
 };
@@ -68,32 +97,47 @@ template <class T>
 struct batch_norm_sums {
   T* kept;  // (2, width)
   to_places<T, 2> to;
+  T const* variance;
+  T eps;
   index width;
   __device__ void operator()(index c, T const (&sums)[2]) const {
-    kept[c] = sums[0];
-    kept[width + c] = sums[1];
-    to(c, sums);
+    T const both[2] = {sums[0] / std::sqrt(variance[c] + eps), sums[1]};
+    kept[c] = both[0];
+    kept[width + c] = both[1];
+    to(c, both);
   }
 };
 
-template <class T>
+template <int W, class T>
 struct batch_norm_slopes {
   T* dx;
   T const* x;
   T const* mean;
   T const* variance;
   T const* w;
-  T const* dy;
+  elements<stored_beside<T>, void const> dy;
   T const* sums;
   T eps;
   T rows;
   index width;
+  pack_columns<W> columns;
   bool accumulate;
   __device__ void operator()(index i) const {
-    index const c = i % width;
-    T const s = T(1) / std::sqrt(variance[c] + eps);
-    T const xhat = (x[i] - mean[c]) * s;
-    put(dx[i], w[c] * s * (dy[i] - (sums[width + c] + xhat * sums[c]) / rows), accumulate);
+    index const c = columns(i);
+    auto const p = load<W>(x + i * W);
+    auto const up = dy.template reals<W>(dy.template load_raw<W>(i * W));
+    auto const mu = load<W>(mean + c), var = load<W>(variance + c), weight = load<W>(w + c);
+    auto const along = load<W>(sums + c), all = load<W>(sums + width + c);
+    pack<T, W> d;
+    if (accumulate) d = load<W>(dx + i * W);
+    OURO_UNROLL
+    for (int e = 0; e < W; ++e) {
+      T const s = T(1) / std::sqrt(var.values[e] + eps);
+      T const xhat = (p.values[e] - mu.values[e]) * s;
+      put(d.values[e], weight.values[e] * s * (up.values[e] - (all.values[e] + xhat * along.values[e]) / rows),
+          accumulate);
+    }
+    store<W>(dx + i * W, d);
   }
 };
 
@@ -118,9 +162,15 @@ void cuda::batch_norm(view y, view mean, view variance, const_view x, const_view
   column_moments(mean, variance, x);
   index const width = x.dims.back();
   with_real(x.type, "batch_norm", [&]<class T>(std::type_identity<T>) {
-    for_count("batch_norm", x.size(),
-              batch_norm_values<T>{y.as<T>(), mean.as<T>(), variance.as<T>(), x.as<T>(), w.as<T>(), b.as<T>(),
-                                   static_cast<T>(eps), width});
+    elements<stored_beside<T>, void> const to(y);
+    bool packed = in_packs<T>(x) && to.aligned(pack_width<T>);
+    for (const_view const& v : {const_view(mean), const_view(variance), x, w, b})
+      packed = packed && aligned_for(v.as<T>(), pack_width<T>);
+    with_width<T>(packed, [&]<int W>(width_of<W>) {
+      for_count("batch_norm", x.size() / W,
+                batch_norm_values<W, T>{to, mean.as<T>(), variance.as<T>(), x.as<T>(), w.as<T>(), b.as<T>(),
+                                        static_cast<T>(eps), pack_columns<W>(width)});
+    });
   });
 }
 
@@ -130,15 +180,24 @@ void cuda::batch_norm_gradient(destination dx, destination dw, destination db, c
   index const width = x.dims.back();
   with_real(x.type, "batch_norm_gradient", [&]<class T>(std::type_identity<T>) {
     auto const e = static_cast<T>(eps);
+    elements<stored_beside<T>, void const> const up(dy);
     device_array<T> const sums(2 * width);
-    column_sums<T, 2>(
-        "batch_norm_gradient", 1, rows, width,
-        batch_norm_terms<T>{x.as<T>(), mean.as<T>(), variance.as<T>(), dy.as<T>(), e, width},
-        batch_norm_sums<T>{sums.data(), {{place_of<T>(dw), place_of<T>(db)}, {dw.accumulate, db.accumulate}}, width});
-    if (dx.wanted())
-      for_count("batch_norm_gradient", x.size(),
-                batch_norm_slopes<T>{dx.out.as<T>(), x.as<T>(), mean.as<T>(), variance.as<T>(), w.as<T>(), dy.as<T>(),
-                                     sums.data(), e, static_cast<T>(rows), width, dx.accumulate});
+    column_sums<T, 2>("batch_norm_gradient", 1, rows, width, batch_norm_terms<T>{x.as<T>(), mean.as<T>(), up, width},
+                      batch_norm_sums<T>{sums.data(),
+                                         {{place_of<T>(dw), place_of<T>(db)}, {dw.accumulate, db.accumulate}},
+                                         variance.as<T>(),
+                                         e,
+                                         width});
+    if (!dx.wanted()) return;
+    auto* const to = dx.out.as<T>();
+    bool packed = in_packs<T>(x) && up.aligned(pack_width<T>);
+    for (const_view const& v : {const_view(dx.out), x, mean, variance, w})
+      packed = packed && aligned_for(v.as<T>(), pack_width<T>);
+    with_width<T>(packed, [&]<int W>(width_of<W>) {
+      for_count("batch_norm_gradient", x.size() / W,
+                batch_norm_slopes<W, T>{to, x.as<T>(), mean.as<T>(), variance.as<T>(), w.as<T>(), up, sums.data(), e,
+                                        static_cast<T>(rows), width, pack_columns<W>(width), dx.accumulate});
+    });
   });
 }
 

@@ -4,6 +4,8 @@
 // Normalisation by columns, with the batch's own statistics.
 #pragma once
 
+#include <optional>
+
 #include <ouro/ops/arithmetic.hpp>
 #include <ouro/ops/movement.hpp>
 
@@ -48,14 +50,16 @@ struct batch_norm_result {
 };
 
 /// y = (x − mean) / √(variance + eps) ⊙ weight + bias with the mean and the biased variance of each column over all
-/// rows (Ioffe & Szegedy, 2015): (R,C) → (R,C). The statistics carry no gradient of their own.
+/// rows (Ioffe & Szegedy, 2015): (R,C) → (R,C), y of the type `result`: that of x, if none is said. The statistics carry no
+/// gradient of their own.
 template <Backend B>
-batch_norm_result<B> batch_norm(tensor<B> const& x, tensor<B> const& weight, tensor<B> const& bias, double eps = 1e-5) {
+batch_norm_result<B> batch_norm(tensor<B> const& x, tensor<B> const& weight, tensor<B> const& bias, double eps = 1e-5,
+                                std::optional<dtype> result = {}) {
   require(x.rank() == 2 && x.dim(0) > 0 && weight.dims() == shape{x.dim(1)} && bias.dims() == weight.dims(),
           errc::shape, "batch_norm", "needs x (R,C) with R > 0, weight (C), bias (C), got ", x.dims(), ", ",
           weight.dims(), " and ", bias.dims());
   auto const flat = packed(x);
-  tensor<B> y(x.dims(), x.type());
+  tensor<B> y(x.dims(), result.value_or(x.type()));
   tensor<B> mean({x.dim(1)}, x.type());
   tensor<B> variance({x.dim(1)}, x.type());
   B::batch_norm(y.write(), mean.write(), variance.write(), flat.read(), weight.read(), bias.read(), eps);

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// The common form of elementwise functions: y_i = f(x_i), dx_i = f'(x_i) dy_i. Any shape, f32 or f64.
+// The common form of elementwise functions: y_i = f(x_i), dx_i = f'(x_i) dy_i. Any shape; f64, f32, or bf16 where the backend
+// takes it.
 #pragma once
 
 #include <ouro/ops/record.hpp>
@@ -10,7 +11,7 @@ namespace ouro {
 
 template <Backend B>
 tensor<B> map(char const* name, unary f, tensor<B> const& x) {
-  require(is_floating(x.type()), errc::shape, name, "needs f32 or f64, got ", name_of(x.type()));
+  require(is_real(x.type()), errc::shape, name, "needs a real dtype, got ", name_of(x.type()));
   tensor<B> y(x.dims(), x.type());
   B::map(f, y.write(), x.read());
   auto saved = gradient_from_result(f) ? y.detach() : x.detach();

@@ -36,16 +36,18 @@ struct convolution {
       : weight(g.fan_in({out, in, kernel}, in * kernel)), bias(g.fan_in({out}, in * kernel)) {}
 
   /// With kernel 1: x (…,in) → (…,out).
-  tensor<B> pointwise(tensor<B> const& x) const { return linear_map(x, matrix(), bias.value()); }
+  tensor<B> pointwise(context<B>& cx, tensor<B> const& x) const {
+    return linear_map(x, matrix(cx.stored(weight, x.type())), cx.stored(bias, x.type()));
+  }
   /// pointwise(gain ⊙ x + shift), by other weights instead of other rows: W (gain ⊙ x + shift) = (W ⊙ gain) x + W shift.
   tensor<B> pointwise(tensor<B> const& x, column_line<B> const& line) const {
-    auto const w = matrix();
+    auto const w = matrix(weight.value());
     auto const more = matmul(w, reshape(line.shift, {w.dim(1), 1}));
     return linear_map(x, w * line.gain, bias.value() + reshape(more, {w.dim(0)}));
   }
 
  private:
-  tensor<B> matrix() const { return reshape(weight.value(), {weight.dim(0), weight.dim(1)}); }
+  static tensor<B> matrix(tensor<B> const& w) { return reshape(w, {w.dim(0), w.dim(1)}); }
 };
 
 /// Batch normalisation with running statistics (momentum 0.1): x (R,C) → (R,C).
@@ -67,7 +69,7 @@ struct batch_norm_module {
       auto const [gain, shift] = line(cx, x);
       return x * gain + shift;
     }
-    auto const r = batch_norm(x, weight.value(), bias.value());
+    auto const r = batch_norm(x, weight.value(), bias.value(), 1e-5, cx.inner(x.type()));
     note(cx, r.mean, r.variance, x.dim(0));
     return r.y;
   }
@@ -143,11 +145,13 @@ struct compressor {
     boundary_fusion._3.weight = g.xavier({width, 2 * width}, 0.1);
   }
 
-  /// About what a pass keeps for its gradient: six rows of width D for each column, two more with normalised ones and two
-  /// with what was looked up.
-  [[nodiscard]] std::int64_t kept_bytes(patches const& x) const {
-    std::int64_t const rows = 6 + (folds(pos_emb.type()) ? 0 : 2) + (looks_again ? 0 : 2);
-    return rows * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1) * size_of(pos_emb.type());
+  /// About what a pass keeps for its gradient: six rows of width D for each column, of which four may be stored as inner
+  /// values, two more of these with normalised rows, and two with what was looked up.
+  [[nodiscard]] std::int64_t kept_bytes(context<B> const& cx, patches const& x) const {
+    dtype const type = pos_emb.type();
+    std::int64_t const bytes =
+        (looks_again ? 2 : 4) * size_of(type) + (folds(type) ? 4 : 6) * size_of(folds(type) ? type : cx.inner(type));
+    return bytes * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1);
   }
   /// Whether the normalisation is part of the product after it.
   static bool folds(dtype type) { return exact_products<B>(type); }
@@ -181,15 +185,17 @@ struct compressor {
     std::vector<tensor<B>> const tables{table, resonator._0.bias.value()};
     auto h = looks_again ? checkpoint<B>(tables, look_up) : look_up(tables);  // (B·S·C,2D)
     // Normalised rows are never written, but where factors of products are rounded: a large mean would cost their digits.
-    h = folds(h.type()) ? condenser._0.pointwise(h, resonator._2.line(cx, h))
-                        : condenser._0.pointwise(resonator._2(cx, h));
+    dtype const type = h.type();
+    h = folds(type) ? condenser._0.pointwise(h, resonator._2.line(cx, h))
+                    : condenser._0.pointwise(cx, resonator._2(cx, h));
     auto const y = reshape(gelu(h), {sequences, columns, width});  // (B·S,C,D)
 
-    auto const place = transpose(slice(pos_emb.value(), 2, 0, columns), 1, 2);               // (1,C,D)
-    auto const body = mean(gelu(fusion_mlp._0.pointwise(y + place)), 1);                     // (B·S,1,D)
+    auto const turned = transpose(slice(pos_emb.value(), 2, 0, columns), 1, 2);
+    auto const place = as_copy_of(turned, turned.copy(y.type()));                            // (1,C,D)
+    auto const body = mean(gelu(fusion_mlp._0.pointwise(cx, y + place)), 1);                 // (B·S,1,D)
     auto const ends = concat<B>({slice(y, 1, 0, 1), body, slice(y, 1, columns - 1, 1)}, 2);  // (B·S,1,3D)
     auto const& f = boundary_fusion;
-    return reshape(proj_norm(cx, f._3(cx, gelu(f._1(cx, f._0(cx, ends))))), {x.lanes, x.count, width});
+    return reshape(proj_norm(cx, f._3(cx, gelu(f._1(cx, f._0(cx, ends, type))))), {x.lanes, x.count, width});
   }
 };
 
@@ -222,7 +228,7 @@ struct byte_sensor {
     auto const& embedding = byte_embedding.weight.value();
     std::vector<tensor<B>> const table{cx.once({reinterpret_cast<std::intptr_t>(&compressor)}, embedding,
                                                [&] { return compressor.table(embedding); })};
-    auto const pressed = cx.keeps(compressor.kept_bytes(x)) ? press(cx, table) : cx.recomputed(table, press);
+    auto const pressed = cx.keeps(compressor.kept_bytes(cx, x)) ? press(cx, table) : cx.recomputed(table, press);
     cx.see("compressor", pressed);
     auto const y = context_mixer(cx, unit(pressed), s.mem, s.working, s.self, hormone, wanted::features).features;
     cx.see("sensor", y);

@@ -30,7 +30,7 @@ struct pair_of_layers {
   void fill(std::vector<T> const& v) {  // weight and bias of each
     norm.weight = v[1], norm.bias = v[2], next.weight = v[3], next.bias = v[4];
   }
-  T apart(ouro::context<R>& cx, T const& x) const { return next.pointwise(norm(cx, x)); }
+  T apart(ouro::context<R>& cx, T const& x) const { return next.pointwise(cx, norm(cx, x)); }
   T folded(ouro::context<R>& cx, T const& x) const { return next.pointwise(x, norm.line(cx, x)); }
 };
 

@@ -24,13 +24,15 @@
   prefix class detail::local_gradient<cpu>;                                                                           \
   prefix tensor<cpu> detail::settled(std::vector<tensor<cpu>> const&, std::int64_t, detail::computation<cpu> const&); \
   prefix tensor<cpu> detail::checkpointed(std::vector<tensor<cpu>> const&, shared<detail::computation<cpu>>);         \
+  prefix void detail::postponed(detail::recording<cpu>&, std::vector<tensor<cpu>>, shared<detail::computation<cpu>>); \
   prefix tensor<cpu> add(tensor<cpu> const&, tensor<cpu> const&);                                                     \
   prefix tensor<cpu> subtract(tensor<cpu> const&, tensor<cpu> const&);                                                \
   prefix tensor<cpu> multiply(tensor<cpu> const&, tensor<cpu> const&);                                                \
   prefix tensor<cpu> divide(tensor<cpu> const&, tensor<cpu> const&);                                                  \
   prefix tensor<cpu> scale(tensor<cpu> const&, double);                                                               \
   prefix column_statistics<cpu> column_moments(tensor<cpu> const&);                                                   \
-  prefix batch_norm_result<cpu> batch_norm(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&, double);       \
+  prefix batch_norm_result<cpu> batch_norm(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&, double,        \
+                                           std::optional<dtype>);                                                     \
   prefix tensor<cpu> cross_entropy(tensor<cpu> const&, tensor<cpu> const&);                                           \
   prefix tensor<cpu> dropout(tensor<cpu> const&, double, random_draw);                                                \
   prefix tensor<cpu> exp(tensor<cpu> const&);                                                                         \
