@@ -274,7 +274,7 @@ class call_graph {
   owned_ready_graph ready_;
 };
 
-/// How many times this thread has begun and not ended.
+/// How many times this thread has begun and not ended to make calls beside others, and apart.
 thread_local int depth_beside = 0;
 thread_local int depth_apart = 0;
 
@@ -535,8 +535,13 @@ void end_apart() noexcept {
 }
 void meet() {
   if (line() == 1 || met.exchange(true)) return;
-  queue_of(0).launch_all();  // that is not behind it
-  queue_of(1).lead(0);
+  try {
+    queue_of(0).launch_all();  // that is not behind it
+    queue_of(1).lead(0);
+  } catch (...) {
+    met = false;
+    throw;
+  }
 }
 void begin_beside() noexcept { ++depth_beside; }
 void end_beside() noexcept { --depth_beside; }

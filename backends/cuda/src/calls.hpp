@@ -65,11 +65,11 @@ void enqueue(library_call call, void const* operands, std::size_t bytes);
 void enqueue_copy(void* to, void const* from, std::size_t bytes);
 /// Puts all calls into their streams that are on their way. Errors: those of the calls, by name.
 void launch_calls();
-/// Until all is done that was enqueued; errors as before.
-void wait_for_calls();
 /// The same where errors have nowhere to go: the next call throws them.
 void launch_calls_quietly() noexcept;
-/// The same, and gives back what was released and the memory that graphs take: somebody needs it.
+/// The same as launch_calls(), and returns when all is done.
+void wait_for_calls();
+/// The same as launch_calls_quietly(), and gives back what was released and the memory that graphs take: somebody needs it.
 void give_way() noexcept;
 /// Gives device memory back to the driver once the calls before are in their streams.
 void release(void* block) noexcept;
