@@ -10,6 +10,7 @@
 #include <ouro/backend/cuda.hpp>
 #include <ouro/backend/reference.hpp>
 #include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/gelu.hpp>
 #include <ouro/ops/matmul.hpp>
 #include <ouro/ops/movement.hpp>
 #include <ouro/ops/reduce.hpp>
@@ -428,6 +429,43 @@ TEST_CASE("cuda: gradients of a product whose factors share their memory are not
     REQUIRE(got.size() == right.size());
     for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - right[i]) < 1e-12);
   }
+}
+
+TEST_CASE("cuda: a gradient that calls beside others read is not added to where it is") {
+  need_device();
+  std::vector<double> values;
+  for (int i = 0; i < 64; ++i) values.push_back(0.1 * (i * 7 % 11) - 0.4);
+  auto gradients = [&]<class B>(std::type_identity<B>, dtype type) {
+    auto const x = ouro::tensor<B>::from(values, {8, 8}, type);
+    auto const w = ouro::scale(x, 0.5);
+    ouro::tape<B> t;
+    t.watch(x);
+    t.watch(w);
+    auto h = x;
+    auto total = ouro::sum(x);
+    for (int i = 0; i < 4; ++i) {
+      auto const r = ouro::gelu(h);
+      auto const s = ouro::scale(r, 0.25);
+      h = ouro::matmul(h, w) + r;  // both get one gradient, and then r that of s
+      total = total + ouro::sum(s);
+    }
+    t.backward(total + ouro::sum(h));
+    auto all = t.gradient(x).template values<double>();
+    for (double v : t.gradient(w).template values<double>()) all.push_back(v);
+    return all;
+  };
+  auto const right = gradients(std::type_identity<R>{}, dtype::f64);
+#if defined(OURO_EMULATED_CUDA)
+  emulated_cuda::keeps_memory = true;
+#endif
+  for (int again = 0; again < 6; ++again) {  // one by one, then as graphs
+    auto const got = gradients(std::type_identity<C>{}, dtype::f32);
+    REQUIRE(got.size() == right.size());
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - right[i]) < 1e-5 * (1 + std::abs(right[i])));
+  }
+#if defined(OURO_EMULATED_CUDA)
+  emulated_cuda::keeps_memory = false;
+#endif
 }
 
 #if defined(OURO_EMULATED_CUDA)

@@ -159,7 +159,8 @@ TEST_CASE("lives: with inner values in bf16 cuda learns what it learns in f32") 
 TEST_CASE("lives: calls beside others, graphs and memory that is used again change no bit of what is learned") {
   ouro_test::need_device();
   auto config = small();
-  config.actor_layers = 2;
+  config.brain_layers = 2;
+  config = config.layers("attention");
   auto learn = [&](bool graphs, ouro::dtype inner) {
     ouro::set_cuda_graphs(graphs);
     ouro::set_cuda_inner_values(inner);
