@@ -131,6 +131,24 @@ void contribute(gradients<B>& dx, std::vector<std::pair<std::size_t, tensor<B>>>
   add();
 }
 
+/// Gives what local_gradient has taken to the nodes it is for: the first of a node as it is, the others added at once.
+template <class B>
+void hand_on(recording<B>& tape, std::vector<std::pair<std::int64_t, tensor<B>>> const& found) {
+  std::vector<std::int64_t> nodes;
+  for (auto const& f : found) nodes.push_back(f.first);
+  gradients<B> dx(tape, nodes);
+  std::vector<std::pair<std::size_t, tensor<B>>> more;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    auto const& g = found[i].second;
+    auto const& slot = tape.slot(nodes[i]);
+    bool const adds = !slot.value.empty() && is_floating(g.type()) && g.type() == slot.type &&
+                      (more.empty() || g.type() == more[0].second.type());
+    if (adds) more.emplace_back(i, packed(g));
+    else dx.give(i, g);
+  }
+  if (!more.empty()) contribute(dx, more, tensor<B>::full({1}, more[0].second.type(), 1.0));
+}
+
 template <class B>
 tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, computation<B> const& f) {
   auto const tape = recording_of(inputs);
@@ -191,10 +209,7 @@ tensor<B> checkpointed(std::vector<tensor<B>> const& inputs, shared<computation<
         local.run(*run, 0, dy);
         found = local.take(inputs);
       }
-      for (auto& [node, g] : found) {
-        std::vector<std::int64_t> const one{node};
-        gradients<B>(tape, one).give(0, g);
-      }
+      hand_on(tape, found);
     }
   };
   std::vector<std::int64_t> nodes;
@@ -217,16 +232,7 @@ struct postponed_step final : backward_step<B> {
   }
   void operator()(tensor<B> const&, gradients<B>&) override {
     prepare();
-    std::vector<std::int64_t> nodes;
-    for (auto const& f : found) nodes.push_back(f.first);
-    gradients<B> dx(tape, nodes);
-    std::vector<std::pair<std::size_t, tensor<B>>> more;
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      auto& g = found[i].second;
-      if (tape.slot(nodes[i]).value.empty()) dx.give(i, g);
-      else more.emplace_back(i, packed(g));
-    }
-    if (!more.empty()) contribute(dx, more, tensor<B>::full({1}, more[0].second.type(), 1.0));
+    hand_on(tape, found);
   }
 
   shared<computation<B>> run;

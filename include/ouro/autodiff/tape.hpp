@@ -137,7 +137,7 @@ class tape {
     auto const [owner, node] = y.origin();
     require(owner == recording_, errc::argument, "backward", "the value was not recorded on this tape");
     recording_->slot(node).value = tensor<B>::full(y.dims(), y.type(), seed);
-    recording_->run(static_cast<std::int64_t>(size()) - 1, 0);
+    backward();
   }
   /// The same for what was postponed alone.
   void backward() { recording_->run(static_cast<std::int64_t>(size()) - 1, 0); }
