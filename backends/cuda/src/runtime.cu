@@ -199,7 +199,10 @@ class device_memory {
  public:
   void* allocate(std::size_t bytes) {
     int const line = cuda_kernels::line();
-    renew(line);
+    {
+      std::lock_guard const lock(mutex_);
+      if (!withheld_[line].blocks.empty()) renew(line, cuda_kernels::waits_for_join());
+    }
     void* p = nullptr;
     try {
       p = pool(line).allocate(bytes);
@@ -226,11 +229,9 @@ class device_memory {
       std::lock_guard const lock(mutex_);
       if (owner != line) return crossed_[owner].push_back({p, bytes});
       if (auto const wait = cuda_kernels::waits_for_join(); wait != 0) {
-        auto& w = withheld_[line];
-        if (w.wait != wait) give_back(w.blocks, line);
+        auto& w = renew(line, wait);
         w.blocks.push_back({p, bytes});
-        w.bytes = w.wait == wait ? w.bytes + bytes : bytes;
-        w.wait = wait;
+        w.bytes += bytes;
         if (w.bytes > most_withheld) cuda_kernels::join();
         return;
       }
@@ -271,11 +272,15 @@ class device_memory {
     std::lock_guard const lock(mutex_);
     return apart_.erase(p) > 0 ? 1 : 0;
   }
-  /// Of the blocks that are withheld those that need not be any more.
-  void renew(int line) noexcept {
-    std::lock_guard const lock(mutex_);
+  /// The blocks that are withheld during this wait: those of an earlier one need not be any more.
+  withheld& renew(int line, std::uint64_t wait) noexcept {
     auto& w = withheld_[line];
-    if (!w.blocks.empty() && w.wait != cuda_kernels::waits_for_join()) give_back(w.blocks, line);
+    if (w.wait != wait) {
+      give_back(w.blocks, line);
+      w.bytes = 0;
+      w.wait = wait;
+    }
+    return w;
   }
   /// Everything that nobody uses, to the driver.
   void exhaust() {
