@@ -163,9 +163,8 @@ void cuda::batch_norm(view y, view mean, view variance, const_view x, const_view
   index const width = x.dims.back();
   with_real(x.type, "batch_norm", [&]<class T>(std::type_identity<T>) {
     elements<stored_beside<T>, void> const to(y);
-    bool packed = in_packs<T>(x) && to.aligned(pack_width<T>);
-    for (const_view const& v : {const_view(mean), const_view(variance), x, w, b})
-      packed = packed && aligned_for(v.as<T>(), pack_width<T>);
+    bool const packed = in_packs<T>(x) && to.aligned(pack_width<T>) &&
+                        packs_fit(mean.as<T>(), variance.as<T>(), x.as<T>(), w.as<T>(), b.as<T>());
     with_width<T>(packed, [&]<int W>(width_of<W>) {
       for_count("batch_norm", x.size() / W,
                 batch_norm_values<W, T>{to, mean.as<T>(), variance.as<T>(), x.as<T>(), w.as<T>(), b.as<T>(),
@@ -190,9 +189,8 @@ void cuda::batch_norm_gradient(destination dx, destination dw, destination db, c
                                          width});
     if (!dx.wanted()) return;
     auto* const to = dx.out.as<T>();
-    bool packed = in_packs<T>(x) && up.aligned(pack_width<T>);
-    for (const_view const& v : {const_view(dx.out), x, mean, variance, w})
-      packed = packed && aligned_for(v.as<T>(), pack_width<T>);
+    bool const packed = in_packs<T>(x) && up.aligned(pack_width<T>) &&
+                        packs_fit(to, x.as<T>(), mean.as<T>(), variance.as<T>(), w.as<T>());
     with_width<T>(packed, [&]<int W>(width_of<W>) {
       for_count("batch_norm_gradient", x.size() / W,
                 batch_norm_slopes<W, T>{to, x.as<T>(), mean.as<T>(), variance.as<T>(), w.as<T>(), up, sums.data(), e,

@@ -116,7 +116,10 @@ class cublaslt_products {
 
   /// Never destroyed: products may be asked for until the program ends.
   static cublaslt_products& loaded() {
-    static auto* p = new cublaslt_products;
+    static auto* p = [] {
+      stream();  // without a device there is nothing to load
+      return new cublaslt_products;
+    }();
     return *p;
   }
 
@@ -192,7 +195,6 @@ class cublaslt_products {
     return made;
   }
 
-  cudaStream_t first_ = stream();  // without a device there is no more to try
   cublaslt_functions lt_;
   std::mutex mutex_;
   cublasLtHandle_t handle_ = nullptr;

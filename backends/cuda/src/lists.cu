@@ -182,12 +182,6 @@ __global__ void sum_parts(index n, double const* part, double* to, bool accumula
   if (threadIdx.x == 0) put(*to, sum, accumulate);
 }
 
-/// Whether packs may be loaded at each of these places.
-template <class... T>
-bool packs_fit(T const*... place) {
-  return (aligned_for(place, pack_width<T>) && ...);
-}
-
 template <class F>
 void for_each_real(F&& f) {
   f(std::type_identity<float>{});

@@ -64,6 +64,12 @@ bool aligned_for(S const* data, int width) {
   return reinterpret_cast<std::uintptr_t>(data) % (static_cast<std::size_t>(width) * sizeof(S)) == 0;
 }
 
+/// Whether packs may be loaded at each of these places.
+template <class... T>
+bool packs_fit(T const*... place) {
+  return (aligned_for(place, pack_width<T>) && ...);
+}
+
 /// The elements of an operand: packs as they lie in memory, and the reals that they stand for. What is loaded is not
 /// looked at before `reals`, so that a thread can have several loads on their way.
 template <class S, class Void>
