@@ -5,7 +5,9 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <cmath>
+#include <string>
 
+#include <ouro/autodiff/settle.hpp>
 #include <ouro/autodiff/tape.hpp>
 #include <ouro/backend/cuda.hpp>
 #include <ouro/backend/reference.hpp>
@@ -463,6 +465,46 @@ TEST_CASE("cuda: a gradient that calls beside others read is not added to where 
     REQUIRE(got.size() == right.size());
     for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - right[i]) < 1e-5 * (1 + std::abs(right[i])));
   }
+#if defined(OURO_EMULATED_CUDA)
+  emulated_cuda::keeps_memory = false;
+#endif
+}
+
+TEST_CASE("cuda: what is postponed first runs while the rest is recorded") {
+  need_device();
+  std::vector<double> values;
+  for (int i = 0; i < 64; ++i) values.push_back(0.1 * (i * 7 % 11) - 0.4);
+  auto gradient = [&]<class B>(std::type_identity<B>, bool ahead, std::string& order) {
+    using T = ouro::tensor<B>;
+    order.clear();
+    auto const x = T::from(values, {8, 8});
+    ouro::tape<B> t(ahead);
+    t.watch(x);
+    auto h = x;
+    for (char c : {'a', 'b', 'c'}) {
+      h = ouro::gelu(ouro::matmul(h, x));
+      ouro::postpone(t, {h}, [&order, c, x](std::vector<T> const& in) {
+        order += c;
+        return ouro::sum(ouro::gelu(ouro::matmul(in[0], x)));
+      });
+      order += '.';
+    }
+    t.backward();
+    return t.gradient(x).template values<double>();
+  };
+  std::string order;
+  auto const right = gradient(std::type_identity<R>{}, true, order);
+  CHECK(order == "...cba");
+#if defined(OURO_EMULATED_CUDA)
+  emulated_cuda::keeps_memory = true;
+#endif
+  for (bool ahead : {false, true})
+    for (int again = 0; again < 3; ++again) {  // one by one, then as graphs
+      auto const got = gradient(std::type_identity<C>{}, ahead, order);
+      CHECK(order == (ahead ? "a...cb" : "...cba"));
+      REQUIRE(got.size() == right.size());
+      for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - right[i]) < 1e-12 * (1 + std::abs(right[i])));
+    }
 #if defined(OURO_EMULATED_CUDA)
   emulated_cuda::keeps_memory = false;
 #endif

@@ -63,6 +63,13 @@ class recording final : public recorder<B> {
     join<B>();
   }
 
+  /// Computes what was postponed to node i, apart from the calls that come after if that may be.
+  void prepare(std::int64_t i) {
+    apart_scope<B> const apart(ahead);
+    auto const step = nodes[static_cast<std::size_t>(i)].step;  // it may move the nodes
+    step->prepare();
+  }
+
   void close() {
     open_ = false;
     for (auto const& leaf : leaves) leaf.watch(nullptr, -1);
@@ -84,11 +91,6 @@ class recording final : public recorder<B> {
   bool ahead = true;                    ///< whether what is postponed may be computed before its turn
 
  private:
-  void prepare(std::int64_t i) {
-    apart_scope<B> const apart(ahead);
-    auto const step = nodes[static_cast<std::size_t>(i)].step;  // it may move the nodes
-    step->prepare();
-  }
   void run_step(std::int64_t i) {
     auto& n = nodes[static_cast<std::size_t>(i)];
     if (!n.step || n.gradient.value.empty()) return;

@@ -112,6 +112,7 @@ class trainer {
   std::int64_t room_;
   std::vector<moments<backend>> moments_;
   shared<narrow_weights<backend>> narrow_ = make_owned<narrow_weights<backend>>();
+  shared<narrow_weights<backend>> narrow_of_losses_ = make_owned<narrow_weights<backend>>();  // which may be made apart
   std::int64_t updates_ = 0;
 };
 
@@ -132,8 +133,10 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   cx.masks.counter = static_cast<std::uint64_t>(life.clock) << 24U;
   auto const list = fields(model_);
   cx.narrow = narrow_;
-  if (cx.inner(dtype::f32) == dtype::bf16) narrow_->renew(list);
-  else narrow_->clear();
+  for (auto const& narrow : {narrow_, narrow_of_losses_}) {
+    if (cx.inner(dtype::f32) == dtype::bf16) narrow->renew(list);
+    else narrow->clear();
+  }
   gradient_list<backend> g;
   {
     tape<backend> t(room_ == std::numeric_limits<std::int64_t>::max());
@@ -147,8 +150,10 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
       s = std::move(next);
       lap(report.seconds.wake);
       judged[i].cx = cx.apart();
+      judged[i].cx.narrow = narrow_of_losses_;
       judged[i].cx.masks = cx.masks.reserve(draws_of_a_loss);
       judge(t, seen, l, 1.0 / static_cast<double>(lessons.size()), judged[i]);
+      lap(report.seconds.backward);
     }
     t.backward();
     double counted = 0;
