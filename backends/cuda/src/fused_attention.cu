@@ -40,15 +40,16 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
     if (j >= warp_sees) continue;
     bf16_pair const* const k_tile = tiles.k(j / tile_rows);
     bf16_pair const* const v_tile = tiles.v(j / tile_rows);
-    square_sums s = {};
+    int const parts = smaller(tile_parts, (warp_sees - j + 15) / 16);
+    square_sums s;
     OURO_UNROLL
-    for (int m = 0; m < 4; ++m)
-      if (j + 16 * m < warp_sees) multiply_rows<Width>(s[m], q, k_tile + 16 * m * pitch);
-    rows.weigh(s, j, p.steepness());
-    drop(p, kept_by_rows(p, at.flat, query, j, warp_sees, 0, 1), s);
+    for (int m = 0; m < tile_parts; ++m)
+      if (m < parts) multiply_rows<Width>(s[m], q, k_tile + 16 * m * pitch);
+    rows.weigh(s, parts, j, p.steepness());
+    drop(p, kept_by_rows(p, at.flat, query, j, warp_sees, 0, 1), s, parts);
     OURO_UNROLL
-    for (int m = 0; m < 4; ++m)
-      if (j + 16 * m < warp_sees) add_product<Width, pitch>(rows.out, rounded_left(s[m]), v_tile + 16 * m * pitch);
+    for (int m = 0; m < tile_parts; ++m)
+      if (m < parts) add_product<Width, pitch>(rows.out, rounded_left(s[m]), v_tile + 16 * m * pitch);
   }
   if (splits > 1) {
     rows.join(groups);

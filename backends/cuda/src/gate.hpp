@@ -77,13 +77,11 @@ struct gate_functions<true, float> {
  private:
   /// exp(-x²/2)
   static __device__ float bell(float x) { return power_of_two(x * x * -0.72134752F); }
-  /// How much of the normal distribution lies beyond |x|: erfc(|x|/√2)/2, by 7.1.26 of Abramowitz and Stegun's Handbook of
-  /// Mathematical Functions, erfc z = (a₁t + ... + a₅t⁵) exp(-z²) ± 1.5e-7 with t = 1/(1 + 0.3275911 z).
+  /// How much of the normal distribution lies beyond |x|: erfc(|x|/√2)/2, by 7.1.25 of Abramowitz and Stegun's Handbook of
+  /// Mathematical Functions, erfc z = (a₁t + a₂t² + a₃t³) exp(-z²) ± 2.5e-5 with t = 1/(1 + 0.47047 z).
   static __device__ float tail(float x, float height) {
-    float const t = inverse(1 + std::abs(x) * (0.3275911F * 0.70710678F));
-    float const sum =
-        0.5F * 0.254829592F +
-        t * (0.5F * -0.284496736F + t * (0.5F * 1.421413741F + t * (0.5F * -1.453152027F + t * (0.5F * 1.061405429F))));
+    float const t = inverse(1 + std::abs(x) * (0.47047F * 0.70710678F));
+    float const sum = 0.5F * 0.3480242F + t * (0.5F * -0.0958798F + t * (0.5F * 0.7478556F));
     return t * sum * height;
   }
   static __device__ float inverse(float x) {
@@ -340,16 +338,20 @@ std::size_t queue_room(int threads) {
   return static_cast<std::size_t>((Queues::bytes + ...) * threads);
 }
 
-/// f.operator()<Chunks>() for how many chunks a thread has of rows of this width: the more, the less it costs what is said
-/// of the whole row; but no thread should be without its last.
+/// f.operator()<Chunks>() for how many chunks a thread has of so many rows of this width: the more, the less it costs what is
+/// said of the whole row; but no thread should be without its last, nor should rows that are few be long in few hands.
 template <int MostChunks, class F>
-void with_chunks(index width, F const& f) {
-  constexpr index chunk = own_width * warp_size;
+void with_chunks(index rows, index width, F const& f) {
+  constexpr index enough = 896;  // threads of a multiprocessor
+  auto suit = [&](index chunks) {
+    index const threads = rows * width / (own_width * chunks);
+    return width % (chunks * own_width * warp_size) == 0 && threads >= enough * multiprocessors();
+  };
   if constexpr (MostChunks >= 4)
-    if (width % (4 * chunk) == 0) return f.template operator()<4>();
+    if (suit(4)) return f.template operator()<4>();
   if constexpr (MostChunks >= 3)
-    if (width % (3 * chunk) == 0) return f.template operator()<3>();
-  if (width % (2 * chunk) == 0) return f.template operator()<2>();
+    if (suit(3)) return f.template operator()<3>();
+  if (suit(2)) return f.template operator()<2>();
   f.template operator()<1>();
 }
 /// f.operator()<gate_form>() for the kernel that a call needs: registers hold rows of up to 1536 columns, f32, and four
@@ -369,7 +371,7 @@ void with_gate_form(char const* name, hormone_gate_operands const& in, bool whol
         constexpr auto full = row_cover::full;
         bool const fills = width % (own_width * warp_size) == 0;
         if (fills && spread == 1)
-          return with_chunks<MostChunks>(width, [&]<int Chunks>() {
+          return with_chunks<MostChunks>(in.x.dims[0], width, [&]<int Chunks>() {
             if (kind == norm) return f.template operator()<gate_form<float, Chunks, 1, full, norm>>();
             if (kind == outer) return f.template operator()<gate_form<float, Chunks, 1, full, outer>>();
             f.template operator()<gate_form<float, Chunks, 1, full, any>>();

@@ -127,7 +127,8 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
     moments<T> const projection{st[proj_mean], st[proj_rstd]};
     moments<T> const front{st[norm_mean], st[norm_rstd]};
     quad<T> qhat[Chunks];
-    quad<T> q[Chunks];
+    quad<T> q[Chunks];  // over the deviation of the projection, whose standard form is then gate · q - level
+    T const level = projection.mean * projection.rstd;
     x.arrive();
     for (int k = 0; k < own.chunks(); ++k) {
       quad<T> const sum = g.template folded<Form::folds>(x, r, lane, own, k);
@@ -136,7 +137,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
       OURO_UNROLL
       for (int v = 0; v < own_width; ++v) {
         qhat[k][v] = (sum[v] - query.mean) * query.rstd;
-        q[k][v] = qhat[k][v] * weight[v] + bias[v];
+        q[k][v] = (qhat[k][v] * weight[v] + bias[v]) * projection.rstd;
       }
     }
 
@@ -164,31 +165,32 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
         }
         quad<T> p;
         quad<T> a;
+        quad<T> result;  // before the GELU
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) {
           value[v] += bias[v];
-          p[v] = (gate[v] * q[k][v] - projection.mean) * projection.rstd;
+          p[v] = gate[v] * q[k][v] - level;
           a[v] = functions::tanh(p[v] * weight[v] + shift[v]);
+          result[v] = value[v] * a[v];
         }
         quad<T> back = dy(j, k);
         if (Form::has_gelu(g)) {
           OURO_UNROLL
-          for (int v = 0; v < own_width; ++v) back[v] *= functions::gelu_slope(value[v] * a[v]);
+          for (int v = 0; v < own_width; ++v) back[v] *= functions::gelu_slope(result[v]);
         }
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) {
           if (Form::ragged && !own.has(k, v)) continue;
           back[v] *= kept(j, k, v) ? g.factor : T(0);
           slope[k][v] = back[v] * a[v];
-          T const turn = back[v] * value[v] * (T(1) - a[v] * a[v]);
+          T const turn = back[v] * value[v] - slope[k][v] * result[v];  // back · value · (1 - a²)
           T const weighed = turn * weight[v];
           dq[k][v] += weighed * gate[v];
           means[0] += weighed;
-          means[1] += weighed * p[v];
           wide.add(of_bias, j, k, v, slope[k][v]);
           wide.add(of_proj_weight, j, k, v, turn * p[v]);
           wide.add(of_proj_bias, j, k, v, turn);
-          wide.add(of_gate, j, k, v, weighed * projection.rstd * q[k][v]);
+          wide.add(of_gate, j, k, v, weighed * q[k][v]);
         }
         if constexpr (E <= 1)
           if (norm) {
@@ -202,12 +204,18 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
           }
         if (!df_rows.absent()) own.store(df_rows, r * n + j * d, k, slope[k]);
       }
+    means[1] = -level * means[0];
+    for (int k = 0; k < own.chunks(); ++k) {
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v) means[1] += dq[k][v] * q[k][v];
+    }
     block_sums(means, 0);
     OURO_UNROLL
     for (int m = 0; m < first_sums; ++m) means[m] *= wide_inverse;
 
     // Back through the norm of the projection to the query.
     T pulls[2] = {};
+    T const flat = means[0] - level * means[1];
     OURO_UNROLL
     for (int j = 0; j < repetitions; ++j)
       for (int k = 0; k < own.chunks(); ++k) {
@@ -215,10 +223,9 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) {
           if (Form::ragged && !own.has(k, v)) continue;
-          T const p = (gate[v] * q[k][v] - projection.mean) * projection.rstd;
-          T const common = means[0] + p * means[1];
+          T const common = flat + means[1] * q[k][v] * gate[v];
           dq[k][v] -= common * gate[v];
-          wide.add(of_gate, j, k, v, -common * projection.rstd * q[k][v]);
+          wide.add(of_gate, j, k, v, -common * q[k][v]);
         }
       }
     for (int k = 0; k < own.chunks(); ++k) {

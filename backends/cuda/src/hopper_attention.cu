@@ -33,8 +33,8 @@ __global__ void __launch_bounds__(most_groups* group_size, 1)
     begin_product(s, tiles.own(0), tiles.other(stage, 0));
     kept_by_rows const mask(p, at.flat, query, j, j + tile_rows, 0, 1);
     finish_products(s);
-    rows.weigh(s, j, p.steepness());
-    drop(p, mask, s);
+    rows.weigh(s, tile_parts, j, p.steepness());
+    drop(p, mask, s, tile_parts);
     fragment const weights[4] = {rounded_left(s[0]), rounded_left(s[1]), rounded_left(s[2]), rounded_left(s[3])};
     begin_addition(rows.out, weights, tiles.other(stage, 1));
     finish_products(rows.out);

@@ -10,8 +10,20 @@
 
 namespace ouro::cuda_kernels {
 
+inline constexpr int tile_parts = tile_rows / 16;
+
 /// Of the thread's row `h` the i-th element.
 __device__ inline float& element(square_sums& s, int h, int i) { return s[i / 4][i / 2 % 2].at[2 * h + i % 2]; }
+/// f(i) for the elements i of the first 16 · parts keys.
+template <class F>
+__device__ void each_of(int parts, F const& f) {
+  OURO_UNROLL
+  for (int m = 0; m < tile_parts; ++m) {
+    if (m >= parts) break;
+    OURO_UNROLL
+    for (int i = 4 * m; i < 4 * m + 4; ++i) f(i);
+  }
+}
 
 /// The running softmax of 16 queries, in powers of two: `top` is the largest score so far.
 template <int Width>
@@ -33,35 +45,34 @@ struct running_rows {
     }
   }
 
-  /// Scores of keys `key` and on, times the steepness (more than zero), to weights; what was summed under a lower top shrinks.
-  __device__ void weigh(square_sums& s, int key, float steepness) {
-    if (key + tile_rows > least) hide(s, key);
+  /// Scores of 16 · parts keys, from `key` on, times the steepness (more than zero), to weights; what was summed under a
+  /// lower top shrinks.
+  __device__ void weigh(square_sums& s, int parts, int key, float steepness) {
+    if (key + 16 * parts > least) hide(s, parts, key);
     OURO_UNROLL
     for (int h = 0; h < 2; ++h) {
-      float best = element(s, h, 0);
-      OURO_UNROLL
-      for (int i = 1; i < 16; ++i) best = std::fmax(best, element(s, h, i));
+      float best = -std::numeric_limits<float>::infinity();
+      each_of(parts, [&](int i) { best = std::fmax(best, element(s, h, i)); });
       best = std::fmax(top[h], quad_max(best) * steepness);
       shrink(h, power_of_two(top[h] - best));
       top[h] = best;
-      OURO_UNROLL
-      for (int i = 0; i < 16; i += 2) {
+      float sums[2] = {};  // neither waits for the other
+      each_of(parts, [&](int i) {
         float& x = element(s, h, i);
-        float& z = element(s, h, i + 1);
         x = power_of_two(x * steepness - best);
-        z = power_of_two(z * steepness - best);
-        sum[h] += x + z;
-      }
+        sums[i % 2] += x;
+      });
+      sum[h] += sums[0] + sums[1];
     }
   }
   /// Scores of keys that their queries do not see are less than all others.
-  __device__ void hide(square_sums& s, int key) const {
+  __device__ void hide(square_sums& s, int parts, int key) const {
     OURO_UNROLL
     for (int h = 0; h < 2; ++h) {
       int const limit = count[h] - key - fragment_column();
-      OURO_UNROLL
-      for (int i = 0; i < 16; ++i)
+      each_of(parts, [&](int i) {
         if (i / 2 * 8 + i % 2 >= limit) element(s, h, i) = -std::numeric_limits<float>::infinity();
+      });
     }
   }
   __device__ void shrink(int h, float factor) {
@@ -102,15 +113,16 @@ struct running_rows {
   }
 };
 
-/// The weights of a tile after the dropout, but for its factor.
+/// The weights of 16 · parts keys after the dropout, but for its factor.
 template <class S>
-__device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, square_sums& s) {
+__device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, square_sums& s, int parts) {
   if (p.threshold == 0) return;
   OURO_UNROLL
-  for (int i = 0; i < 32; ++i) {
-    float& x = sum_at(s, i);
-    x = mask.keeps(i / 4, i % 4) ? x : 0.0F;
-  }
+  for (int h = 0; h < 2; ++h)
+    each_of(parts, [&](int i) {
+      float& x = element(s, h, i);
+      x = mask.keeps(i / 2, 2 * h + i % 2) ? x : 0.0F;
+    });
 }
 
 /// What a warp's queries have come to, from `query` on.
