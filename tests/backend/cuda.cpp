@@ -503,7 +503,8 @@ TEST_CASE("cuda: what is postponed first runs while the rest is recorded") {
       auto const got = gradient(std::type_identity<C>{}, ahead, order);
       CHECK(order == (ahead ? "a...cb" : "...cba"));
       REQUIRE(got.size() == right.size());
-      for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - right[i]) < 1e-12 * (1 + std::abs(right[i])));
+      for (std::size_t i = 0; i < got.size(); ++i)
+        CHECK(std::abs(got[i] - right[i]) < 1e-12 * (1 + std::abs(right[i])));
     }
 #if defined(OURO_EMULATED_CUDA)
   emulated_cuda::keeps_memory = false;

@@ -35,9 +35,27 @@ inline index seen_by(attention_head const& h, index query) {
   index const n = row < h.prefix ? h.prefix : row < h.prefix + h.causal ? row + 1 : h.keys;
   return n < h.keys ? n : h.keys;
 }
-inline void drop_weights(attention_head const& h, float* p, index n, index row) {
-  k_dropout(p, nullptr, p, h.drop, static_cast<wide>((h.flat + row) * ((h.keys + 7) / 8 * 8)), n);
-}
+/// The dropout of rows of weights, asked for one after another: the bits of several short ones are drawn together.
+class weight_dropper {
+ public:
+  explicit weight_dropper(attention_head const& head) : h(head), groups((head.keys + 31) / 32) {}
+  /// The first n weights of a query, each multiplied by the factor or by 0.
+  void operator()(float* p, index n, index query) {
+    if (groups > most) return k_dropout(p, nullptr, p, h.drop, static_cast<wide>((h.flat + query) * groups * 32), n);
+    if (first < 0 || query < first || query >= first + most / groups) {
+      first = query;
+      kept_words(h.drop, static_cast<wide>((h.flat + first) * groups), most / groups * groups, kept);
+    }
+    k_keep(p, nullptr, p, kept + (query - first) * groups, h.drop.factor, n);
+  }
+
+ private:
+  static constexpr index most = 16;
+  attention_head const& h;
+  index groups;
+  index first = -1;  // of the queries whose bits are there
+  word kept[most];
+};
 
 #include "few_keys_kernels.inl"
 
@@ -74,6 +92,7 @@ void k_attention(attention_head const& h, float* y, index ldy, float* lse, float
   float* room = p + query_block * pad;
   transpose(h.k, h.ldk, h.keys, h.width, keys, pad);
   gather_rows(h.v, h.ldv, h.keys, h.width, values);
+  weight_dropper drop(h);
   for (index i0 = 0; i0 < h.queries; i0 += query_block) {
     index const m = h.queries - i0 < query_block ? h.queries - i0 : query_block;
     index seen = 0;
@@ -88,7 +107,7 @@ void k_attention(attention_head const& h, float* y, index ldy, float* lse, float
       lse[i0 + i] = top + __builtin_logf(sum);
       share[i] = 1.0F / sum;
       for (index j = n; j < seen; ++j) row[j] = 0.0F;
-      if (h.drop.threshold > 0) drop_weights(h, row, n, i0 + i);
+      if (h.drop.threshold > 0) drop(row, n, i0 + i);
     }
     multiply(h, {p, pad, 1, values, h.width, y + i0 * ldy, ldy, seen, 1.0F, false}, m, h.width, room);
     for (index i = 0; i < m; ++i)
@@ -111,6 +130,7 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
   transpose(h.k, h.ldk, h.keys, h.width, keys, pad);
   transpose(h.v, h.ldv, h.keys, h.width, values, pad);
   gather_rows(h.k, h.ldk, h.keys, h.width, key_rows);
+  weight_dropper drop(h);
   for (index i0 = 0; i0 < h.queries; i0 += query_block) {
     index const m = h.queries - i0 < query_block ? h.queries - i0 : query_block;
     index seen = 0;
@@ -126,8 +146,8 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
       if (h.drop.threshold > 0) {
         float* masked = kept + i * pad;
         for (index j = 0; j < seen; ++j) masked[j] = row[j];
-        drop_weights(h, masked, n, i0 + i);
-        drop_weights(h, slope, n, i0 + i);
+        drop(masked, n, i0 + i);
+        drop(slope, n, i0 + i);
       }
       float const dot = k_dot(y + (i0 + i) * wide_rows, dy + (i0 + i) * wide_rows, h.width);
       for (index j = 0; j < n; ++j) slope[j] = (slope[j] - dot) * row[j];

@@ -15,7 +15,7 @@ static_assert(mask_rounds == philox::mask_rounds);
 
 inline drop_rule dropper(double rate, random_draw const& draw) {
   dropout_mask const mask(rate);
-  return {static_cast<float>(mask.factor), mask.threshold, draw.key, draw.site};
+  return {static_cast<float>(mask.factor), mask.bits, mask.threshold, draw.key, draw.site};
 }
 
 }  // namespace ouro::cpu_kernels

@@ -204,11 +204,11 @@ namespace {
 /// y = dropout(x), or before + dropout(x).
 void drop(float* y, float const* before, const_view x, double rate, random_draw draw) {
   auto const dropper = cpu_kernels::dropper(rate, draw);
-  std::int64_t const eights = (x.size() + 7) / 8;
-  cpu_threading::parallel(eights, 2048, [&](std::int64_t from, std::int64_t to) {
-    std::int64_t const start = from * 8;
+  constexpr std::int64_t together = dropout_mask::together;
+  cpu_threading::parallel(dropout_mask::groups(x.size()), 512, [&](std::int64_t from, std::int64_t to) {
+    std::int64_t const start = from * together;
     kernels().dropout(y + start, before == nullptr ? nullptr : before + start, x.as<float>() + start, dropper,
-                      static_cast<std::uint64_t>(start), std::min(to * 8, x.size()) - start);
+                      static_cast<std::uint64_t>(start), std::min(to * together, x.size()) - start);
   });
 }
 }  // namespace

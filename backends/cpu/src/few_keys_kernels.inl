@@ -26,9 +26,10 @@ struct query_block_of_few {
   void masks(float* to, float* rows) const {
     if (h.drop.threshold == 0) return;
     index const pad = padded(h.keys);
+    weight_dropper drop(h);
     for (index l = 0; l < m; ++l) {
       for (index j = 0; j < seen; ++j) rows[l * pad + j] = 1.0F;
-      drop_weights(h, rows + l * pad, seen, first + l);
+      drop(rows + l * pad, seen, first + l);
     }
     transpose(rows, pad, m, seen, to, some_queries);
   }

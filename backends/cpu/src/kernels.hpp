@@ -19,6 +19,7 @@ inline constexpr int mask_rounds = 7;  // ouro::philox::mask_rounds
 /// A dropout (ouro::dropout_mask) of the numbers of one draw; threshold 0 keeps everything.
 struct drop_rule {
   float factor;
+  int bits;
   std::uint32_t threshold;
   std::uint64_t key, site;
 };
@@ -83,7 +84,7 @@ struct table {
   float (*exp_shifted)(float* x, float factor, float shift, index n);  // x = exp(factor·x − shift); returns Σ
   float (*maximum)(float const* x, index n);
   void (*dropout)(float* y, float const* before, float const* x, drop_rule const& rule, std::uint64_t first,
-                  index n);  // of elements first, first + 1, …; first is a multiple of 8
+                  index n);  // of elements first, first + 1, …
   void (*row_products)(float* c, index ldc, float const* a, index lda, float const* w, index ldw, index m, index n,
                        index k, float factor, bool add);  // c (m,n) (+)= factor · a wᵀ
   void (*narrow_row_products)(float* c, index ldc, float const* a, index lda, std::uint16_t const* w, index ldw,

@@ -139,7 +139,7 @@ void cuda::attention(view y, view lse, const_view q, const_view k, const_view v,
   with_real(q.type, "attention", [&]<class T>(std::type_identity<T>) {
     if (attention_is_long(q, k)) return attention_by_products<T>(y, lse.as<T>(), q, k, v, rule);
     attention_problem<T> const p(q, k, v, rule);
-    if (p.queries == 1 && p.threshold == 0 && p.keys <= most_keys_of_one)
+    if (p.queries == 1 && p.kept.all() && p.keys <= most_keys_of_one)
       return launch("attention", attention_of_one<T>, p.lanes * p.heads, one_query_threads,
                     static_cast<std::size_t>(p.keys) * sizeof(T), p, rows_of<T>(destination(y)), lse.as<T>());
     launch("attention", attention_kernel<T>, p.blocks(p.queries), attention_tiles<T>::threads, 0, p,

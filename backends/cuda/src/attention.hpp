@@ -9,6 +9,7 @@
 
 #include <limits>
 
+#include "kept_bits.hpp"
 #include "packs.hpp"
 
 namespace ouro::cuda_kernels {
@@ -74,10 +75,10 @@ struct attention_problem {
   head_rows<T const> q, k, v;
   index lanes, heads, queries, keys, width;
   real_of<T> scale;
+  real_of<T> factor;  // of the dropout
   visibility sees;
-  random_draw draw;
-  std::uint32_t threshold;  // of the dropout; 0 keeps all
-  real_of<T> factor;
+  kept_bits kept;
+  index groups;  // of a query's mask
 
   attention_problem(const_view const& qs, const_view const& ks, const_view const& vs, attention_rule const& rule)
       : q(rows_of<T>(qs)),
@@ -89,11 +90,15 @@ struct attention_problem {
         keys(ks.dims[1]),
         width(qs.dims[2] / rule.heads),
         scale(static_cast<real_of<T>>(rule.scale)),
+        factor(static_cast<real_of<T>>(dropout_mask(rule.dropout).factor)),
         sees(rule.sees),
-        draw(rule.draw),
-        threshold(dropout_mask(rule.dropout).threshold),
-        factor(static_cast<real_of<T>>(dropout_mask(rule.dropout).factor)) {}
+        kept(dropout_mask(rule.dropout), rule.draw),
+        groups(dropout_mask::groups(keys)) {}
 
+  /// Bit b says whether the dropout keeps what query `i` of a head sees of key 32 · group + b.
+  [[nodiscard]] __device__ std::uint32_t keeps(index flat, index i, index group) const {
+    return kept.of(static_cast<std::uint64_t>((flat * queries + i) * groups + group));
+  }
   [[nodiscard]] index slices() const { return divide_up(width, attention_tiles<T>::side); }
   /// Blocks for tiles of `rows` rows, in every slice of every head.
   [[nodiscard]] index blocks(index rows) const {
@@ -186,19 +191,16 @@ __device__ void dot_rows(micro_tile<T>& product, T* room, T const* a, index a_st
   }
 }
 
-/// What the dropout multiplies this thread's weights of query `i`, keys `j` and on, by. They lie in one Philox block.
+/// What the dropout multiplies this thread's weights of query `i`, keys `j` and on, by. They lie in one group.
 template <class T>
 __device__ void keep_factors(attention_problem<T> const& p, index flat, index i, index j,
                              T (&keep)[attention_tiles<T>::micro]) {
   OURO_UNROLL
   for (int n = 0; n < attention_tiles<T>::micro; ++n) keep[n] = T(1);
-  if (p.threshold == 0) return;
-  auto const place = static_cast<std::uint64_t>((flat * p.queries + i) * (divide_up(p.keys, 8) * 8) + j);
-  auto const words = philox::mask_words(p.draw.key, p.draw.site, place / 8);
+  if (p.kept.all()) return;
+  std::uint32_t const bits = p.keeps(flat, i, j / 32) >> j % 32;
   OURO_UNROLL
-  for (int n = 0; n < attention_tiles<T>::micro; ++n) {
-    keep[n] = philox::half(words, place + static_cast<std::uint64_t>(n)) >= p.threshold ? p.factor : T(0);
-  }
+  for (int n = 0; n < attention_tiles<T>::micro; ++n) keep[n] = (bits >> n & 1U) != 0 ? p.factor : T(0);
 }
 
 /// Over the 16 lanes that hold a row.

@@ -80,18 +80,16 @@ struct score_rows {
     index const query = first + r % rows;
     return {head, query, p.sees.count(query, p.keys), head * p.queries + query};
   }
-  /// f(key, factor of the dropout) for every key of a run of eight that this lane has; keys beyond the run's are left out.
+  /// f(key, factor of the dropout) for the keys that this lane has.
   template <class F>
   __device__ void for_keys(place const& x, int lane, F const& f) const {
-    index const numbers = (x.head * p.queries + x.query) * (divide_up(p.keys, 8) * 8);
-    for (index j = 8 * lane; j < keys; j += 8 * warp_size) {
-      philox::block words{};
-      if (p.threshold > 0)
-        words = philox::mask_words(p.draw.key, p.draw.site, static_cast<std::uint64_t>(numbers + j) / 8);
-      index const end = j + 8 < keys ? j + 8 : keys;
-      for (index i = j; i < end; ++i) {
-        bool const kept = p.threshold == 0 || philox::half(words, static_cast<std::uint64_t>(i % 8)) >= p.threshold;
-        f(i, kept ? p.factor : T(0));
+    for (index from = 0; from < keys; from += warp_size * warp_size) {
+      std::uint32_t mine = everybody;  // each lane draws for 32 keys, of which all lanes have one
+      if (!p.kept.all()) mine = p.keeps(x.head, x.query, from / warp_size + lane);
+      for (int group = 0; group < warp_size && from + group * warp_size < keys; ++group) {
+        std::uint32_t const kept = __shfl_sync(everybody, mine, group);
+        index const j = from + group * warp_size + lane;
+        if (j < keys) f(j, (kept >> lane & 1U) != 0 ? p.factor : T(0));
       }
     }
   }

@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
     for (int m = 0; m < tile_parts; ++m)
       if (m < parts) multiply_rows<Width>(s[m], q, k_tile + 16 * m * pitch);
     rows.weigh(s, parts, j, p.steepness());
-    drop(p, kept_by_rows(p, at.flat, query, j, warp_sees, 0, 1), s, parts);
+    drop(p, kept_by_rows(p, at.flat, query, j), s, parts);
     OURO_UNROLL
     for (int m = 0; m < tile_parts; ++m)
       if (m < parts) add_product<Width, pitch>(rows.out, rounded_left(s[m]), v_tile + 16 * m * pitch);

@@ -7,7 +7,6 @@
 #pragma once
 
 #include "attention.hpp"
-#include "philox_rounds.hpp"
 #include "tensor_cores.hpp"
 
 namespace ouro::cuda_kernels {
@@ -103,24 +102,16 @@ inline bool rows_are_aligned(destination const& d) { return !d.wanted() || rows_
 
 template <class S>
 struct fused_problem : attention_problem<S> {
-  philox_rounds rounds;
-  index octets;  // blocks of a query
   bool aligned;
 
   fused_problem(const_view const& qs, const_view const& ks, const_view const& vs, attention_rule const& rule)
       : attention_problem<S>(qs, ks, vs, rule),
-        rounds(rule.draw.key),
-        octets(divide_up(this->keys, 8)),
         aligned(rows_are_aligned(qs) && rows_are_aligned(ks) && rows_are_aligned(vs)) {}
 
   [[nodiscard]] index flats() const { return this->lanes * this->heads; }
   /// How many keys query `i` sees; none where there is no such query.
   [[nodiscard]] __device__ int count(int i) const {
     return i < this->queries ? static_cast<int>(this->sees.count(i, this->keys)) : 0;
-  }
-  /// The block of the dropout's numbers for keys 8 · octet and on of query `i` of a head.
-  [[nodiscard]] __device__ std::uint64_t mask_place(int flat, int i, int octet) const {
-    return static_cast<std::uint64_t>((flat * this->queries + i) * octets + octet);
   }
   /// Scores to powers of two.
   [[nodiscard]] __device__ float steepness() const { return this->scale * log2_of_e; }
@@ -396,60 +387,31 @@ __device__ void store_rows(S* to, index step, int rows, int width, tile_sums con
   }
 }
 
-// Dropout: one Philox block has the numbers of eight keys of a query.
-
-/// x += addend if a ≥ b: without a choice between the addend and zero, which the compiler would make.
-__device__ inline void add_if_not_less(std::uint32_t& x, std::uint32_t a, std::uint32_t b, std::uint32_t addend) {
-#if defined(__CUDACC__)
-  asm("{.reg .pred p; setp.ge.u32 p, %1, %2; @p add.u32 %0, %0, %3;}" : "+r"(x) : "r"(a), "r"(b), "r"(addend));
-#else
-  if (a >= b) x += addend;
-#endif
-}
-
-/// Bit i says whether the mask keeps the i-th of the eight keys at a place of mask_place.
-template <class S>
-__device__ std::uint32_t kept_keys(fused_problem<S> const& p, std::uint64_t place) {
-  auto const words = p.rounds.words(p.draw.site, place);
-  std::uint32_t const least = p.threshold << 16U;
-  std::uint32_t bits = 0;
-  OURO_UNROLL
-  for (unsigned b = 0; b < 8; ++b) {
-    std::uint32_t const half =
-        b % 2 == 0 ? words[b / 2] << 16U : words[b / 2];  // what lies under it makes no difference
-    add_if_not_less(bits, half, least, 1U << b);
-  }
-  return bits;
-}
+// Dropout.
 
 /// Of 16 queries and a tile of keys: element e of the thread's n-th product of 8 keys.
 struct kept_by_rows {
-  std::uint32_t bits = everybody;  // a byte for 16 keys: of even and odd n, for the upper rows, then the lower
+  std::uint32_t bits =
+      everybody;  // a byte for n mod 4: of the first 32 keys and of the last, for the upper rows, then the lower
 
-  /// Keys from `seen` on are never asked for, and only runs m of 16 with m mod `every` = `which`.
   template <class S>
-  __device__ kept_by_rows(fused_problem<S> const& p, int flat, int query, int key, int seen, int which, int every) {
-    if (p.threshold == 0) return;
-    int const mate = lane_number() % 4;  // four lanes have the same rows: each makes a fourth of their blocks
-    auto const place = p.mask_place(flat, query + fragment_line() + mate / 2 * 8, key / 8 + mate % 2);
-    std::uint32_t mine = 0;
-    OURO_UNROLL
-    for (int m = which; m < 4 && key + 16 * m < seen; m += every)
-      mine |= kept_keys(p, place + static_cast<std::uint64_t>(2 * m)) << (8 * m);
+  __device__ kept_by_rows(fused_problem<S> const& p, int flat, int query, int key) {
+    if (p.kept.all()) return;
+    std::uint32_t const mine = p.keeps(flat, query + lane_number() % 16, key / 32 + lane_number() / 16);
     bits = 0;
     OURO_UNROLL
     for (int s = 0; s < 4; ++s) {
-      std::uint32_t const octets = __shfl_sync(everybody, mine, lane_number() - mate + s) >> fragment_column();
-      bits |= (octets & 0x03030303U) << (2 * s);
+      int const lane = s / 2 * 16 + s % 2 * 8 + fragment_line();
+      bits |= (__shfl_sync(everybody, mine, lane) >> fragment_column() & 0x03030303U) << (2 * s);
     }
   }
   [[nodiscard]] __device__ bool keeps(int n, int e) const {
-    return (bits >> (n / 2 * 8 + e / 2 * 4 + n % 2 * 2 + e % 2) & 1U) != 0;
+    return (bits >> (n % 4 * 8 + n / 4 * 4 + e / 2 * 2 + e % 2) & 1U) != 0;
   }
-  /// The same from the m-th 16 keys on.
+  /// The same from the m-th 16 keys on, for n < 2.
   [[nodiscard]] __device__ kept_by_rows from(int m) const {
     kept_by_rows rest = *this;
-    rest.bits >>= 8 * m;
+    rest.bits >>= m % 2 * 16 + m / 2 * 4;
     return rest;
   }
 };

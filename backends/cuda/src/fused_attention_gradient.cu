@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
     if (j >= warp_sees) continue;
     bf16_pair const* const k_tile = tiles.k(j / tile_rows);
     bf16_pair const* const v_tile = tiles.v(j / tile_rows);
-    kept_by_rows const all(p, at.flat, query, j, warp_sees, split, splits);
+    kept_by_rows const all(p, at.flat, query, j);
     for (int m = split; j + warp_rows * m < warp_sees && m < 4; m += splits) {
       kept_by_rows const mask = all.from(m);
       tile_sums score[2];
@@ -82,36 +82,50 @@ constexpr int tiles_at_once(index queries, bool makes_dq) { return makes_dq && q
 /// dq the block's keys and, by keys, the slopes of a tile, for which the values make room.
 template <int Width>
 struct key_room {
+  int groups;  // of keys that share words of the mask
   query_tile* queries;
+  std::uint32_t* kept;
   bf16_pair* q;
   bf16_pair* dy;
   bf16_pair* k;
   bf16_pair* slopes;
 
   __device__ key_room(int keys, int tiles)
-      : queries(shared_memory<query_tile>()),
-        q(reinterpret_cast<bf16_pair*>(queries + tiles)),
+      : groups(groups_of(keys)),
+        queries(shared_memory<query_tile>()),
+        kept(reinterpret_cast<std::uint32_t*>(queries + tiles)),
+        q(kept + tiles * groups * tile_rows),
         dy(q + tiles * tile_room<Width>),
         k(dy + tiles * tile_room<Width>),
         slopes(k + keys * tile_pitch<Width>) {}
+  /// Of a multiple of 16 keys, of which the first is a multiple of their number.
+  static __host__ __device__ int groups_of(int keys) { return (keys + 16) / 32; }
   static std::size_t bytes(int keys, int tiles, bool makes_dq) {
     int const pitch = tile_pitch<Width>;
     int const own = pitch + (pitch > slope_pitch ? pitch : slope_pitch);
     int const pairs = 2 * tiles * tile_room<Width> + (makes_dq ? keys * own : 0);
-    return static_cast<std::size_t>(pairs) * sizeof(bf16_pair) + static_cast<std::size_t>(tiles) * sizeof(query_tile);
+    std::size_t const known = sizeof(query_tile) + static_cast<std::size_t>(groups_of(keys) * tile_rows) * 4;
+    return static_cast<std::size_t>(pairs) * sizeof(bf16_pair) + static_cast<std::size_t>(tiles) * known;
+  }
+  /// The mask of the tile of queries from number `query` on, for the keys from `key` on.
+  [[nodiscard]] __device__ kept_tile mask(int query, int key) const {
+    return {kept + query / tile_rows % 2 * groups * tile_rows, key / 32, groups};
   }
 
-  /// What there is to know of the queries from number `query` on, as the tiles of that number.
+  /// What there is to know of the queries from number `query` on, as the tiles of that number, and of the keys from `key` on.
   template <bool MakesDots, class S>
-  __device__ void load_queries(fused_problem<S> const& p, fused_slopes<S> const& g, fused_place const& at,
-                               int query) const {
+  __device__ void load_queries(fused_problem<S> const& p, fused_slopes<S> const& g, fused_place const& at, int query,
+                               int key) const {
     int const rows = smaller(static_cast<int>(p.queries) - query, tile_rows);
     int const width = static_cast<int>(p.width);
     int const tile = query / tile_rows % 2;
     load_tile<Width>(q + tile * tile_room<Width>, at.rows(p.q, p.width) + query * p.q.row, p.q.row, rows, width,
                      p.aligned);
     load_slopes<Width>(dy + tile * tile_room<Width>, p, g, at, query, rows);
-    queries[tile].load(p, g, at.flat, query, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x));
+    int const thread = static_cast<int>(threadIdx.x);
+    int const threads = static_cast<int>(blockDim.x);
+    queries[tile].load(p, g, at.flat, query, thread, threads);
+    mask(query, key).load(p, at.flat, query, thread, threads);
     if constexpr (MakesDots)
       with_stored<float>(g.dy, [&](auto const& slopes_of_y) {
         queries[tile].template make_dots<Width>(at.rows(g.y, p.width) + query * g.y.row, g.y.row,
@@ -165,7 +179,7 @@ __global__ void __launch_bounds__(Width <= 64 ? 384 : most_warps * warp_size, 1)
   load_tile<Width>(v_room, at.rows(p.v, p.width) + first * p.v.row, p.v.row, here, width, p.aligned);
   int seeing = 0;  // the first tile of queries of which any sees these keys
   while (seeing < queries && p.count(smaller(seeing + tile_rows, queries) - 1) <= first) seeing += tile_rows;
-  if constexpr (MakesDq) room.template load_queries<true>(p, g, at, seeing);
+  if constexpr (MakesDq) room.template load_queries<true>(p, g, at, seeing, first);
   finish_loads();
   __syncthreads();
   fragment k[Width / 16];
@@ -174,7 +188,7 @@ __global__ void __launch_bounds__(Width <= 64 ? 384 : most_warps * warp_size, 1)
   load_left<Width>(v, v_room + (key - first) * pitch);
   if constexpr (!MakesDq) {
     __syncthreads();
-    if (seeing < queries) room.template load_queries<false>(p, g, at, seeing);
+    if (seeing < queries) room.template load_queries<false>(p, g, at, seeing, first);
   }
   tile_sums dk[Width / 8];
   tile_sums dv[Width / 8];
@@ -184,13 +198,13 @@ __global__ void __launch_bounds__(Width <= 64 ? 384 : most_warps * warp_size, 1)
     int const rows = smaller(queries - i, tile_rows);
     finish_loads();
     __syncthreads();  // this tile is there, and nobody reads the one before
-    if (i + tile_rows < queries) room.template load_queries<MakesDq>(p, g, at, i + tile_rows);
+    if (i + tile_rows < queries) room.template load_queries<MakesDq>(p, g, at, i + tile_rows, first);
     query_tile const& known = room.queries[i / tile_rows % 2];
     bf16_pair const* const q_tile = room.q + i / tile_rows % 2 * tile_room<Width>;
     bf16_pair const* const dy_tile = room.dy + i / tile_rows % 2 * tile_room<Width>;
     if constexpr (MakesDq)
       load_left<Width>(k, room.k + group * warp_rows * pitch);  // registers for the rest of the time
-    kept_by_columns const mask(p, known, at.flat, i, rows, key, split, splits);
+    kept_by_columns const mask(p, room.mask(i, first), key);
     for (int m = split; warp_rows * m < rows; m += splits) {
       int const row = warp_rows * m;
       if (known.sees(m, rows) <= key) continue;

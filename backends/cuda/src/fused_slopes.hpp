@@ -139,45 +139,42 @@ struct query_tile {
   }
 };
 
+/// What the dropout keeps of a tile of queries and the keys of a block: a word for each query and 32 keys.
+struct kept_tile {
+  std::uint32_t* words;  // (groups, 64)
+  int first;             // group
+  int groups;
+
+  /// For the queries from number `query` on, by `threads` of which this is number `thread`.
+  template <class S>
+  __device__ void load(fused_problem<S> const& p, int flat, int query, int thread, int threads) const {
+    if (p.kept.all()) return;
+    for (int n = thread; n < groups * tile_rows; n += threads)
+      words[n] = p.keeps(flat, query + n % tile_rows, first + n / tile_rows);
+  }
+};
+
 /// Of 16 keys and a tile of queries: element e of the n-th product of the m-th 16 queries.
 struct kept_by_columns {
   std::uint32_t bits = everybody;  // a byte for 16 queries
 
-  /// Of 64 queries.
   template <class S>
-  __device__ kept_by_columns(fused_problem<S> const& p, int flat, int query, int key) {
-    if (p.threshold == 0) return;
-    std::uint32_t mine = 0;  // a lane makes a block of each m
+  __device__ kept_by_columns(fused_problem<S> const& p, kept_tile const& mask, int key) {
+    if (p.kept.all()) return;
+    int const octet = key / 8 + lane_number() / 16;
+    std::uint32_t const* const words = mask.words + (octet / 4 - mask.first) * tile_rows + lane_number() % 16;
+    std::uint32_t mine = 0;  // eight keys of a query of each m
     OURO_UNROLL
-    for (int m = 0; m < 4; ++m) mine |= of_lane(p, flat, query + warp_rows * m, key) << (8 * m);
-    gather(mine);
-  }
-  /// Only m with m mod `every` = `which` are asked for, and queries that see `key`.
-  template <class S>
-  __device__ kept_by_columns(fused_problem<S> const& p, query_tile const& queries, int flat, int query, int rows,
-                             int key, int which, int every) {
-    if (p.threshold == 0) return;
-    std::uint32_t mine = 0;
-    for (int m = which; warp_rows * m < rows; m += every)
-      if (queries.sees(m, rows) > key) mine |= of_lane(p, flat, query + warp_rows * m, key) << (8 * m);
-    gather(mine);
-  }
-  [[nodiscard]] __device__ bool keeps(int m, int n, int e) const {
-    return (bits >> (8 * m) >> (e / 2 * 4 + 2 * n + e % 2) & 1U) != 0;
-  }
-
- private:
-  template <class S>
-  __device__ static std::uint32_t of_lane(fused_problem<S> const& p, int flat, int query, int key) {
-    return kept_keys(p, p.mask_place(flat, query + lane_number() % 16, key / 8 + lane_number() / 16));
-  }
-  __device__ void gather(std::uint32_t mine) {
+    for (int m = 0; m < 4; ++m) mine |= (words[warp_rows * m] >> (octet % 4 * 8) & 0xFFU) << (8 * m);
     bits = 0;
     OURO_UNROLL
     for (int s = 0; s < 8; ++s) {
       int const lane = s / 4 * 16 + s / 2 % 2 * 8 + fragment_column() + s % 2;
       bits |= (__shfl_sync(everybody, mine, lane) >> fragment_line() & 0x01010101U) << s;
     }
+  }
+  [[nodiscard]] __device__ bool keeps(int m, int n, int e) const {
+    return (bits >> (8 * m) >> (e / 2 * 4 + 2 * n + e % 2) & 1U) != 0;
   }
 };
 

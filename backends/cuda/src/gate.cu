@@ -40,6 +40,7 @@ __global__ void __launch_bounds__(Form::chunks >= 3 ? most_row_threads : 512)
     }
     close_loads();
   };
+  typename Form::kept_type kept(g, own);
   ask(blockIdx.x, 0);
   int stage = 0;
   lane_of_row at(blockIdx.x, gridDim.x, g.lane_rows);
@@ -62,7 +63,7 @@ __global__ void __launch_bounds__(Form::chunks >= 3 ? most_row_threads : 512)
       if constexpr (E > 0) return gates[j][k];
       else return own.load(g.gate, j * d, k);
     };
-    typename Form::kept_type const kept(g, own, r * n);
+    kept.take(r * n, (r + gridDim.x) * n, stage);
     quad<T> q[Chunks];
     x.arrive();
     for (int k = 0; k < own.chunks(); ++k) q[k] = g.template folded<Form::folds>(x, r, at.lane(), own, k);

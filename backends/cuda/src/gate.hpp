@@ -6,7 +6,7 @@
 #pragma once
 
 #include "functions.hpp"
-#include "philox_rounds.hpp"
+#include "kept_bits.hpp"
 #include "row_queue.hpp"
 
 namespace ouro::cuda_kernels {
@@ -102,10 +102,8 @@ struct gate_operands {
   index rows, lane_rows;
   int width, folds, spread;
   bool gelu;
-  std::uint32_t threshold;
-  T factor;
-  random_draw draw;
-  philox_rounds rounds;
+  T factor;  // of the dropout
+  kept_bits kept;
   T epsilon;
 
   explicit gate_operands(hormone_gate_operands const& in)
@@ -126,10 +124,8 @@ struct gate_operands {
         folds(static_cast<int>(in.x.dims[1] / in.gate.dims[1])),
         spread(static_cast<int>(in.gate.dims[0])),
         gelu(in.gelu),
-        threshold(dropout_mask(in.dropout).threshold),
         factor(static_cast<T>(dropout_mask(in.dropout).factor)),
-        draw(in.draw),
-        rounds(in.draw.key),
+        kept(dropout_mask(in.dropout), in.draw),
         epsilon(static_cast<T>(in.epsilon)) {}
 
   /// The columns of a result.
@@ -173,70 +169,68 @@ struct gate_operands {
   [[nodiscard]] __device__ wide_parameters parameters(Own const& own, int row, int k) const {
     return {own.load(proj_weight, row, k), own.load(proj_bias, row, k), own.load(bias, row, k)};
   }
-  /// Whether the dropout keeps an element of the result.
-  [[nodiscard]] __device__ bool keeps(index i) const {
-    return threshold == 0 || draw.half(static_cast<std::uint64_t>(i)) >= threshold;
-  }
 };
 
-/// Which elements of a row the dropout keeps, if the gate has one. Eight elements share a Philox block, and so do the quads
-/// of two lanes: of two quads each lane computes the block of one and hands its neighbour the other half.
+/// Which elements of a row the dropout keeps, if the gate has one. Eight lanes own the 32 elements of a group, where rows begin
+/// with one: then half of a warp draws for a row, and the other half for the next.
 template <bool Drops, class T, int E, class Own>
 class kept_columns {
  public:
-  __device__ kept_columns(gate_operands<T> const& g, Own const& own, index row) {
-    if (!Drops) return;
-    least_ = g.threshold << 16U;
-    if (g.threshold == 0) return;
-    bool const upper = threadIdx.x % 2 == 1;
-    auto block_of = [&](int m) {
-      index const first = row + (m / Own::count * g.width + own.first(m % Own::count));
-      return g.rounds.words(g.draw.site, static_cast<std::uint64_t>(first) / 8);
-    };
-    auto take = [&](int m, std::uint32_t a, std::uint32_t b) {
-      words_[2 * m] = a;
-      words_[2 * m + 1] = b;
-    };
-    bool const paired = Own::full || g.width % 8 == 0;
+  __device__ kept_columns(gate_operands<T> const& g, Own const& own)
+      : g_(g), own_(own), shared_(Own::full || g.width % 32 == 0) {}
+  /// The row that begins at element `row`; with stage 0 and 1 in turns, `next` is where the next one begins.
+  __device__ void take(index row, index next, int stage) {
+    if (!Drops || g_.kept.all()) return;
+    int const lane = lane_number();
+    if (shared_ && stage == 0) {
+      int const away = lane % 4 * 8 - lane;  // where the group's first lane is from this one
+      index const first = (lane < 16 ? row : next) + place(lane / 4 % 4) + own_width * away;
+      mine_ = ~g_.kept.of(static_cast<std::uint64_t>(first) / 32);
+    }
     OURO_UNROLL
-    for (int m = 0; m < quads; m += 2) {
-      bool const two = paired && m + 1 < quads;
-      auto const words = block_of(two && upper ? m + 1 : m);
-      if (two) {
-        std::uint32_t const a = __shfl_xor_sync(everybody, upper ? words[0] : words[2], 1);
-        std::uint32_t const b = __shfl_xor_sync(everybody, upper ? words[1] : words[3], 1);
-        take(m, upper ? a : words[0], upper ? b : words[1]);
-        take(m + 1, upper ? words[2] : a, upper ? words[3] : b);
-      } else {
-        auto alone = [&](int i, philox::block const& w) {
-          bool const high = (row + i / Own::count * g.width + own.first(i % Own::count)) % 8 != 0;
-          take(i, high ? w[2] : w[0], high ? w[3] : w[1]);
-        };
-        alone(m, words);
-        if (m + 1 < quads) alone(m + 1, block_of(m + 1));
-      }
+    for (int m = 0; m < quads; ++m) {
+      auto const first = static_cast<std::uint64_t>(row + place(m));
+      if (shared_) dropped_[m] = __shfl_sync(everybody, mine_, 16 * stage + 4 * m + lane / 8) >> lane % 8 * 4;
+      else dropped_[m] = ~g_.kept.of(first / 32) >> first % 32;
     }
   }
   __device__ bool operator()(int j, int k, int v) const {
-    std::uint32_t const word = words_[2 * (j * Own::count + k) + v / 2];
-    return !Drops || (v % 2 == 0 ? word << 16U : word) >= least_;
+    return !Drops || (dropped_[j * Own::count + k] >> v & 1U) == 0;
   }
 
  private:
   static constexpr int quads = E * Own::count;
-  std::uint32_t least_ = 0;  // the threshold, as the upper half of a word
-  std::uint32_t words_[2 * quads] = {};
+  static_assert(quads <= 4);
+  /// Where quad m of this lane begins in a row.
+  [[nodiscard]] __device__ int place(int m) const { return m / Own::count * g_.width + own_.first(m % Own::count); }
+
+  gate_operands<T> const& g_;
+  Own const& own_;
+  bool shared_;
+  std::uint32_t mine_ = 0;  // what is dropped of the group that this lane draws for
+  std::uint32_t dropped_[quads] = {};
 };
 template <class T, class Own>
 class kept_columns<true, T, 0, Own> {
  public:
-  __device__ kept_columns(gate_operands<T> const& g, Own const& own, index row) : g_(g), own_(own), row_(row) {}
-  __device__ bool operator()(int j, int k, int v) const { return g_.keeps(row_ + j * g_.width + own_.first(k) + v); }
+  __device__ kept_columns(gate_operands<T> const& g, Own const& own) : g_(g), own_(own) {}
+  __device__ void take(index row, index, int) { row_ = row; }
+  __device__ bool operator()(int j, int k, int v) {
+    if (g_.kept.all()) return true;
+    auto const i = static_cast<std::uint64_t>(row_ + j * g_.width + own_.first(k) + v);
+    if (i / 32 != group_) {
+      group_ = i / 32;
+      bits_ = g_.kept.of(group_);
+    }
+    return (bits_ >> i % 32 & 1U) != 0;
+  }
 
  private:
   gate_operands<T> const& g_;
   Own const& own_;
-  index row_;
+  index row_ = 0;
+  std::uint64_t group_ = ~std::uint64_t{};
+  std::uint32_t bits_ = 0;  // of the group
 };
 
 /// The lane of a row from which `step` rows are gone ahead at a time, without a division for each.

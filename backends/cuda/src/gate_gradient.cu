@@ -113,6 +113,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
     }
     close_loads();
   };
+  typename Form::kept_type kept(g, own);
   ask(shares.from(), 0);
   int stage = 0;
   for (index r = shares.from(); r < end; ++r, stage = 1 - stage) {
@@ -121,7 +122,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
     auto x = x_queue.take(g.parts(r), d, stage);
     auto f = f_queue.take(r * n, d, stage);
     auto dy = dy_queue.take(r * n, d, stage);
-    typename Form::kept_type const kept(g, own, r * n);
+    kept.take(r * n, (r + 1) * n, stage);
     T const* const st = statistics.take(r, stage);
     moments<T> const query{st[query_mean], st[query_rstd]};
     moments<T> const projection{st[proj_mean], st[proj_rstd]};

@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(most_groups* group_size, 1)
     if (j >= block_sees) continue;
     square_sums s;
     begin_product(s, tiles.own(0), tiles.other(stage, 0));
-    kept_by_rows const mask(p, at.flat, query, j, j + tile_rows, 0, 1);
+    kept_by_rows const mask(p, at.flat, query, j);
     finish_products(s);
     rows.weigh(s, tile_parts, j, p.steepness());
     drop(p, mask, s, tile_parts);

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
     square_sums slope;
     begin_product(score, tiles.own(0), tiles.other(stage, 0));
     begin_product(slope, tiles.own(1), tiles.other(stage, 1));
-    kept_by_rows const mask(p, at.flat, query, j, j + tile_rows, 0, 1);
+    kept_by_rows const mask(p, at.flat, query, j);
     finish_products(score, slope);
     if (j + tile_rows > least) hide(score, [&](int i) { return j + column_of(i) < own.count[i % 4 / 2]; });
     OURO_UNROLL
@@ -74,10 +74,13 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
 
 constexpr int most_groups_of_keys = 3;
 
-/// After the tiles, for each group: what there is to know of the queries of both its stages.
-__device__ query_tile* known_queries(group_tiles const& tiles, int stage) {
-  return reinterpret_cast<query_tile*>(tiles.memory + (2 + 4 * group_count()) * square_tile::pairs) +
-         2 * group_number() + stage % 2;
+/// After the tiles, for each group: what there is to know of the queries of both its stages, and their masks.
+struct query_room {
+  query_tile queries[2];
+  std::uint32_t kept[2][2 * tile_rows];
+};
+__device__ query_room& room_of_group(group_tiles const& tiles) {
+  return reinterpret_cast<query_room*>(tiles.memory + (2 + 4 * group_count()) * square_tile::pairs)[group_number()];
 }
 
 __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
@@ -91,11 +94,14 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
   int const first = at.tile * tile_rows;
   int const key = first + own_warp() * warp_rows;
   bf16 const* const asking = at.rows(p.q, p.width);
+  query_room& room = room_of_group(tiles);
+  int const thread = static_cast<int>(threadIdx.x) % group_size;
   auto load = [&](int query, int stage) {
     load_square(tiles.other(stage, 0), asking + query * p.q.row, p.q.row, queries - query);
     load_square_slopes(tiles.other(stage, 1), p, g, at, query);
-    known_queries(tiles, stage)->load(p, g, at.flat, query, static_cast<int>(threadIdx.x) % group_size, group_size);
+    room.queries[stage % 2].load(p, g, at.flat, query, thread, group_size);
   };
+  auto mask_of = [&](int stage) { return kept_tile{room.kept[stage % 2], first / 32, 2}; };
 
   if (group == 0) {
     load_square(tiles.own(0), at.rows(p.k, p.width) + first * p.k.row, p.k.row, keys - first);
@@ -104,7 +110,10 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
   int seeing = 0;  // the first tile of queries of which any sees these keys
   while (seeing < queries && p.count(smaller(seeing + tile_rows, queries) - 1) <= first) seeing += tile_rows;
   seeing += group * tile_rows;
-  if (seeing < queries) load(seeing, 0);
+  if (seeing < queries) {
+    load(seeing, 0);
+    mask_of(0).load(p, at.flat, seeing, thread, group_size);
+  }
   square_columns dk;
   square_columns dv;
   clear(dk);
@@ -113,15 +122,17 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
   for (int i = seeing; i - group * tile_rows < queries; i += groups * tile_rows, ++stage) {
     finish_tiles();
     __syncthreads();  // these tiles are there, and nobody reads those before
-    if (int const next = i + groups * tile_rows; next < queries) load(next, stage + 1);
+    int const next = i + groups * tile_rows;
+    if (next < queries) load(next, stage + 1);
     if (i >= queries) continue;
     square_sums weight;
     square_sums slope;
     begin_product(weight, tiles.own(0), tiles.other(stage, 0));
     begin_product(slope, tiles.own(1), tiles.other(stage, 1));
-    kept_by_columns const mask(p, at.flat, i, key);
+    kept_by_columns const mask(p, mask_of(stage), key);
+    if (next < queries) mask_of(stage + 1).load(p, at.flat, next, thread, group_size);
     finish_products(weight, slope);
-    query_tile const& known = *known_queries(tiles, stage);
+    query_tile const& known = room.queries[stage % 2];
     if (i + tile_rows > queries || first + tile_rows > known.count[0])
       hide(weight, [&](int e) { return key + fragment_line() + e % 4 / 2 * 8 < known.count[column_of(e)]; });
     OURO_UNROLL
@@ -160,7 +171,7 @@ void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> 
     index const blocks = p.flats() * divide_up(p.keys, tile_rows);
     int const groups = groups_of(blocks, p.queries, most_groups_of_keys);
     launch("attention_gradient of k and v", hopper_dkv_kernel, blocks, groups * group_size,
-           group_tiles::bytes(groups) + static_cast<std::size_t>(2 * groups) * sizeof(query_tile), p, g);
+           group_tiles::bytes(groups) + static_cast<std::size_t>(groups) * sizeof(query_room), p, g);
   }
   join();
 }

@@ -1,28 +1,52 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Philox for a kernel that draws many blocks of a mask under one key.
+// The mask of a dropout on the device.
 #pragma once
+
+#include <ouro/tensor/random.hpp>
 
 #include "device.hpp"
 
 namespace ouro::cuda_kernels {
 
-/// philox::mask_words with the keys of its rounds made once for a launch, whose constants they are.
-struct philox_rounds {
+/// dropout_mask::kept for a kernel that asks for many groups: the keys of Philox's rounds and the bits of the threshold are
+/// made once for a launch, whose constants they are.
+struct kept_bits {
   std::uint32_t keys[philox::mask_rounds][2];
+  std::uint32_t free[16];  // bit k of the threshold, the most significant first, is not set: as a mask
+  std::uint64_t site;
+  index bits;  // 0: all are kept
 
-  explicit philox_rounds(std::uint64_t key) {
+  kept_bits(dropout_mask const& mask, random_draw const& draw)
+      : site(draw.site), bits(mask.threshold == 0 ? 0 : mask.bits) {
     for (unsigned r = 0; r < philox::mask_rounds; ++r) {
-      keys[r][0] = static_cast<std::uint32_t>(key) + r * philox::steps[0];
-      keys[r][1] = static_cast<std::uint32_t>(key >> 32U) + r * philox::steps[1];
+      keys[r][0] = static_cast<std::uint32_t>(draw.key) + r * philox::steps[0];
+      keys[r][1] = static_cast<std::uint32_t>(draw.key >> 32U) + r * philox::steps[1];
     }
+    for (int k = 0; k < 16; ++k) free[k] = k < bits && (mask.threshold >> (bits - 1 - k) & 1U) != 0 ? 0 : everybody;
   }
-  [[nodiscard]] __device__ philox::block words(std::uint64_t high, std::uint64_t low) const {
-    philox::block c = philox::counter(high, low);
+  [[nodiscard]] __device__ __host__ bool all() const { return bits == 0; }
+  /// Bit b says whether element 32 · group + b is kept. Twelve bits of a number, which most rates need, are made at the same
+  /// time; those that a rate does not need make no difference.
+  [[nodiscard]] __device__ std::uint32_t of(std::uint64_t group) const {
+    std::uint32_t kept = everybody;
+    if (bits > 12) compare(kept, group, 3);
     OURO_UNROLL
-    for (int r = 0; r < philox::mask_rounds; ++r) c = philox::round(c, keys[r][0], keys[r][1]);
-    return c;
+    for (unsigned block = 3; block-- > 0;) compare(kept, group, block);
+    return kept;
+  }
+
+ private:
+  __device__ void compare(std::uint32_t& kept, std::uint64_t group, unsigned block) const {
+    philox::block words = philox::counter(site, 4 * group + block);
+    OURO_UNROLL
+    for (int r = 0; r < philox::mask_rounds; ++r) words = philox::round(words, keys[r][0], keys[r][1]);
+    OURO_UNROLL
+    for (unsigned k = 4; k-- > 0;) {
+      std::uint32_t const open = free[4 * block + k];
+      kept = (kept & words[k]) | (open & (kept | words[k]));  // a set bit of the threshold: and, else or
+    }
   }
 };
 

@@ -4,6 +4,7 @@
 // Random numbers and dropout.
 #include <ouro/tensor/normal.hpp>
 
+#include "kept_bits.hpp"
 #include "layout.hpp"
 #include "packs.hpp"
 
@@ -11,40 +12,54 @@ namespace ouro {
 namespace cuda_kernels {
 namespace {
 
-/// A pack of elements, which lie in one Philox block of sixteen bits for each of eight (random_draw::half).
+/// Elements in packs of W, of which a lane has as many as make 32 elements: each lane draws for 32 elements that lie together.
 template <int W, class S>
-struct drop_values {
+struct dropped_packs {
+  static constexpr int packs = 32 / W;
+  static constexpr index together = warp_size * 32;  // elements of a warp
   using real = real_of<S>;
+  using operand = elements<S, void const>;
   elements<S, void> y;
-  elements<S, void const> before;  // what is added to
-  elements<S, void const> x;
+  operand before;  // what is added to
+  operand x;
   index size;
-  random_draw draw;
-  std::uint32_t threshold;
+  kept_bits kept;
   real factor;
   bool accumulate;
-  __device__ void operator()(index number) const {
-    index const first = number * W;
-    int const count = size - first < W ? static_cast<int>(size - first) : W;
-    auto const loaded = x.template load_raw<W>(first, count);
-    typename elements<S, void const>::template raw<W> old;
-    if (accumulate) old = before.template load_raw<W>(first, count);
-    auto const at = static_cast<std::uint64_t>(first);
-    auto const words = philox::mask_words(draw.key, draw.site, at / 8);
-    std::uint32_t kept = 0;  // a bit for each element of the block: the words stay in registers
+
+  __device__ void operator()(index first, int lane) const {
+    auto place = [&](int p) { return first + (p * warp_size + lane) * W; };
+    auto count = [&](int p) { return size - place(p) < W ? static_cast<int>(size - place(p)) : W; };
+    typename operand::template raw<W> loaded[packs];
+    typename operand::template raw<W> old[packs];
     OURO_UNROLL
-    for (std::uint32_t e = 0; e < 8; ++e) kept |= (philox::half(words, e) >= threshold ? 1U : 0U) << e;
-    kept >>= at % 8;
-    auto const given = x.template reals<W>(loaded);
-    auto result = before.template reals<W>(old);
-    OURO_UNROLL
-    for (int e = 0; e < W; ++e) {
-      put(result.values[e], (kept & 1U) != 0 ? given.values[e] * factor : real(0), accumulate);
-      kept >>= 1U;
+    for (int p = 0; p < packs; ++p) {
+      if (place(p) >= size) continue;
+      loaded[p] = x.template load_raw<W>(place(p), count(p));
+      if (accumulate) old[p] = before.template load_raw<W>(place(p), count(p));
     }
-    y.template store_reals<W>(first, result, count);
+    std::uint32_t const mine = kept.of(static_cast<std::uint64_t>(first) / 32 + static_cast<std::uint64_t>(lane));
+    OURO_UNROLL
+    for (int p = 0; p < packs; ++p) {
+      std::uint32_t bits = __shfl_sync(everybody, mine, p * W + lane * W / 32) >> lane * W % 32;
+      if (place(p) >= size) continue;
+      auto const given = x.template reals<W>(loaded[p]);
+      auto result = before.template reals<W>(old[p]);
+      OURO_UNROLL
+      for (int e = 0; e < W; ++e) {
+        put(result.values[e], (bits & 1U) != 0 ? given.values[e] * factor : real(0), accumulate);
+        bits >>= 1U;
+      }
+      y.template store_reals<W>(place(p), result, count(p));
+    }
   }
 };
+template <int W, class S>
+__global__ void drop_packs(dropped_packs<W, S> d) {
+  index const warp = (static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x) / warp_size;
+  index const first = warp * dropped_packs<W, S>::together;
+  if (first < d.size) d(first, lane_number());
+}
 
 template <class T>
 struct normal_values {
@@ -78,12 +93,12 @@ void drop(view const& y, const_view const& before, bool adds, const_view const& 
     elements<S, void> const to(y);
     elements<S, void const> const old(before);
     elements<S, void const> const from(x);
-    // A Philox block is the most of the work: where packs are loaded, all of it is used.
     constexpr int width = std::is_same_v<S, inner> ? 8 : pack_width<S>;
     auto launch_packs = [&]<int W>(width_of<W>) {
-      for_count(
-          "dropout", divide_up(x.size(), W),
-          drop_values<W, S>{to, old, from, x.size(), draw, mask.threshold, static_cast<real_of<S>>(mask.factor), adds});
+      using packs = dropped_packs<W, S>;
+      constexpr int warps = 4;
+      launch("dropout", drop_packs<W, S>, divide_up(x.size(), warps * packs::together), warps * warp_size, 0,
+             packs{to, old, from, x.size(), kept_bits(mask, draw), static_cast<real_of<S>>(mask.factor), adds});
     };
     if (to.aligned(width) && old.aligned(width) && from.aligned(width)) launch_packs(width_of<width>{});
     else launch_packs(width_of<1>{});

@@ -116,7 +116,7 @@ struct running_rows {
 /// The weights of 16 · parts keys after the dropout, but for its factor.
 template <class S>
 __device__ void drop(fused_problem<S> const& p, kept_by_rows const& mask, square_sums& s, int parts) {
-  if (p.threshold == 0) return;
+  if (p.kept.all()) return;
   OURO_UNROLL
   for (int h = 0; h < 2; ++h)
     each_of(parts, [&](int i) {

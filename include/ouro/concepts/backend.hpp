@@ -74,7 +74,7 @@ struct attention_rule {
   double scale = 1.0;
   visibility sees;
   double dropout = 0.0;  ///< probability that a weight is dropped
-  random_draw draw;  ///< weight (n, head, i, j) is element ((n · heads + head) · Tq + i) · ⌈Tk/8⌉·8 + j of the mask
+  random_draw draw;  ///< weight (n, head, i, j) is element ((n · heads + head) · Tq + i) · ⌈Tk/32⌉·32 + j of the mask
 };
 
 /// How a class is chosen from logits: at random by softmax(logits / temperature) over the k most probable.

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 namespace ouro {
@@ -51,10 +52,6 @@ struct philox {
   static constexpr block mask_words(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low) {
     return words(key, counter_high, counter_low, mask_rounds);
   }
-  /// Sixteen bits, number i modulo 8 of a block: the low half of each word first.
-  static constexpr std::uint32_t half(block const& words, std::uint64_t i) {
-    return (words[i % 8 / 2] >> (16 * (i % 2))) & 0xFFFFU;
-  }
 };
 
 /// One draw: an endless numbered sequence of random numbers, fixed by two words. A value; cheap to copy.
@@ -63,25 +60,52 @@ struct random_draw {
   std::uint64_t site = 0;
 
   [[nodiscard]] constexpr std::uint32_t word(std::uint64_t i) const { return philox::words(key, site, i / 4)[i % 4]; }
-  /// Sixteen bits for a mask.
-  [[nodiscard]] constexpr std::uint32_t half(std::uint64_t i) const {
-    return philox::half(philox::mask_words(key, site, i / 8), i);
-  }
   /// Uniform in the open interval (0, 1), 32 bits.
   [[nodiscard]] constexpr double uniform(std::uint64_t i) const { return uniform_of(word(i)); }
   [[nodiscard]] static constexpr double uniform_of(std::uint32_t word) { return (word + 0.5) * 0x1p-32; }
 };
 
-/// Which elements a dropout keeps, and what the kept ones are multiplied by so that the mean stays. The rate is that
-/// of sixteen bits an element.
+/// Which elements a dropout keeps, and what the kept ones are multiplied by so that the mean stays. An element is kept if its
+/// number, of four, eight, twelve or sixteen bits, reaches the threshold; there are as many bits as say the rate, or what is
+/// left of one, to a 500th. The numbers of 32 elements are made together: bit b of word k of their Philox blocks is bit k, from
+/// the most significant on, of the number of element b. So one logical operation compares a bit of them all.
 struct dropout_mask {
-  std::uint32_t threshold = 0;
+  static constexpr int together = 32;
+
+  int bits = 0;
+  std::uint32_t threshold = 0;  ///< 0: all are kept
   double factor = 1;
 
-  constexpr explicit dropout_mask(double rate)
-      : threshold(static_cast<std::uint32_t>(rate * 65536.0 + 0.5)), factor(65536.0 / (65536.0 - threshold)) {}
+  constexpr explicit dropout_mask(double rate) {
+    double const close = (rate < 0.5 ? rate : 1 - rate) / 500;
+    double levels = 1;
+    double apart = 0;
+    do {
+      bits += 4;
+      levels *= 16;
+      threshold = static_cast<std::uint32_t>(rate * levels + 0.5);
+      apart = threshold / levels - rate;
+    } while (bits < 16 && (apart < 0 ? -apart : apart) > close);
+    factor = levels / (levels - threshold);
+  }
+  /// How many groups of elements that are made together a row of this many needs.
+  [[nodiscard]] static constexpr std::int64_t groups(std::int64_t elements) {
+    return (elements + together - 1) / together;
+  }
+  /// Bit b says whether element 32 · group + b is kept.
+  [[nodiscard]] constexpr std::uint32_t kept(random_draw const& draw, std::uint64_t group) const {
+    std::uint32_t kept = ~0U;
+    for (int block = bits / 4 - 1; block >= 0; --block) {
+      auto const words = philox::mask_words(draw.key, draw.site, 4 * group + static_cast<std::uint64_t>(block));
+      for (int k = 3; k >= 0; --k) {
+        bool const set = (threshold >> (bits - 1 - (4 * block + k)) & 1U) != 0;
+        kept = set ? kept & words[static_cast<std::size_t>(k)] : kept | words[static_cast<std::size_t>(k)];
+      }
+    }
+    return kept;
+  }
   [[nodiscard]] constexpr bool keeps(random_draw const& draw, std::uint64_t i) const {
-    return draw.half(i) >= threshold;
+    return (kept(draw, i / together) >> i % together & 1U) != 0;
   }
 };
 

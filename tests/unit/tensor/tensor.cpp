@@ -54,6 +54,54 @@ TEST_CASE("Philox4x32-7 known answers") {
   CHECK(ouro::philox::mask_words(~0ULL, ~0ULL, ~0ULL) == block{0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662});
 }
 
+TEST_CASE("a dropout keeps the elements whose numbers reach its threshold, and as many as its rate says") {
+  ouro::random_draw const draw{0x123456789abcdef0ULL, 7};
+  struct rule {
+    double rate;
+    int bits;
+  };
+  for (auto const& [rate, bits] : {rule{0, 4},
+                                   {0.5, 4},
+                                   {0.25, 4},
+                                   {0.0625, 4},
+                                   {0.1, 12},
+                                   {0.3, 12},
+                                   {0.05, 12},
+                                   {0.0999, 12},
+                                   {0.001, 16},
+                                   {0.0117, 8},
+                                   {0.9, 12},
+                                   {0.999, 16}}) {
+    INFO(rate);
+    ouro::dropout_mask const mask(rate);
+    double const levels = std::pow(2.0, mask.bits);
+    CHECK(mask.bits == bits);
+    CHECK(std::abs(mask.threshold / levels - rate) <= (bits < 16 ? std::min(rate, 1 - rate) / 500 : 0.5 / levels));
+    CHECK(std::abs(mask.factor * (1 - mask.threshold / levels) - 1) < 1e-15);
+    int kept = 0;
+    int wrong = 0;
+    constexpr int groups = 2000;
+    for (std::uint64_t group = 0; group < groups; ++group) {
+      auto const word = mask.kept(draw, group);
+      for (unsigned b = 0; b < 32; ++b) {
+        std::uint32_t number = 0;
+        for (unsigned k = 0; k < static_cast<unsigned>(bits); ++k)
+          number = 2 * number + (ouro::philox::mask_words(draw.key, draw.site, 4 * group + k / 4)[k % 4] >> b & 1U);
+        bool const keeps = number >= mask.threshold;
+        wrong += (word >> b & 1U) != (keeps ? 1U : 0U);
+        wrong += mask.keeps(draw, 32 * group + b) != keeps;
+        kept += keeps ? 1 : 0;
+      }
+    }
+    CHECK(wrong == 0);
+    double const share = 1 - mask.threshold / levels;
+    CHECK(std::abs(kept / (32.0 * groups) - share) <= 4 * std::sqrt(share * (1 - share) / (32.0 * groups)));
+  }
+  CHECK(ouro::dropout_mask::groups(0) == 0);
+  CHECK(ouro::dropout_mask::groups(32) == 1);
+  CHECK(ouro::dropout_mask::groups(33) == 2);
+}
+
 TEST_CASE("normal numbers have mean 0 and deviation 1") {
   double sum = 0;
   double squares = 0;

@@ -229,6 +229,7 @@ void backend_laws(ouro::dtype type) {
   }
 
   // Randomness: number i of a draw is random_draw's number i, but for the rounding of a logarithm, a root and a cosine.
+  ouro::dropout_mask const quarter(0.25), half(0.5);
   double const ulps = type == ouro::dtype::f64 ? 1e-14 : 2e-6;
   for (std::int64_t n : {0, 1, 5, 4099}) {
     ouro::random_draw const draw{11, static_cast<std::uint64_t>(n)};
@@ -241,7 +242,7 @@ void backend_laws(ouro::dtype type) {
     for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(n); ++i) {
       wrong += !(std::abs(normal[i] - ouro::standard_normal(draw, i)) < ulps * 4);
       wrong += !(std::abs(uniform[i] - (-2.0 + 5.0 * draw.uniform(i))) < ulps);
-      wrong += !(std::abs(mask[i] - (draw.half(i) >= 0x4000U ? 4.0 : 0.0)) < ulps);
+      wrong += !(std::abs(mask[i] - (quarter.keeps(draw, i) ? 4.0 : 0.0)) < ulps);
     }
     CHECK(wrong == 0);
   }
@@ -261,8 +262,8 @@ void backend_laws(ouro::dtype type) {
     for (std::int64_t h = 0; h < heads; ++h)
       for (std::int64_t i = 0; i < count; ++i)
         for (std::int64_t j = 0; j < count; ++j) {
-          auto const half = rule.draw.half(static_cast<std::uint64_t>(((n * heads + h) * count + i) * 8 + j));
-          double const expected = half >= 0x8000U ? 2.0 / static_cast<double>(count) : 0.0;
+          auto const place = static_cast<std::uint64_t>(((n * heads + h) * count + i) * 32 + j);
+          double const expected = half.keeps(rule.draw, place) ? 2.0 / static_cast<double>(count) : 0.0;
           wrong +=
               !(std::abs(weight[static_cast<std::size_t>((n * count + i) * width + h * count + j)] - expected) < ulps);
         }

@@ -116,7 +116,7 @@ struct products {
   }
   static double kept(attention_rule const& rule, head_row const& at, std::int64_t keys, std::size_t j) {
     if (rule.dropout == 0) return 1.0;
-    auto const place = static_cast<std::uint64_t>(at.flat * ((keys + 7) / 8 * 8)) + j;
+    auto const place = static_cast<std::uint64_t>(at.flat * dropout_mask::groups(keys) * dropout_mask::together) + j;
     dropout_mask const mask(rule.dropout);
     return mask.keeps(rule.draw, place) ? mask.factor : 0.0;
   }
