@@ -8,9 +8,17 @@ namespace ouro {
 namespace cuda_kernels {
 namespace {
 
-/// Where a thread has few columns, 128 registers are enough.
+/// Where a thread has few columns, 128 registers are enough; and 56 in the kernel for the widest rows, of which as many as
+/// possible should be on their way.
+template <class Form>
+struct gate_bounds {
+  static constexpr bool widest = Form::spread == 4 && Form::ahead;
+  static constexpr int threads = widest || Form::chunks >= 3 ? most_row_threads : 512;
+  static constexpr int blocks = widest ? 3 : 1;
+};
+
 template <class Form, class T = typename Form::number>
-__global__ void __launch_bounds__(Form::chunks >= 3 ? most_row_threads : 512)
+__global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>::blocks)
     gate_rows(gate_operands<T> g, real_places<T> y, T* statistics) {
   using own_type = typename Form::own_type;
   using functions = typename Form::functions;
