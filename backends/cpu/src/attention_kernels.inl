@@ -35,6 +35,7 @@ inline index seen_by(attention_head const& h, index query) {
   index const n = row < h.prefix ? h.prefix : row < h.prefix + h.causal ? row + 1 : h.keys;
   return n < h.keys ? n : h.keys;
 }
+
 /// The dropout of rows of weights, asked for one after another: the bits of several short ones are drawn together.
 class weight_dropper {
  public:

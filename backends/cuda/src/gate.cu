@@ -8,13 +8,13 @@ namespace ouro {
 namespace cuda_kernels {
 namespace {
 
-/// Where a thread has few columns, 128 registers are enough; and 56 in the kernel for the widest rows, of which as many as
-/// possible should be on their way.
+/// How many registers a thread may have: where it has few columns 128 are enough; where rows are on their way, and not too much
+/// of them is a thread's, as few as leave room for two or three blocks of the largest.
 template <class Form>
 struct gate_bounds {
   static constexpr bool widest = Form::spread == 4 && Form::ahead;
   static constexpr int threads = widest || Form::chunks >= 3 ? most_row_threads : 512;
-  static constexpr int blocks = widest ? 3 : 1;
+  static constexpr int blocks = !Form::ahead || Form::chunks * Form::folds > 12 ? 1 : Form::chunks == 1 ? 3 : 2;
 };
 
 template <class Form, class T = typename Form::number>
@@ -35,6 +35,20 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
   amount<T> const wide(columns * static_cast<T>(repetitions));
   amount<T> const all_narrow(static_cast<T>(d));
   amount<T> const all_wide(static_cast<T>(n));
+  // Where results are rounded to bf16 and repetitions are many, the moments of a projection are taken for all of them at once.
+  constexpr bool brief = Form::ahead && E > 1;
+  quad<T> gate_sum[brief ? Chunks : 1] = {};  // over the repetitions
+  quad<T> gate_squares[brief ? Chunks : 1] = {};
+  if constexpr (brief) {
+    for (int j = 0; j < E; ++j)
+      for (int k = 0; k < Chunks; ++k) {
+        quad<T> const gate = own.load(g.gate, j * d, k);
+        for (int v = 0; v < own_width; ++v) {
+          gate_sum[k][v] += gate[v];
+          gate_squares[k][v] += gate[v] * gate[v];
+        }
+      }
+  }
   char* room = shared_memory<char>();
   typename Form::x_queue const x_queue(own, g.x, room);
   typename Form::f_queue const f_queue(own, g.f, room);
@@ -59,16 +73,15 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
     auto x = x_queue.take(g.parts(r), d, stage);
     auto f = f_queue.take(r * n, d, stage);
     auto residual = residual_queue.take(r * n, d, stage);
-    quad<T> gates[E > 0 ? E : 1][Chunks];
-    if constexpr (E > 0) {
+    constexpr int held = brief ? 0 : E;
+    quad<T> gates[held > 0 ? held : 1][Chunks];
+    OURO_UNROLL
+    for (int j = 0; j < held; ++j) {
       OURO_UNROLL
-      for (int j = 0; j < E; ++j) {
-        OURO_UNROLL
-        for (int k = 0; k < Chunks; ++k) gates[j][k] = own.load(g.gate, j * d, k);
-      }
+      for (int k = 0; k < Chunks; ++k) gates[j][k] = own.load(g.gate, j * d, k);
     }
     auto gate = [&](int j, int k) {
-      if constexpr (E > 0) return gates[j][k];
+      if constexpr (held > 0) return gates[j][k];
       else return own.load(g.gate, j * d, k);
     };
     kept.take(r * n, (r + gridDim.x) * n, stage);
@@ -100,10 +113,21 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
       for (int v = 0; v < own_width; ++v) q[k][v] = (q[k][v] - query.mean) * query.rstd * weight[v] + bias[v];
     }
 
-    scatter<T> const projected[1] = {warp_scatter(wide, [&](auto const& take) {
-      OURO_UNROLL
-      for (int j = 0; j < repetitions; ++j) own.each([&](int k, int v) { take(gate(j, k)[v] * q[k][v]); });
-    })};
+    scatter<T> projected[1];
+    if constexpr (brief) {
+      T sum = 0;
+      T squares = 0;
+      own.each([&](int k, int v) {
+        sum += gate_sum[k][v] * q[k][v];
+        squares += gate_squares[k][v] * q[k][v] * q[k][v];
+      });
+      projected[0] = warp_scatter(wide, sum, squares);
+    } else {
+      projected[0] = warp_scatter(wide, [&](auto const& take) {
+        OURO_UNROLL
+        for (int j = 0; j < repetitions; ++j) own.each([&](int k, int v) { take(gate(j, k)[v] * q[k][v]); });
+      });
+    }
     moments<T> projection[1];
     block_moments(projection, projected, all_wide, g.epsilon, 1);
     auto const [mean, rstd] = projection[0];
@@ -117,6 +141,11 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
       st[norm_rstd] = front.rstd;
     }
 
+    T const level = mean * rstd;  // below, q is over the deviation: the projection is gate · q - level
+    for (int k = 0; k < own.chunks(); ++k) {
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v) q[k][v] *= rstd;
+    }
     f.arrive();
     residual.arrive();
     OURO_UNROLL
@@ -124,7 +153,6 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
       for (int k = 0; k < own.chunks(); ++k) {
         auto const [weight, shift, bias] = g.parameters(own, j * d, k);
         quad<T> const factor = gate(j, k);
-        quad<T> const remains = residual(j, k);
         quad<T> back = f(j, k);
         if (norm) {
           quad<T> const scale = own.load(g.scale, 0, k);
@@ -133,13 +161,20 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
         }
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v)
-          back[v] = (back[v] + bias[v]) * functions::tanh((factor[v] * q[k][v] - mean) * rstd * weight[v] + shift[v]);
+          back[v] = (back[v] + bias[v]) * functions::tanh((factor[v] * q[k][v] - level) * weight[v] + shift[v]);
         if (Form::has_gelu(g)) {
           OURO_UNROLL
           for (int v = 0; v < own_width; ++v) back[v] = functions::gelu(back[v]);
         }
-        OURO_UNROLL
-        for (int v = 0; v < own_width; ++v) back[v] = back[v] * (kept(j, k, v) ? g.factor : T(0)) + remains[v];
+        if constexpr (Form::drops) {
+          OURO_UNROLL
+          for (int v = 0; v < own_width; ++v) back[v] *= kept(j, k, v) ? g.factor : T(0);
+        }
+        if constexpr (Form::remains) {
+          quad<T> const remains = residual(j, k);
+          OURO_UNROLL
+          for (int v = 0; v < own_width; ++v) back[v] += remains[v];
+        }
         own.store(y_rows, r * n + j * d, k, back);
       }
   }

@@ -306,6 +306,8 @@ struct gate_form {
   static constexpr int folds = folds_of(Kind);
   static constexpr bool ahead = Kind != gate_kind::any;  // whether rows are asked for ahead
   static constexpr bool drops = Kind == gate_kind::any || Kind == gate_kind::inner;
+  static constexpr bool remains =
+      Kind == gate_kind::any || Kind == gate_kind::outer;  // whether there may be a residual
   /// Whether a thread may own fewer columns of a chunk than there are.
   static constexpr bool ragged = Cover == row_cover::any;
 

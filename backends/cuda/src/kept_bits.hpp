@@ -14,7 +14,7 @@ namespace ouro::cuda_kernels {
 /// made once for a launch, whose constants they are.
 struct kept_bits {
   std::uint32_t keys[philox::mask_rounds][2];
-  std::uint32_t free[16];  // bit k of the threshold, the most significant first, is not set: as a mask
+  std::uint32_t unset[16];  // whether bit k of the threshold, the most significant first, is not set: as a mask
   std::uint64_t site;
   index bits;  // 0: all are kept
 
@@ -24,7 +24,7 @@ struct kept_bits {
       keys[r][0] = static_cast<std::uint32_t>(draw.key) + r * philox::steps[0];
       keys[r][1] = static_cast<std::uint32_t>(draw.key >> 32U) + r * philox::steps[1];
     }
-    for (int k = 0; k < 16; ++k) free[k] = k < bits && (mask.threshold >> (bits - 1 - k) & 1U) != 0 ? 0 : everybody;
+    for (int k = 0; k < 16; ++k) unset[k] = k < bits && (mask.threshold >> (bits - 1 - k) & 1U) != 0 ? 0 : everybody;
   }
   [[nodiscard]] __device__ __host__ bool all() const { return bits == 0; }
   /// Bit b says whether element 32 · group + b is kept. Twelve bits of a number, which most rates need, are made at the same
@@ -44,7 +44,7 @@ struct kept_bits {
     for (int r = 0; r < philox::mask_rounds; ++r) words = philox::round(words, keys[r][0], keys[r][1]);
     OURO_UNROLL
     for (unsigned k = 4; k-- > 0;) {
-      std::uint32_t const open = free[4 * block + k];
+      std::uint32_t const open = unset[4 * block + k];
       kept = (kept & words[k]) | (open & (kept | words[k]));  // a set bit of the threshold: and, else or
     }
   }

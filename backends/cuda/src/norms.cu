@@ -18,10 +18,26 @@ __global__ void __launch_bounds__(most_norm_threads)
   own_columns<Chunks, Cover> const own(width);
   amount<T> const columns(own.template columns_of_warp<T>());
   amount<T> const all(static_cast<T>(width));
+  quad<T> next[Chunks];  // the row that comes next is on its way while one is worked on
+  auto ask = [&](index r) {
+    if (r < rows)
+      for (int k = 0; k < own.chunks(); ++k) next[k] = own.fetch(x, r * width, k);
+  };
+  ask(blockIdx.x);
+  quad<T> weight[Chunks];
+  quad<T> bias[Chunks];
+  for (int k = 0; k < own.chunks(); ++k) {
+    weight[k] = own.load(w, 0, k);
+    bias[k] = own.load(b, 0, k);
+  }
   int slot = 0;
   for (index r = blockIdx.x; r < rows; r += gridDim.x, slot = 1 - slot) {
     quad<T> row[Chunks];
-    for (int k = 0; k < own.chunks(); ++k) row[k] = own.load(x, r * width, k);
+    for (int k = 0; k < own.chunks(); ++k) {
+      row[k] = next[k];
+      own.widen(x, row[k]);
+    }
+    ask(r + gridDim.x);
     scatter<T> const part[1] = {
         warp_scatter(columns, [&](auto const& take) { own.each([&](int k, int v) { take(row[k][v]); }); })};
     moments<T> m[1];
@@ -31,10 +47,8 @@ __global__ void __launch_bounds__(most_norm_threads)
       rstd[r] = m[0].rstd;
     }
     for (int k = 0; k < own.chunks(); ++k) {
-      quad<T> const weight = own.load(w, 0, k);
-      quad<T> const bias = own.load(b, 0, k);
       OURO_UNROLL
-      for (int v = 0; v < own_width; ++v) row[k][v] = (row[k][v] - m[0].mean) * m[0].rstd * weight[v] + bias[v];
+      for (int v = 0; v < own_width; ++v) row[k][v] = (row[k][v] - m[0].mean) * m[0].rstd * weight[k][v] + bias[k][v];
       own.store(y, r * width, k, row[k]);
     }
   }

@@ -427,6 +427,15 @@ __device__ scatter<T> warp_scatter(amount<T> const& n, Each const& each) {
   each([&](T x) { squares += (x - mean) * (x - mean); });
   return {n.count, mean, warp_sum(squares)};
 }
+/// The same from what a thread has of their sum and of the sum of their squares: a mean that is large beside what varies costs
+/// digits.
+template <class T>
+__device__ scatter<T> warp_scatter(amount<T> const& n, T sum, T squares) {
+  sum = warp_sum(sum);
+  T const mean = sum * n.inverse;
+  T const apart = warp_sum(squares) - sum * mean;
+  return {n.count, mean, apart > T(0) ? apart : T(0)};
+}
 /// Mean and 1/σ of a row's numbers, from those of the warps: two passes within a warp, and one barrier. Slots as above.
 template <class T, int N>
 __device__ void block_moments(moments<T> (&m)[N], scatter<T> const (&own)[N], amount<T> const& all, T eps, int slot) {

@@ -58,7 +58,7 @@ class trainer {
 
   /// Trains `model`, which must outlive the trainer. `dropout` applies while training. Of the inner values of an update
   /// about `room` bytes are kept for its gradient; what does not fit is computed again. Without that bound a device may work
-  /// for the Actor of one lesson while it goes back through the next.
+  /// for the Actor of one lesson while it goes back through the next, and for that of the first while it goes on to the others.
   trainer(System& model, adamw rule, double dropout = 0, std::int64_t room = std::numeric_limits<std::int64_t>::max())
       : model_(model), rule_(rule), dropout_(dropout), room_(room) {}
 

@@ -153,9 +153,10 @@ struct elementwise {
     dropout_mask const mask(rate);
     with_real(x.type, "dropout", [&]<class T>(std::type_identity<T>) {
       T const keep = static_cast<T>(mask.factor);
-      for (std::int64_t i = 0; i < x.size(); ++i) {
-        bool const kept = mask.keeps(draw, static_cast<std::uint64_t>(i));
-        put(y.out.as<T>()[i], kept ? x.as<T>()[i] * keep : T(0), y.accumulate);
+      std::uint32_t kept = 0;
+      for (std::int64_t i = 0; i < x.size(); ++i, kept >>= 1U) {
+        if (i % mask.together == 0) kept = mask.kept(draw, static_cast<std::uint64_t>(i / mask.together));
+        put(y.out.as<T>()[i], (kept & 1U) != 0 ? x.as<T>()[i] * keep : T(0), y.accumulate);
       }
     });
   }
