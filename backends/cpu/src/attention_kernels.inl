@@ -61,11 +61,11 @@ class weight_dropper {
 #include "few_keys_kernels.inl"
 
 /// A product of an attention, in bf16 if its head rounds.
-inline void multiply(attention_head const& h, small_product const& p, index m, index n, float* room) {
+inline void multiply([[maybe_unused]] attention_head const& h, small_product const& p, index m, index n,
+                     [[maybe_unused]] float* room) {
 #if defined(OURO_X86)
   if (h.rounds) return bf16_product(p.c, p.ldc, {p.a, p.ra, p.ca}, {p.b, p.ldb, 1}, m, n, p.k, p.factor, p.add, room);
 #endif
-  static_cast<void>(room);
   multiply(p, m, n);
 }
 
