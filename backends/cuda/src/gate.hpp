@@ -49,7 +49,7 @@ inline gate_kind kind_of(hormone_gate_operands const& in, dtype behind) {
   return gate_kind::any;
 }
 
-/// Functions of the gate; the rough ones, for what is stored in bf16 anyway, are good to 0.05 %.
+/// Functions of the gate; the rough ones, for what is stored in bf16 anyway, are good to 0.05 % or, where they are small, 3e-5.
 template <bool Rough, class T>
 struct gate_functions {
   static __device__ T tanh(T x) { return std::tanh(x); }
