@@ -19,6 +19,7 @@
 #include <ouro/tensor/tensor.hpp>
 #include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/used_again.hpp>
 #if defined(OURO_EMULATED_CUDA)
 #include <emulated_cuda.hpp>
 #endif
@@ -282,7 +283,7 @@ TEST_CASE("cuda: elements in packs and one by one, in rows of every length, from
 
 TEST_CASE("cuda: dropout in packs and one by one") {
   need_device();
-  for (std::int64_t size : {1, 3, 8, 13, 1001})
+  for (std::int64_t size : {1, 3, 8, 13, 1001, 2100})
     for (std::int64_t start : {0, 1, 2, 4})
       for (bool add : {false, true}) {
         INFO(size << " elements from " << start);
@@ -457,17 +458,12 @@ TEST_CASE("cuda: a gradient that calls beside others read is not added to where 
     return all;
   };
   auto const right = gradients(std::type_identity<R>{}, dtype::f64);
-#if defined(OURO_EMULATED_CUDA)
-  emulated_cuda::keeps_memory = true;
-#endif
+  ouro_test::memory_used_again const as_a_device;
   for (int again = 0; again < 6; ++again) {  // one by one, then as graphs
     auto const got = gradients(std::type_identity<C>{}, dtype::f32);
     REQUIRE(got.size() == right.size());
     for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - right[i]) < 1e-5 * (1 + std::abs(right[i])));
   }
-#if defined(OURO_EMULATED_CUDA)
-  emulated_cuda::keeps_memory = false;
-#endif
 }
 
 TEST_CASE("cuda: what is postponed first runs while the rest is recorded") {
@@ -495,9 +491,7 @@ TEST_CASE("cuda: what is postponed first runs while the rest is recorded") {
   std::string order;
   auto const right = gradient(std::type_identity<R>{}, true, order);
   CHECK(order == "...cba");
-#if defined(OURO_EMULATED_CUDA)
-  emulated_cuda::keeps_memory = true;
-#endif
+  ouro_test::memory_used_again const as_a_device;
   for (bool ahead : {false, true})
     for (int again = 0; again < 3; ++again) {  // one by one, then as graphs
       auto const got = gradient(std::type_identity<C>{}, ahead, order);
@@ -506,9 +500,6 @@ TEST_CASE("cuda: what is postponed first runs while the rest is recorded") {
       for (std::size_t i = 0; i < got.size(); ++i)
         CHECK(std::abs(got[i] - right[i]) < 1e-12 * (1 + std::abs(right[i])));
     }
-#if defined(OURO_EMULATED_CUDA)
-  emulated_cuda::keeps_memory = false;
-#endif
 }
 
 #if defined(OURO_EMULATED_CUDA)

@@ -217,9 +217,9 @@ TEST_CASE("cuda: the three hormone gates of a layer in bf16") {
       for (auto const& [lanes, rows] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 7}, {1, 70}})
         for (int i : g.cases)
           for (bool add : {false, true}) check_inner_gate(i, {lanes, rows, width, g.fold, g.spread}, g.types, add);
-            // So many rows that a thread has several chunks of one: two, three, four.
+
 #if defined(OURO_EMULATED_CUDA)
-  std::int64_t const many = 120;
+  std::int64_t const many = 120;  // rows that a thread has several chunks of: two, three, four
 #else
   std::int64_t const many = 4000;
 #endif

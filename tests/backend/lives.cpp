@@ -14,6 +14,7 @@
 #include <ouro/backend/cuda.hpp>
 #include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/used_again.hpp>
 #if defined(OURO_EMULATED_CUDA)
 #include <emulated_cuda.hpp>
 #endif
@@ -182,11 +183,12 @@ TEST_CASE("lives: calls beside others, graphs and memory that is used again chan
     auto const right = learn(false, inner);
 #if defined(OURO_EMULATED_CUDA)
     auto const before = emulated_cuda::graphs().launches;
-    emulated_cuda::keeps_memory = true;
 #endif
-    CHECK(learn(true, inner) == right);
+    {
+      ouro_test::memory_used_again const as_a_device;
+      CHECK(learn(true, inner) == right);
+    }
 #if defined(OURO_EMULATED_CUDA)
-    emulated_cuda::keeps_memory = false;
     CHECK(emulated_cuda::graphs().launches - before > 10);
 #endif
   }

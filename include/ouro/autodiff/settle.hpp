@@ -252,8 +252,7 @@ void postponed(recording<B>& tape, std::vector<tensor<B>> inputs, shared<computa
                                 make_owned<postponed_step<B>>(std::move(f), std::move(inputs), tape));
   tape.slot(node).value = seed;
   tape.postponed.push_back(node);
-  if constexpr (ApartBackend<B>)
-    if (tape.ahead && tape.postponed.size() == 1) tape.prepare(node);  // beside all that is still to be recorded
+  if (tape.postponed.size() == 1) tape.prepare_ahead(node);  // beside all that is still to be recorded
 }
 
 }  // namespace detail

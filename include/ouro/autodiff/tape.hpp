@@ -57,17 +57,15 @@ class recording final : public recorder<B> {
         postponed.pop_back();
       }
       run_step(i);
-      if constexpr (ApartBackend<B>)
-        if (waited && ahead && !postponed.empty()) prepare(postponed.back());
+      if (waited && !postponed.empty()) prepare_ahead(postponed.back());
     }
     join<B>();
   }
 
-  /// Computes what was postponed to node i, apart from the calls that come after if that may be.
-  void prepare(std::int64_t i) {
-    apart_scope<B> const apart(ahead);
-    auto const step = nodes[static_cast<std::size_t>(i)].step;  // it may move the nodes
-    step->prepare();
+  /// Computes what was postponed to node i apart from the calls that come after, if the backend can and may.
+  void prepare_ahead([[maybe_unused]] std::int64_t i) {
+    if constexpr (ApartBackend<B>)
+      if (ahead) prepare(i);
   }
 
   void close() {
@@ -91,6 +89,11 @@ class recording final : public recorder<B> {
   bool ahead = true;                    ///< whether what is postponed may be computed before its turn
 
  private:
+  void prepare(std::int64_t i) {
+    apart_scope<B> const apart(ahead);
+    auto const step = nodes[static_cast<std::size_t>(i)].step;  // it may move the nodes
+    step->prepare();
+  }
   void run_step(std::int64_t i) {
     auto& n = nodes[static_cast<std::size_t>(i)];
     if (!n.step || n.gradient.value.empty()) return;
