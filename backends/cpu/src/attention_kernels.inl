@@ -42,10 +42,12 @@ class weight_dropper {
   explicit weight_dropper(attention_head const& head) : h(head), groups((head.keys + 31) / 32) {}
   /// The first n weights of a query, each multiplied by the factor or by 0.
   void operator()(float* p, index n, index query) {
+    if (n == 0) return;
     if (groups > most) return k_dropout(p, nullptr, p, h.drop, static_cast<wide>((h.flat + query) * groups * 32), n);
-    if (first < 0 || query < first || query >= first + most / groups) {
+    if (query < first || query >= end) {
       first = query;
-      kept_words(h.drop, static_cast<wide>((h.flat + first) * groups), most / groups * groups, kept);
+      end = first + most / groups;
+      kept_words(h.drop, static_cast<wide>((h.flat + first) * groups), (end - first) * groups, kept);
     }
     k_keep(p, nullptr, p, kept + (query - first) * groups, h.drop.factor, n);
   }
@@ -54,8 +56,9 @@ class weight_dropper {
   static constexpr index most = 16;
   attention_head const& h;
   index groups;
-  index first = -1;  // of the queries whose bits are there
-  word kept[most];
+  word kept[most];  // of queries first to end
+  index first = 0;
+  index end = 0;
 };
 
 #include "few_keys_kernels.inl"

@@ -387,12 +387,10 @@ __device__ void store_rows(S* to, index step, int rows, int width, tile_sums con
   }
 }
 
-// Dropout.
-
-/// Of 16 queries and a tile of keys: element e of the thread's n-th product of 8 keys.
+/// What the dropout keeps of 16 queries and a tile of keys: element e of the thread's n-th product of 8 keys.
 struct kept_by_rows {
-  std::uint32_t bits =
-      everybody;  // a byte for n mod 4: of the first 32 keys and of the last, for the upper rows, then the lower
+  // A byte for n mod 4: of the first 32 keys and of the last, for the upper rows, then the lower.
+  std::uint32_t bits = everybody;
 
   template <class S>
   __device__ kept_by_rows(fused_problem<S> const& p, int flat, int query, int key) {

@@ -104,7 +104,8 @@ struct key_room {
     int const pitch = tile_pitch<Width>;
     int const own = pitch + (pitch > slope_pitch ? pitch : slope_pitch);
     int const pairs = 2 * tiles * tile_room<Width> + (makes_dq ? keys * own : 0);
-    std::size_t const known = sizeof(query_tile) + static_cast<std::size_t>(groups_of(keys) * tile_rows) * 4;
+    std::size_t const known =
+        sizeof(query_tile) + static_cast<std::size_t>(groups_of(keys) * tile_rows) * sizeof(std::uint32_t);
     return static_cast<std::size_t>(pairs) * sizeof(bf16_pair) + static_cast<std::size_t>(tiles) * known;
   }
   /// The mask of the tile of queries from number `query` on, for the keys from `key` on.

@@ -154,7 +154,7 @@ struct kept_tile {
   }
 };
 
-/// Of 16 keys and a tile of queries: element e of the n-th product of the m-th 16 queries.
+/// What it keeps of 16 keys and a tile of queries: element e of the n-th product of the m-th 16 queries.
 struct kept_by_columns {
   std::uint32_t bits = everybody;  // a byte for 16 queries
 

@@ -194,9 +194,7 @@ class kept_columns {
       else dropped_[m] = ~g_.kept.of(first / 32) >> first % 32;
     }
   }
-  __device__ bool operator()(int j, int k, int v) const {
-    return !Drops || (dropped_[j * Own::count + k] >> v & 1U) == 0;
-  }
+  __device__ bool operator()(int j, int k, int v) const { return (dropped_[j * Own::count + k] >> v & 1U) == 0; }
 
  private:
   static constexpr int quads = E * Own::count;
@@ -306,8 +304,7 @@ struct gate_form {
   static constexpr int folds = folds_of(Kind);
   static constexpr bool ahead = Kind != gate_kind::any;  // whether rows are asked for ahead
   static constexpr bool drops = Kind == gate_kind::any || Kind == gate_kind::inner;
-  static constexpr bool remains =
-      Kind == gate_kind::any || Kind == gate_kind::outer;  // whether there may be a residual
+  static constexpr bool remains = !std::is_same_v<typename storage::residual, nothing>;  // a residual, perhaps
   /// Whether a thread may own fewer columns of a chunk than there are.
   static constexpr bool ragged = Cover == row_cover::any;
 

@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) {
           if (Form::ragged && !own.has(k, v)) continue;
-          back[v] *= kept(j, k, v) ? g.factor : T(0);
+          if constexpr (Form::drops) back[v] *= kept(j, k, v) ? g.factor : T(0);
           slope[k][v] = back[v] * a[v];
           T const turn = back[v] * value[v] - slope[k][v] * result[v];  // back · value · (1 - a²)
           T const weighed = turn * weight[v];

@@ -7,6 +7,7 @@
 #include "kept_bits.hpp"
 #include "layout.hpp"
 #include "packs.hpp"
+#include "rows.hpp"
 
 namespace ouro {
 namespace cuda_kernels {
@@ -27,7 +28,8 @@ struct dropped_packs {
   real factor;
   bool accumulate;
 
-  __device__ void operator()(index first, int lane) const {
+  __device__ void operator()(index run, int lane) const {
+    index const first = run * together;
     auto place = [&](int p) { return first + (p * warp_size + lane) * W; };
     auto count = [&](int p) { return size - place(p) < W ? static_cast<int>(size - place(p)) : W; };
     typename operand::template raw<W> loaded[packs];
@@ -54,12 +56,6 @@ struct dropped_packs {
     }
   }
 };
-template <int W, class S>
-__global__ void drop_packs(dropped_packs<W, S> d) {
-  index const warp = (static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x) / warp_size;
-  index const first = warp * dropped_packs<W, S>::together;
-  if (first < d.size) d(first, lane_number());
-}
 
 template <class T>
 struct normal_values {
@@ -96,9 +92,8 @@ void drop(view const& y, const_view const& before, bool adds, const_view const& 
     constexpr int width = std::is_same_v<S, inner> ? 8 : pack_width<S>;
     auto launch_packs = [&]<int W>(width_of<W>) {
       using packs = dropped_packs<W, S>;
-      constexpr int warps = 4;
-      launch("dropout", drop_packs<W, S>, divide_up(x.size(), warps * packs::together), warps * warp_size, 0,
-             packs{to, old, from, x.size(), kept_bits(mask, draw), static_cast<real_of<S>>(mask.factor), adds});
+      for_rows("dropout", divide_up(x.size(), packs::together),
+               packs{to, old, from, x.size(), kept_bits(mask, draw), static_cast<real_of<S>>(mask.factor), adds});
     };
     if (to.aligned(width) && old.aligned(width) && from.aligned(width)) launch_packs(width_of<width>{});
     else launch_packs(width_of<1>{});
