@@ -5,11 +5,11 @@
 // step allocates the same few hundred sizes again and again.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <map>
 #include <mutex>
 #include <new>
-#include <utility>
 #include <vector>
 
 namespace ouro {
@@ -36,12 +36,7 @@ class memory_pool {
       in_use_ += size;
       if (in_use_ > peak_) peak_ = in_use_;
       if (Source::keeps_blocks && !blocks.empty()) {
-        if constexpr (Source::lowest_first) {
-          void** lowest = &blocks.back();
-          for (void*& b : blocks)
-            if (b < *lowest) lowest = &b;
-          std::swap(*lowest, blocks.back());
-        }
+        if constexpr (Source::lowest_first) std::pop_heap(blocks.begin(), blocks.end(), is_behind);
         p = blocks.back();
         blocks.pop_back();
       }
@@ -66,7 +61,9 @@ class memory_pool {
     in_use_ -= size;
     if (Source::keeps_blocks) {
       try {
-        free_[size].push_back(p);
+        auto& blocks = free_[size];
+        blocks.push_back(p);
+        if constexpr (Source::lowest_first) std::push_heap(blocks.begin(), blocks.end(), is_behind);
         return;
       } catch (std::bad_alloc const&) {  // no room to remember it: give it back below
       }
@@ -93,6 +90,7 @@ class memory_pool {
   }
 
  private:
+  static bool is_behind(void* a, void* b) { return b < a; }  // so that the front of a heap is the lowest
   /// Eight classes per power of two: at most 12.5 % of a block is unused.
   static std::size_t size_class(std::size_t bytes) {
     if (bytes <= 512) return (bytes + 63) / 64 * 64 + (bytes == 0 ? 64 : 0);

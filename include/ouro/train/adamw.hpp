@@ -57,10 +57,9 @@ void watch(tape<B>& t, std::vector<field<tensor<B>>> const& list) {
     if (f.kind == field_kind::parameter) t.watch(*f.value);
 }
 
-/// √Σ x² over all elements of the tensors, absent ones left out, in f64; finite exactly when every element is. A device
-/// is waited for once.
+/// Σ x² over all elements of the tensors, absent ones left out, as {1} in f64; finite exactly when every element is.
 template <class B>
-double norm_of(std::vector<tensor<B>> const& list) {
+tensor<B> sum_of_squares(std::vector<tensor<B>> const& list) {
   std::vector<tensor<B>> dense;
   std::vector<const_view> views;
   for (auto const& x : list) {
@@ -70,14 +69,25 @@ double norm_of(std::vector<tensor<B>> const& list) {
   }
   tensor<B> sum({1}, dtype::f64);
   B::sum_of_squares(sum.write(), views.data(), views.size());
-  return elementary::sqrt(sum.item());
+  return sum;
+}
+/// √Σ x². A device is waited for.
+template <class B>
+double norm_of(std::vector<tensor<B>> const& list) {
+  return elementary::sqrt(sum_of_squares(list).item());
 }
 
+/// The gradients alone: nobody is waited for.
+template <class B>
+std::vector<tensor<B>> gradient_values(tape<B> const& t, std::vector<field<tensor<B>>> const& list) {
+  std::vector<tensor<B>> values;
+  for (auto const& f : list)
+    if (f.kind == field_kind::parameter) values.push_back(t.gradient(*f.value));
+  return values;
+}
 template <class B>
 gradient_list<B> gradients_of(tape<B> const& t, std::vector<field<tensor<B>>> const& list) {
-  gradient_list<B> g;
-  for (auto const& f : list)
-    if (f.kind == field_kind::parameter) g.values.push_back(t.gradient(*f.value));
+  gradient_list<B> g{gradient_values(t, list)};
   g.norm = norm_of(g.values);
   return g;
 }

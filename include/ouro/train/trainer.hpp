@@ -80,9 +80,8 @@ class trainer {
     return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
   }
 
-  static bool finite(state<backend> const& s) {
-    return elementary::isfinite(norm_of<backend>(
-        {s.mem, s.working, s.oscillator, s.hormone, s.self, s.thought ? *s.thought : tensor<backend>()}));
+  static std::vector<tensor<backend>> values_of(state<backend> const& s) {
+    return {s.mem, s.working, s.oscillator, s.hormone, s.self, s.thought ? *s.thought : tensor<backend>()};
   }
 
   /// What a lesson's loss is computed with, and what came of it.
@@ -138,6 +137,8 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
     else narrow->clear();
   }
   gradient_list<backend> g;
+  double counted = 0;
+  tensor<backend> figures;  // what the host must know: it reads them at once
   {
     tape<backend> t(room_ == std::numeric_limits<std::int64_t>::max());
     watch(t, list);
@@ -156,33 +157,41 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
       lap(report.seconds.backward);
     }
     t.backward();
-    double counted = 0;
+    std::vector<tensor<backend>> losses;  // total, task and predicted of each lesson that counted
     for (auto& j : judged) {
       cx.statistics.insert(cx.statistics.end(), j.cx.statistics.begin(), j.cx.statistics.end());
       report.live += j.loss.live;
-      if (j.loss.live > 0) ++counted;
-    }
-    if (counted > 0) g = gradients_of(t, list);
-    for (auto const& j : judged) {
-      if (j.loss.live == 0) continue;
-      report.loss += j.loss.total.item() / counted;
-      report.cross_entropy += j.loss.task.item() / counted;
-      if (j.loss.predicted) report.predicted += j.loss.predicted.item() / counted;
-    }
-    s = s.detach();
-    lap(report.seconds.backward);
-    for (auto const& j : judged) {
       report.seconds.actor += j.seconds;
       report.seconds.backward -= j.seconds;
+      if (j.loss.live == 0) continue;
+      ++counted;
+      losses.insert(losses.end(), {j.loss.total, j.loss.task, j.loss.predicted});
     }
+    if (counted > 0) g.values = gradient_values(t, list);
+    s = s.detach();
+    figures = tensor<backend>::zeros({2 + static_cast<std::int64_t>(losses.size())}, dtype::f64);
+    auto const to = figures.write();
+    backend::copy(to.slice(0, 0, 1), sum_of_squares(g.values).read(), false);
+    backend::copy(to.slice(0, 1, 1), sum_of_squares(values_of(s)).read(), false);
+    for (std::size_t i = 0; i < losses.size(); ++i)
+      if (losses[i])
+        backend::copy(to.slice(0, 2 + static_cast<std::int64_t>(i), 1), losses[i].read().reshape({1}), false);
+  }  // while a device still works for it, all that was recorded is forgotten
+  auto const read = figures.template values<double>();
+  for (std::size_t i = 2; i < read.size(); i += 3) {
+    report.loss += read[i] / counted;
+    report.cross_entropy += read[i + 1] / counted;
+    report.predicted += read[i + 2] / counted;
   }
+  lap(report.seconds.backward);
+  g.norm = elementary::sqrt(read[0]);
   report.gradient_norm = g.norm;
   report.learning_rate = rule_.rate(updates_);
-  report.refused = !elementary::isfinite(report.loss) || !elementary::isfinite(g.norm) || !finite(s);
+  report.refused = !elementary::isfinite(report.loss) || !elementary::isfinite(g.norm) || !elementary::isfinite(read[1]);
   report.update = updates_;
   if (report.refused) return report;
-  apply_statistics(list, cx);
   update_parameters(list, moments_, g, rule_, report.learning_rate);
+  apply_statistics(list, cx);
   life = std::move(s);
   lap(report.seconds.optimiser);
   report.update = ++updates_;
