@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #include "calls.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <exception>
@@ -285,13 +286,13 @@ class call_queue {
   void add(call c, void const* operands, std::size_t bytes) {
     std::lock_guard const lock(mutex_);
     rethrow();
-    c.beside = depth_beside > 0;
+    c.beside = depth_beside > 0 && line_ == 0;  // what is apart has enough to do at a time, and takes memory for it
     if (c.beside) waits_ = true;
     else c.joins = std::exchange(joins_next_, false);
     run_.add(c, operands, bytes);
     launch_of_all_ = launches_ + 1;
     if (run_.calls.size() < length_) return;
-    if (length_ < longest) length_ *= 2;
+    length_ = std::min(length_ + length_ / 2, longest);
     launch();
   }
   void launch_all() {
@@ -346,7 +347,7 @@ class call_queue {
   }
 
  private:
-  static constexpr std::size_t shortest = 32;      // of a run that nothing but its length ends
+  static constexpr std::size_t shortest = 12;      // of a run that nothing but its length ends
   static constexpr std::size_t longest = 256;      // the device is never far behind the host
   static constexpr std::size_t worth_a_graph = 8;  // calls
   static constexpr std::size_t most_graphs = 512;
@@ -523,11 +524,11 @@ void enqueue_copy(void* to, void const* from, std::size_t bytes) {
   queue().add(c, &operands, sizeof(operands));
 }
 int line() noexcept { return depth_apart > 0 ? 1 : 0; }
+void part() {
+  if (line() == 0) queue_of(0).lead(1);
+}
 void begin_apart() {
-  if (depth_apart == 0) {
-    queue_of(0).lead(1);
-    met = false;
-  }
+  met = false;
   ++depth_apart;
 }
 void end_apart() noexcept {

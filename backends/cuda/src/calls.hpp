@@ -73,8 +73,9 @@ void wait_for_calls();
 void give_way() noexcept;
 /// Gives device memory back to the driver once the calls before are in their streams.
 void release(void* block) noexcept;
-/// Calls of this thread from the one to the other are apart, behind all calls that were made before; those after them are
-/// behind them only from meet() on. Errors: those of calls before.
+/// Calls of this thread between begin_apart() and end_apart() are apart: behind those made before the last part(), and before
+/// others only from meet() on. Errors: those of calls before.
+void part();
 void begin_apart();
 void end_apart() noexcept;
 void meet();

@@ -305,6 +305,8 @@ device_memory& memory() {
   return *m;
 }
 
+std::atomic<bool> parted = false;  // and nothing apart has begun since
+
 }  // namespace
 
 void* cuda::allocate(std::size_t bytes) { return memory().allocate(bytes); }
@@ -314,10 +316,18 @@ void cuda::begin_beside() noexcept { cuda_kernels::begin_beside(); }
 void cuda::end_beside() noexcept { cuda_kernels::end_beside(); }
 void cuda::join() noexcept { cuda_kernels::join(); }
 
+void cuda::part() {
+  if (cuda_kernels::line() != 0) return;
+  cuda_kernels::part();
+  memory().meet(1);
+  parted = true;
+}
 void cuda::begin_apart() {
-  bool const from_here = cuda_kernels::line() == 0;
+  if (cuda_kernels::line() == 0) {
+    if (!parted) part();
+    parted = false;
+  }
   cuda_kernels::begin_apart();
-  if (from_here) memory().meet(1);
 }
 void cuda::end_apart() noexcept { cuda_kernels::end_apart(); }
 void cuda::meet() {

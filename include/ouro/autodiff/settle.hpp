@@ -252,7 +252,8 @@ void postponed(recording<B>& tape, std::vector<tensor<B>> inputs, shared<computa
                                 make_owned<postponed_step<B>>(std::move(f), std::move(inputs), tape));
   tape.slot(node).value = seed;
   tape.postponed.push_back(node);
-  if (tape.postponed.size() == 1) tape.prepare_ahead(node);  // beside all that is still to be recorded
+  if (tape.postponed.size() == 1) tape.part_ahead();
+  if (tape.postponed.size() == 2) tape.prepare_ahead(tape.postponed.front());  // beside all that came after it
 }
 
 }  // namespace detail
@@ -275,8 +276,8 @@ tensor<B> checkpoint(std::vector<tensor<B>> const& inputs, F f) {
 
 /// Adds f(inputs), a scalar, to what the next backward() of the tape differentiates. f runs when that comes to where it was
 /// postponed, before all that was recorded earlier, forwards and backwards at once; or before, at the same time as
-/// the rest, on a backend that can do two things at once: the first that is postponed runs at once there, the others while the
-/// backward pass goes on after the one behind. Until then it keeps what it refers to. f must reach watched values only
+/// the rest, on a backend that can do two things at once: the first that is postponed runs there when the second is, the others
+/// while the backward pass goes on after the one behind. Until then it keeps what it refers to. f must reach watched values only
 /// through `inputs` and leaves. Errors (argument): inside settle() or checkpoint().
 template <Backend B, class F>
 void postpone(tape<B>& t, std::vector<tensor<B>> inputs, F f) {

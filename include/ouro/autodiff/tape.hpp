@@ -47,7 +47,7 @@ class recording final : public recorder<B> {
   }
 
   /// Runs the recorded steps from `last` down to `first`, dropping each gradient and closure once it is used. What was made
-  /// beside them is there at the end. While those between two postponed ones run the backend may work for the next.
+  /// beside them is there at the end. The backend may work for a postponed one while it runs those behind it.
   void run(std::int64_t last, std::int64_t first) {
     for (std::int64_t i = last; i >= first; --i) {
       bool const waited = !postponed.empty() && postponed.back() == i;
@@ -57,11 +57,16 @@ class recording final : public recorder<B> {
         postponed.pop_back();
       }
       run_step(i);
-      if (waited && !postponed.empty()) prepare_ahead(postponed.back());
+      if (waited && !postponed.empty()) part_ahead();
     }
     join<B>();
   }
 
+  /// What is prepared next needs nothing that is made from here on: its calls come later, so that a device that follows its
+  /// host has the others first.
+  void part_ahead() {
+    if (ahead) ouro::part<B>();
+  }
   /// Computes what was postponed to node i apart from the calls that come after, if the backend can and may.
   void prepare_ahead([[maybe_unused]] std::int64_t i) {
     if constexpr (ApartBackend<B>)

@@ -214,14 +214,20 @@ void join() {
 }
 
 /// A backend that can do two things at once: calls of a thread from begin_apart() to end_apart() are behind all that were made
-/// before, and what is made after them may run at the same time until meet(). Until then nothing else may read or write what
-/// they write, nor write what they read.
+/// before, or if part() was called since the last of them, behind those made before it; what else is made from there on may
+/// run at the same time until meet(). Until then nothing else may read or write what they write, nor write what they read.
 template <class B>
 concept ApartBackend = requires {
+  B::part();
   B::begin_apart();
   B::end_apart();
   B::meet();
 };
+/// What is apart next is behind the calls until here.
+template <class B>
+void part() {
+  if constexpr (ApartBackend<B>) B::part();
+}
 /// Calls are apart as long as it lives, if that is wanted and the backend can.
 template <class B>
 class apart_scope {

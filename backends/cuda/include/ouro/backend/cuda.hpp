@@ -67,6 +67,7 @@ struct cuda {
   static void begin_beside() noexcept;
   static void end_beside() noexcept;
   static void join() noexcept;
+  static void part();
   static void begin_apart();
   static void end_apart() noexcept;
   static void meet();
