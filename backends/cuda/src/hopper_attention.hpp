@@ -19,13 +19,15 @@ void hopper_attention(fused_problem<bf16> const& p, head_rows<bf16> const& y, fl
 /// Where the dots are made already.
 void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> const& g);
 
-/// How many groups of a block share its rows, where there are `blocks`, and `others` rows of the other sequence: one, or a
-/// divisor of those that a multiprocessor has registers for, so that all of it has work.
+/// How many groups of a block share its rows, where there are `blocks`, and `others` rows of the other sequence: of one and the
+/// divisors of those that a multiprocessor has registers for the least that takes the least time, if a block of n takes an n-th
+/// of a block's time and as many waves of them come as the device needs.
 inline int groups_of(index blocks, index others, int resident) {
   index const tiles = divide_up(others, tile_rows);
+  auto waves = [&](int n) { return divide_up(blocks, multiprocessors() * (resident / n)); };
   int groups = 1;
   for (int n = 2; n <= resident && n <= tiles; ++n)
-    if (resident % n == 0 && groups * blocks < resident * multiprocessors()) groups = n;
+    if (resident % n == 0 && waves(n) * groups < waves(groups) * n) groups = n;
   return groups;
 }
 
@@ -40,6 +42,15 @@ __device__ inline void load_square_slopes(square_tile to, fused_problem<bf16> co
 /// (Asked of the first lane, so that the compiler knows that the warp agrees on it.)
 __device__ inline int group_number() { return __shfl_sync(everybody, fused_warp() / group_warps, 0); }
 __device__ inline int group_count() { return fused_warps() / group_warps; }
+/// A barrier of a group's threads alone, so that groups may be at different places: while one waits for its products another
+/// has something to do.
+__device__ inline void sync_group() {
+#if defined(__CUDACC__)
+  asm volatile("bar.sync %0, %1;" ::"r"(group_number() + 1), "n"(group_size) : "memory");
+#else
+  emulated_bar_sync(static_cast<unsigned>(group_number()) + 1, group_size);
+#endif
+}
 
 /// Two tiles of a block's own rows, then for each group two pairs of tiles of the other sequence: those that it works on,
 /// and the next.

@@ -42,12 +42,15 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
   int const least = p.count(query);
   square_columns dq;
   clear(dq);
+  finish_tiles();
+  __syncthreads();  // the queries are there
   int stage = 0;
-  for (int j = group * tile_rows; j - group * tile_rows < block_sees; j += groups * tile_rows, ++stage) {
-    finish_tiles();
-    __syncthreads();  // these tiles are there, and nobody reads those before
+  for (int j = group * tile_rows; j < block_sees; j += groups * tile_rows, ++stage) {
+    if (stage > 0) {
+      finish_tiles();
+      sync_group();  // these tiles are there, and nobody reads those before
+    }
     if (int const next = j + groups * tile_rows; next < block_sees) tiles.load_keys(p, at, next, stage + 1);
-    if (j >= block_sees) continue;
     square_sums score;
     square_sums slope;
     begin_product(score, tiles.own(0), tiles.other(stage, 0));
@@ -118,13 +121,16 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
   square_columns dv;
   clear(dk);
   clear(dv);
+  finish_tiles();
+  __syncthreads();  // the keys are there
   int stage = 0;
-  for (int i = seeing; i - group * tile_rows < queries; i += groups * tile_rows, ++stage) {
-    finish_tiles();
-    __syncthreads();  // these tiles are there, and nobody reads those before
+  for (int i = seeing; i < queries; i += groups * tile_rows, ++stage) {
+    if (stage > 0) {
+      finish_tiles();
+      sync_group();  // these tiles are there, and nobody reads those before
+    }
     int const next = i + groups * tile_rows;
     if (next < queries) load(next, stage + 1);
-    if (i >= queries) continue;
     square_sums weight;
     square_sums slope;
     begin_product(weight, tiles.own(0), tiles.other(stage, 0));
