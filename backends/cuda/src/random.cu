@@ -13,11 +13,11 @@ namespace ouro {
 namespace cuda_kernels {
 namespace {
 
-/// Elements in packs of W, of which a lane has as many as make 32 elements: each lane draws for 32 elements that lie together.
+/// A lane has eight neighbours, in packs of W: the mask of 32 is drawn by the four lanes that have them.
 template <int W, class S>
-struct dropped_packs {
-  static constexpr int packs = 32 / W;
-  static constexpr index together = warp_size * 32;  // elements of a warp
+struct dropped_eights {
+  static constexpr int packs = 8 / W;
+  static constexpr index together = warp_size * 8;  // elements of a warp
   using real = real_of<S>;
   using operand = elements<S, void const>;
   elements<S, void> y;
@@ -29,22 +29,20 @@ struct dropped_packs {
   bool accumulate;
 
   __device__ void operator()(index run, int lane) const {
-    index const first = run * together;
-    auto place = [&](int p) { return first + (p * warp_size + lane) * W; };
-    auto count = [&](int p) { return size - place(p) < W ? static_cast<int>(size - place(p)) : W; };
+    index const first = run * together + lane * 8;
+    auto count = [&](int p) { return size - (first + p * W) < W ? static_cast<int>(size - (first + p * W)) : W; };
     typename operand::template raw<W> loaded[packs];
     typename operand::template raw<W> old[packs];
     OURO_UNROLL
     for (int p = 0; p < packs; ++p) {
-      if (place(p) >= size) continue;
-      loaded[p] = x.template load_raw<W>(place(p), count(p));
-      if (accumulate) old[p] = before.template load_raw<W>(place(p), count(p));
+      if (first + p * W >= size) continue;
+      loaded[p] = x.template load_raw<W>(first + p * W, count(p));
+      if (accumulate) old[p] = before.template load_raw<W>(first + p * W, count(p));
     }
-    std::uint32_t const mine = kept.of(static_cast<std::uint64_t>(first) / 32 + static_cast<std::uint64_t>(lane));
+    std::uint32_t bits = kept.of_four(static_cast<std::uint64_t>(first) / 32) >> lane % 4 * 8;
     OURO_UNROLL
     for (int p = 0; p < packs; ++p) {
-      std::uint32_t bits = __shfl_sync(everybody, mine, p * W + lane * W / 32) >> lane * W % 32;
-      if (place(p) >= size) continue;
+      if (first + p * W >= size) continue;
       auto const given = x.template reals<W>(loaded[p]);
       auto result = before.template reals<W>(old[p]);
       OURO_UNROLL
@@ -52,7 +50,7 @@ struct dropped_packs {
         put(result.values[e], (bits & 1U) != 0 ? given.values[e] * factor : real(0), accumulate);
         bits >>= 1U;
       }
-      y.template store_reals<W>(place(p), result, count(p));
+      y.template store_reals<W>(first + p * W, result, count(p));
     }
   }
 };
@@ -91,9 +89,9 @@ void drop(view const& y, const_view const& before, bool adds, const_view const& 
     elements<S, void const> const from(x);
     constexpr int width = std::is_same_v<S, inner> ? 8 : pack_width<S>;
     auto launch_packs = [&]<int W>(width_of<W>) {
-      using packs = dropped_packs<W, S>;
-      for_rows("dropout", divide_up(x.size(), packs::together),
-               packs{to, old, from, x.size(), kept_bits(mask, draw), static_cast<real_of<S>>(mask.factor), adds});
+      using eights = dropped_eights<W, S>;
+      for_rows("dropout", divide_up(x.size(), eights::together),
+               eights{to, old, from, x.size(), kept_bits(mask, draw), static_cast<real_of<S>>(mask.factor), adds});
     };
     if (to.aligned(width) && old.aligned(width) && from.aligned(width)) launch_packs(width_of<width>{});
     else launch_packs(width_of<1>{});
