@@ -19,15 +19,13 @@ void hopper_attention(fused_problem<bf16> const& p, head_rows<bf16> const& y, fl
 /// Where the dots are made already.
 void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> const& g);
 
-/// How many groups of a block share its rows, where there are `blocks`, and `others` rows of the other sequence: of one and the
-/// divisors of those that a multiprocessor has registers for the least that takes the least time, if a block of n takes an n-th
-/// of a block's time and as many waves of them come as the device needs.
+/// How many groups of a block share its rows, where there are `blocks`, and `others` rows of the other sequence: one, or a
+/// divisor of those that a multiprocessor has registers for, so that all of it has work.
 inline int groups_of(index blocks, index others, int resident) {
   index const tiles = divide_up(others, tile_rows);
-  auto waves = [&](int n) { return divide_up(blocks, multiprocessors() * (resident / n)); };
   int groups = 1;
   for (int n = 2; n <= resident && n <= tiles; ++n)
-    if (resident % n == 0 && waves(n) * groups < waves(groups) * n) groups = n;
+    if (resident % n == 0 && groups * blocks < resident * multiprocessors()) groups = n;
   return groups;
 }
 
