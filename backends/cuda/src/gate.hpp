@@ -273,6 +273,7 @@ class statistics_queue {
     room += bytes * static_cast<int>(blockDim.x);
   }
   __device__ void ask(index row, int stage) const {
+    __syncwarp();  // other lanes have read what was there before
     constexpr int piece = 8;
     int const lane = lane_number();
     if (lane < row_bytes / piece)

@@ -14,7 +14,7 @@ namespace ouro::cuda_kernels {
 /// made once for a launch, whose constants they are.
 struct kept_bits {
   std::uint32_t keys[philox::mask_rounds][2];
-  std::uint32_t unset[16];  // whether bit k of the threshold, the most significant first, is not set: as a mask
+  std::uint32_t unset[16];       // whether bit k of the threshold, the most significant first, is not set: as a mask
   std::uint32_t unset_bits = 0;  // the same in its bit k
   std::uint64_t site;
   index bits;  // 0: all are kept

@@ -187,7 +187,8 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   g.norm = elementary::sqrt(read[0]);
   report.gradient_norm = g.norm;
   report.learning_rate = rule_.rate(updates_);
-  report.refused = !elementary::isfinite(report.loss) || !elementary::isfinite(g.norm) || !elementary::isfinite(read[1]);
+  report.refused =
+      !elementary::isfinite(report.loss) || !elementary::isfinite(g.norm) || !elementary::isfinite(read[1]);
   report.update = updates_;
   if (report.refused) return report;
   update_parameters(list, moments_, g, rule_, report.learning_rate);
