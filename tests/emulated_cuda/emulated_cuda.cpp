@@ -115,7 +115,6 @@ struct device {
   std::vector<stack*> free_stacks;
   fiber* now = nullptr;
   barrier meeting;
-  barrier numbered[16];
   int votes[2] = {};
   unsigned alive = 0;
   std::uint32_t coin = 1;
@@ -222,7 +221,6 @@ void run_block(device& d) {
   unsigned const threads = static_cast<unsigned>(d.fibers.size());
   d.alive = threads;
   d.meeting.arrived = 0;
-  for (auto& b : d.numbered) b.arrived = 0;
   std::memset(d.shared.get(), 0xFF, d.shared_bytes);
   for (auto& w : d.warps) w.meeting.arrived = 0;
   d.coin = d.coin * 1664525U + 1013904223U;
@@ -302,11 +300,6 @@ int lane() { return static_cast<int>(gpu().now->lane); }
 
 void __syncthreads() { emulated_cuda::wait(emulated_cuda::gpu().meeting); }
 void __syncwarp() { emulated_cuda::wait(emulated_cuda::gpu().now->mates->meeting); }
-void emulated_bar_sync(unsigned number, unsigned threads) {
-  auto& b = emulated_cuda::gpu().numbered[number];
-  b.threads = threads;
-  emulated_cuda::wait(b);
-}
 int __syncthreads_or(int predicate) {
   auto& d = emulated_cuda::gpu();
   unsigned const turn = d.meeting.generation % 2;

@@ -37,8 +37,6 @@ extern dim3 gridDim;
 void __syncthreads();
 int __syncthreads_or(int predicate);
 void __syncwarp();
-/// Of the threads that come to barrier `number`, below 16, the next `threads` wait for each other.
-void emulated_bar_sync(unsigned number, unsigned threads);
 inline void __threadfence() {}
 /// Counts up to `most`, then from 0 again; returns what was there before.
 unsigned atomicInc(unsigned* count, unsigned most);

@@ -124,9 +124,12 @@ struct key_room {
                      p.aligned);
     load_slopes<Width>(dy + tile * tile_room<Width>, p, g, at, query, rows);
     int const thread = static_cast<int>(threadIdx.x);
-    int const threads = static_cast<int>(blockDim.x);
-    queries[tile].load(p, g, at.flat, query, thread, threads);
-    mask(query, key).load(p, at.flat, query, thread, threads);
+    query_tile::one const known(p, g, at.flat, query + thread % tile_rows);
+    mask(query, key).load(p, at.flat, query, thread, static_cast<int>(blockDim.x));
+    if (thread < tile_rows) {  // a block has as many threads
+      queries[tile].set(thread, known);
+      if constexpr (!MakesDots) queries[tile].dot[thread] = known.dot;
+    }
     if constexpr (MakesDots)
       with_stored<float>(g.dy, [&](auto const& slopes_of_y) {
         queries[tile].template make_dots<Width>(at.rows(g.y, p.width) + query * g.y.row, g.y.row,

@@ -101,16 +101,21 @@ struct query_tile {
   /// How many keys any of the m-th 16 queries sees, where there are `rows` in all: the last sees the most.
   [[nodiscard]] __device__ int sees(int m, int rows) const { return count[smaller(warp_rows * (m + 1), rows) - 1]; }
 
-  /// All but the dots, and these too where they are made already, by `threads` of which this is number `thread`.
-  template <class S>
-  __device__ void load(fused_problem<S> const& p, fused_slopes<S> const& g, int flat, int query, int thread,
-                       int threads) {
-    for (int r = thread; r < tile_rows; r += threads) {
-      int const i = query + r;
-      count[r] = p.count(i);
-      lse[r] = count[r] > 0 ? g.lse[flat * p.queries + i] * log2_of_e : 0.0F;
-      if (g.dots != nullptr) dot[r] = count[r] > 0 ? g.dots[flat * p.queries + i] : 0.0F;
+  /// What there is to know of query `i`; its dot only where the dots are made already.
+  struct one {
+    int count;
+    float lse;
+    float dot = 0;
+
+    template <class S>
+    __device__ one(fused_problem<S> const& p, fused_slopes<S> const& g, int flat, int i)
+        : count(p.count(i)), lse(count > 0 ? g.lse[flat * p.queries + i] * log2_of_e : 0.0F) {
+      if (g.dots != nullptr && count > 0) dot = g.dots[flat * p.queries + i];
     }
+  };
+  __device__ void set(int r, one const& known) {
+    count[r] = known.count;
+    lse[r] = known.lse;
   }
 
   /// dot = y · dy of the first `rows`; the lanes that have a row are neighbours.

@@ -23,15 +23,12 @@ __global__ void __launch_bounds__(most_groups* group_size, 1)
   if (group == 0) load_square(tiles.own(0), at.rows(p.q, p.width) + first * p.q.row, p.q.row, block_rows);
   if (group * tile_rows < block_sees) tiles.load_keys(p, at, group * tile_rows, 0);
   running_rows<64> rows(p, query);
-  finish_tiles();
-  __syncthreads();  // the queries are there
   int stage = 0;
-  for (int j = group * tile_rows; j < block_sees; j += groups * tile_rows, ++stage) {
-    if (stage > 0) {
-      finish_tiles();
-      sync_group();  // these tiles are there, and nobody reads those before
-    }
+  for (int j = group * tile_rows; j - group * tile_rows < block_sees; j += groups * tile_rows, ++stage) {
+    finish_tiles();
+    __syncthreads();  // these tiles are there, and nobody reads those before
     if (int const next = j + groups * tile_rows; next < block_sees) tiles.load_keys(p, at, next, stage + 1);
+    if (j >= block_sees) continue;
     square_sums s;
     begin_product(s, tiles.own(0), tiles.other(stage, 0));
     kept_by_rows const mask(p, at.flat, query, j);

@@ -40,15 +40,6 @@ __device__ inline void load_square_slopes(square_tile to, fused_problem<bf16> co
 /// (Asked of the first lane, so that the compiler knows that the warp agrees on it.)
 __device__ inline int group_number() { return __shfl_sync(everybody, fused_warp() / group_warps, 0); }
 __device__ inline int group_count() { return fused_warps() / group_warps; }
-/// A barrier of a group's threads alone, so that groups may be at different places: while one waits for its products another
-/// has something to do.
-__device__ inline void sync_group() {
-#if defined(__CUDACC__)
-  asm volatile("bar.sync %0, %1;" ::"r"(group_number() + 1), "n"(group_size) : "memory");
-#else
-  emulated_bar_sync(static_cast<unsigned>(group_number()) + 1, group_size);
-#endif
-}
 
 /// Two tiles of a block's own rows, then for each group two pairs of tiles of the other sequence: those that it works on,
 /// and the next.

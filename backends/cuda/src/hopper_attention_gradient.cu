@@ -42,15 +42,12 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
   int const least = p.count(query);
   square_columns dq;
   clear(dq);
-  finish_tiles();
-  __syncthreads();  // the queries are there
   int stage = 0;
-  for (int j = group * tile_rows; j < block_sees; j += groups * tile_rows, ++stage) {
-    if (stage > 0) {
-      finish_tiles();
-      sync_group();  // these tiles are there, and nobody reads those before
-    }
+  for (int j = group * tile_rows; j - group * tile_rows < block_sees; j += groups * tile_rows, ++stage) {
+    finish_tiles();
+    __syncthreads();  // these tiles are there, and nobody reads those before
     if (int const next = j + groups * tile_rows; next < block_sees) tiles.load_keys(p, at, next, stage + 1);
+    if (j >= block_sees) continue;
     square_sums score;
     square_sums slope;
     begin_product(score, tiles.own(0), tiles.other(stage, 0));
@@ -99,13 +96,20 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
   bf16 const* const asking = at.rows(p.q, p.width);
   query_room& room = room_of_group(tiles);
   int const thread = static_cast<int>(threadIdx.x) % group_size;
+  auto mask_of = [&](int stage) { return kept_tile{room.kept[stage % 2], first / 32, 2}; };
   auto load = [&](int query, int stage) {
     load_square(tiles.other(stage, 0), asking + query * p.q.row, p.q.row, queries - query);
     load_square_slopes(tiles.other(stage, 1), p, g, at, query);
-    room.queries[stage % 2].load(p, g, at.flat, query, thread, group_size);
   };
-  auto mask_of = [&](int stage) { return kept_tile{room.kept[stage % 2], first / 32, 2}; };
-
+  static_assert(tile_rows <= group_size);
+  auto know = [&](int query, int stage) {  // and their masks
+    query_tile::one const known(p, g, at.flat, query + thread % tile_rows);
+    kept_tile const mask = mask_of(stage);
+    mask.load(p, at.flat, query, thread, group_size);
+    if (thread >= tile_rows) return;  // which nobody has waited for
+    room.queries[stage % 2].set(thread, known);
+    room.queries[stage % 2].dot[thread] = known.dot;
+  };
   if (group == 0) {
     load_square(tiles.own(0), at.rows(p.k, p.width) + first * p.k.row, p.k.row, keys - first);
     load_square(tiles.own(1), at.rows(p.v, p.width) + first * p.v.row, p.v.row, keys - first);
@@ -115,28 +119,25 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
   seeing += group * tile_rows;
   if (seeing < queries) {
     load(seeing, 0);
-    mask_of(0).load(p, at.flat, seeing, thread, group_size);
+    know(seeing, 0);
   }
   square_columns dk;
   square_columns dv;
   clear(dk);
   clear(dv);
-  finish_tiles();
-  __syncthreads();  // the keys are there
   int stage = 0;
-  for (int i = seeing; i < queries; i += groups * tile_rows, ++stage) {
-    if (stage > 0) {
-      finish_tiles();
-      sync_group();  // these tiles are there, and nobody reads those before
-    }
+  for (int i = seeing; i - group * tile_rows < queries; i += groups * tile_rows, ++stage) {
+    finish_tiles();
+    __syncthreads();  // these tiles are there, and nobody reads those before
     int const next = i + groups * tile_rows;
     if (next < queries) load(next, stage + 1);
+    if (i >= queries) continue;
     square_sums weight;
     square_sums slope;
     begin_product(weight, tiles.own(0), tiles.other(stage, 0));
     begin_product(slope, tiles.own(1), tiles.other(stage, 1));
     kept_by_columns const mask(p, mask_of(stage), key);
-    if (next < queries) mask_of(stage + 1).load(p, at.flat, next, thread, group_size);
+    if (next < queries) know(next, stage + 1);
     finish_products(weight, slope);
     query_tile const& known = room.queries[stage % 2];
     if (i + tile_rows > queries || first + tile_rows > known.count[0])
