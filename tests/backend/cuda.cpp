@@ -502,6 +502,29 @@ TEST_CASE("cuda: what is postponed first runs while the rest is recorded") {
     }
 }
 
+TEST_CASE("cuda: what is given back after a part is not handed out apart before the next") {
+  need_device();
+  ouro_test::memory_used_again const as_a_device;
+  auto apart = [](double value) {
+    C::begin_apart();
+    auto const made = ouro::tensor<C>::full({77'777}, dtype::f32, value);
+    C::end_apart();
+    return made;
+  };
+  auto first = apart(1);
+  C::meet();
+  void const* const place = first.read().data;
+  C::part();
+  auto const read_after = first.copy();
+  first = {};
+  auto const early = apart(2);  // behind the part, and perhaps before what has read the first
+  CHECK(early.read().data != place);
+  C::meet();
+  CHECK(read_after.values<float>() == std::vector<float>(77'777, 1.0F));
+  CHECK(apart(3).read().data == place);
+  C::meet();
+}
+
 #if defined(OURO_EMULATED_CUDA)
 
 TEST_CASE("cuda: exhausted memory is an exception, and all else goes on") {

@@ -524,9 +524,7 @@ void enqueue_copy(void* to, void const* from, std::size_t bytes) {
   queue().add(c, &operands, sizeof(operands));
 }
 int line() noexcept { return depth_apart > 0 ? 1 : 0; }
-void part() {
-  if (line() == 0) queue_of(0).lead(1);
-}
+void part() { queue_of(0).lead(1); }
 void begin_apart() {
   met = false;
   ++depth_apart;

@@ -73,9 +73,10 @@ void wait_for_calls();
 void give_way() noexcept;
 /// Gives device memory back to the driver once the calls before are in their streams.
 void release(void* block) noexcept;
-/// Calls of this thread between begin_apart() and end_apart() are apart: behind those made before the last part(), and before
-/// others only from meet() on. Errors: those of calls before.
+/// What is apart from here on is behind all calls until here. Errors: those of calls before.
 void part();
+/// Calls of this thread between begin_apart() and end_apart() are apart: behind those made before part(), and before others only
+/// from meet() on. Errors: those of calls before.
 void begin_apart();
 void end_apart() noexcept;
 void meet();
