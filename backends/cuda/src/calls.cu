@@ -286,7 +286,7 @@ class call_queue {
   void add(call c, void const* operands, std::size_t bytes) {
     std::lock_guard const lock(mutex_);
     rethrow();
-    c.beside = depth_beside > 0 && line_ == 0;  // what is apart has enough to do at a time, and takes memory for it
+    c.beside = depth_beside > 0 && line_ == 0;  // a call apart fills the device: branches would only withhold memory
     if (c.beside) waits_ = true;
     else c.joins = std::exchange(joins_next_, false);
     run_.add(c, operands, bytes);

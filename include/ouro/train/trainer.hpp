@@ -138,7 +138,7 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   }
   gradient_list<backend> g;
   double counted = 0;
-  tensor<backend> figures;  // what the host must know: it reads them at once
+  tensor<backend> figures;  // squares of gradients and state, then each lesson's losses: what the host reads at once
   {
     tape<backend> t(room_ == std::numeric_limits<std::int64_t>::max());
     watch(t, list);
