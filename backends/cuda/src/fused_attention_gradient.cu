@@ -123,13 +123,8 @@ struct key_room {
     load_tile<Width>(q + tile * tile_room<Width>, at.rows(p.q, p.width) + query * p.q.row, p.q.row, rows, width,
                      p.aligned);
     load_slopes<Width>(dy + tile * tile_room<Width>, p, g, at, query, rows);
-    int const thread = static_cast<int>(threadIdx.x);
-    query_tile::one const known(p, g, at.flat, query + thread % tile_rows);
-    mask(query, key).load(p, at.flat, query, thread, static_cast<int>(blockDim.x));
-    if (thread < tile_rows) {  // a block has as many threads
-      queries[tile].set(thread, known);
-      if constexpr (!MakesDots) queries[tile].dot[thread] = known.dot;
-    }
+    know_queries<MakesDots>(queries[tile], mask(query, key), p, g, at.flat, query, static_cast<int>(threadIdx.x),
+                            static_cast<int>(blockDim.x));
     if constexpr (MakesDots)
       with_stored<float>(g.dy, [&](auto const& slopes_of_y) {
         queries[tile].template make_dots<Width>(at.rows(g.y, p.width) + query * g.y.row, g.y.row,

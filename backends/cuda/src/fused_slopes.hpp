@@ -101,23 +101,6 @@ struct query_tile {
   /// How many keys any of the m-th 16 queries sees, where there are `rows` in all: the last sees the most.
   [[nodiscard]] __device__ int sees(int m, int rows) const { return count[smaller(warp_rows * (m + 1), rows) - 1]; }
 
-  /// What there is to know of query `i`; its dot only where the dots are made already.
-  struct one {
-    int count;
-    float lse;
-    float dot = 0;
-
-    template <class S>
-    __device__ one(fused_problem<S> const& p, fused_slopes<S> const& g, int flat, int i)
-        : count(p.count(i)), lse(count > 0 ? g.lse[flat * p.queries + i] * log2_of_e : 0.0F) {
-      if (g.dots != nullptr && count > 0) dot = g.dots[flat * p.queries + i];
-    }
-  };
-  __device__ void set(int r, one const& known) {
-    count[r] = known.count;
-    lse[r] = known.lse;
-  }
-
   /// dot = y · dy of the first `rows`; the lanes that have a row are neighbours.
   template <int Width, class S, class G>
   __device__ void make_dots(S const* y, index y_step, G const* dy, index dy_step, int rows, int width, bool aligned) {
@@ -158,6 +141,24 @@ struct kept_tile {
       words[n] = p.keeps(flat, query + n % tile_rows, first + n / tile_rows);
   }
 };
+
+/// What is to be known of the queries from number `query` on, by `threads`, at least as many as a tile has rows, of which this is
+/// number `thread`: the device's memory is asked before the mask is drawn. Dots are fetched if they are made already.
+template <bool MakesDots, class S>
+__device__ void know_queries(query_tile& queries, kept_tile const& mask, fused_problem<S> const& p,
+                             fused_slopes<S> const& g, int flat, int query, int thread, int threads) {
+  int const row = thread % tile_rows;
+  int const count = p.count(query + row);
+  index const at = flat * p.queries + query + row;
+  float const lse = count > 0 ? g.lse[at] * log2_of_e : 0.0F;
+  float dot = 0;
+  if constexpr (!MakesDots) dot = count > 0 ? g.dots[at] : 0.0F;
+  mask.load(p, flat, query, thread, threads);
+  if (thread >= tile_rows) return;
+  queries.count[row] = count;
+  queries.lse[row] = lse;
+  if constexpr (!MakesDots) queries.dot[row] = dot;
+}
 
 /// What it keeps of 16 keys and a tile of queries: element e of the n-th product of the m-th 16 queries.
 struct kept_by_columns {

@@ -102,13 +102,8 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
     load_square_slopes(tiles.other(stage, 1), p, g, at, query);
   };
   static_assert(tile_rows <= group_size);
-  auto know = [&](int query, int stage) {  // and their masks
-    query_tile::one const known(p, g, at.flat, query + thread % tile_rows);
-    kept_tile const mask = mask_of(stage);
-    mask.load(p, at.flat, query, thread, group_size);
-    if (thread >= tile_rows) return;  // which nobody has waited for
-    room.queries[stage % 2].set(thread, known);
-    room.queries[stage % 2].dot[thread] = known.dot;
+  auto know = [&](int query, int stage) {
+    know_queries<false>(room.queries[stage % 2], mask_of(stage), p, g, at.flat, query, thread, group_size);
   };
   if (group == 0) {
     load_square(tiles.own(0), at.rows(p.k, p.width) + first * p.k.row, p.k.row, keys - first);

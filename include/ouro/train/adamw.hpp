@@ -57,9 +57,9 @@ void watch(tape<B>& t, std::vector<field<tensor<B>>> const& list) {
     if (f.kind == field_kind::parameter) t.watch(*f.value);
 }
 
-/// Σ x² over all elements of the tensors, absent ones left out, as {1} in f64; finite exactly when every element is.
+/// Σ x² over all elements of the tensors, absent ones left out, to (1) in f64; finite exactly when every element is.
 template <class B>
-tensor<B> sum_of_squares(std::vector<tensor<B>> const& list) {
+void sum_of_squares(view to, std::vector<tensor<B>> const& list) {
   std::vector<tensor<B>> dense;
   std::vector<const_view> views;
   for (auto const& x : list) {
@@ -67,14 +67,14 @@ tensor<B> sum_of_squares(std::vector<tensor<B>> const& list) {
     dense.push_back(packed(x));
     views.push_back(dense.back().read());
   }
-  tensor<B> sum({1}, dtype::f64);
-  B::sum_of_squares(sum.write(), views.data(), views.size());
-  return sum;
+  B::sum_of_squares(to, views.data(), views.size());
 }
 /// √Σ x². A device is waited for.
 template <class B>
 double norm_of(std::vector<tensor<B>> const& list) {
-  return elementary::sqrt(sum_of_squares(list).item());
+  tensor<B> sum({1}, dtype::f64);
+  sum_of_squares(sum.write(), list);
+  return elementary::sqrt(sum.item());
 }
 
 /// The gradients alone: nobody is waited for.

@@ -171,8 +171,8 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
     s = s.detach();
     figures = tensor<backend>::zeros({2 + static_cast<std::int64_t>(losses.size())}, dtype::f64);
     auto const to = figures.write();
-    backend::copy(to.slice(0, 0, 1), sum_of_squares(g.values).read(), false);
-    backend::copy(to.slice(0, 1, 1), sum_of_squares(values_of(s)).read(), false);
+    sum_of_squares(to.slice(0, 0, 1), g.values);
+    sum_of_squares(to.slice(0, 1, 1), values_of(s));
     for (std::size_t i = 0; i < losses.size(); ++i)
       if (losses[i])
         backend::copy(to.slice(0, 2 + static_cast<std::int64_t>(i), 1), losses[i].read().reshape({1}), false);
