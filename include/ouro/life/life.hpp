@@ -193,7 +193,7 @@ class life {
     return list;
   }
 
-  void load_moments(safetensors_reader const& in);
+  static std::vector<moments<B>> load_moments(safetensors_reader const& in, model_type const& model);
 
   /// Removes files of generations that are no longer kept: a failure here costs disk space, nothing else.
   void tidy() const noexcept {
@@ -249,13 +249,21 @@ life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
       auto weights = read_file(path + "/" + weights_name);
       require(weights_name == weights_file(weights), errc::storage, "life", weights_name, ": the hash is wrong");
       auto const type = meta.at("dtype") == "f64" ? dtype::f64 : dtype::f32;
-      life l(path, model_type(config_from_text(meta.at("config")), seed{}, type), std::move(lock));
-      load_module(safetensors_reader(weights_name, std::move(weights)), l.model);
-      load_fields<B>(in, "state.", l.state);
-      load_fields<B>(in, "progress.", l.progress);
-      l.load_moments(in);
+      model_type model(config_from_text(meta.at("config")), seed{}, type);
+      load_module(safetensors_reader(weights_name, std::move(weights)), model);
+      ouro::state<B> state;
+      load_fields<B>(in, "state.", state);
+      life_progress progress;
+      load_fields<B>(in, "progress.", progress);
+      auto memory = load_moments(in, model);
+      auto kept = generations(path);
+      life l(path, std::move(model),
+             std::move(lock));  // all is read: until here the lock stays for the generation before
+      l.state = std::move(state);
+      l.progress = progress;
+      l.memory = std::move(memory);
       l.generation_ = g.number;
-      l.kept_ = generations(path);
+      l.kept_ = std::move(kept);
       return l;
     } catch (std::exception const& e) {
       // A machine without room or without a device is no fault of this generation: none is passed over for it.
@@ -307,13 +315,13 @@ void life<B, Mixer>::commit() {
   for (auto const& g : kept) current += std::to_string(g.number) + " " + g.hash + "\n";
   write_file_durably(path_ + "/CURRENT", current);
   generation_ = next;
-  kept_ = kept;
+  kept_ = std::move(kept);
   tidy();
 }
 
 template <class B, template <class> class Mixer>
-void life<B, Mixer>::load_moments(safetensors_reader const& in) {
-  memory.clear();
+std::vector<moments<B>> life<B, Mixer>::load_moments(safetensors_reader const& in, model_type const& model) {
+  std::vector<moments<B>> memory;
   bool any = false;
   for (auto const& f : fields(model)) {
     if (f.kind != field_kind::parameter) continue;
@@ -331,6 +339,7 @@ void life<B, Mixer>::load_moments(safetensors_reader const& in) {
     memory.push_back(std::move(m));
   }
   if (!any) memory.clear();
+  return memory;
 }
 
 }  // namespace ouro

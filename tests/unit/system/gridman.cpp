@@ -314,6 +314,23 @@ TEST_CASE("a life goes on exactly where it was") {
   }
   ouro::write_file_durably(newest, good);
   CHECK(ouro::life<R>::open(b).generation() == 7);
+  // So is one that was written whole and is not a life; who goes on with the generation before has the folder alone.
+  {
+    auto const current = ouro::read_file(b + "/CURRENT");
+    ouro::safetensors_reader const in("newest", good);
+    ouro::safetensors_writer out;
+    for (auto const& [key, value] : in.metadata()) out.set(key, value);
+    auto const bad = out.str();
+    std::ofstream(newest, std::ios::binary) << bad;
+    std::ofstream(b + "/CURRENT", std::ios::binary)
+        << "7 " << ouro::detail::hash_of(bad) << current.substr(current.find('\n'));
+    auto const held = ouro::life<R>::open(b);
+    CHECK(held.generation() == 6);
+    CHECK_THROWS_AS(ouro::life<R>::open(b), ouro::error);
+    std::ofstream(newest, std::ios::binary) << good;
+    std::ofstream(b + "/CURRENT", std::ios::binary) << current;
+  }
+  CHECK(ouro::life<R>::open(b).generation() == 7);
   // Another architecture is refused with every difference.
   {
     ouro::safetensors_writer w;
