@@ -225,6 +225,57 @@ TEST_CASE("lives: a device without room for a life passes no generation over") {
   emulated_cuda::limit_memory(static_cast<std::size_t>(-1));
   CHECK(life<ouro::cuda>::open(path).progress.updates == 2);
 }
+
+TEST_CASE("lives: an update that finds no memory on the device changes nothing, and can be tried again") {
+  auto config = small();
+  config.brain_layers = 1;
+  config = config.layers("attention");
+  ouro::set_cuda_inner_values(ouro::dtype::bf16);
+  network<ouro::cuda> model(config, ouro::seed{1});
+  auto s = model.newborn(ouro::seed{2});
+  ouro::trainer<network<ouro::cuda>> t(model, {.learning_rate = 1e-2, .warmup = 0}, config.dropout);
+  auto all = [](network<ouro::cuda> const& m, ouro::state<ouro::cuda> const& l,
+                ouro::trainer<network<ouro::cuda>>& by) {
+    std::vector<float> values{static_cast<float>(l.clock), static_cast<float>(by.updates())};
+    auto add = [&](ouro::tensor<ouro::cuda> const& x) {
+      auto const more = x.values<float>();
+      values.insert(values.end(), more.begin(), more.end());
+    };
+    for (auto const& f : ouro::fields(m)) add(*f.value);
+    for (auto const* x : {&l.mem, &l.working, &l.oscillator, &l.hormone, &l.self, &*l.thought}) add(*x);
+    for (auto const& m2 : by.memory())
+      if (m2.steps > 0) add(m2.first), add(m2.second);
+    return values;
+  };
+  static_cast<void>(t.update(s, cycle<ouro::cuda>(config, 0)));
+  for (std::uint64_t u = 1; u < 3; ++u) {
+    auto const before = all(model, s, t);
+    auto untroubled_model = model;
+    auto untroubled = s;
+    ouro::trainer<network<ouro::cuda>> other(untroubled_model, t.rule(), config.dropout);
+    other.memory() = t.memory();
+    other.updates() = t.updates();
+    static_cast<void>(other.update(untroubled, cycle<ouro::cuda>(config, u)));
+    auto const after = all(untroubled_model, untroubled, other);
+    int failures = 0;
+    for (std::size_t room = 1U << 20U;; room += room / 16) {
+      emulated_cuda::limit_memory(room);
+      bool done = true;
+      try {
+        static_cast<void>(t.update(s, cycle<ouro::cuda>(config, u)));
+      } catch (std::bad_alloc const&) {
+        done = false;
+        ++failures;
+      }
+      emulated_cuda::limit_memory(static_cast<std::size_t>(-1));
+      INFO("update " << u << " with " << room << " bytes");
+      REQUIRE((all(model, s, t) == (done ? after : before)));
+      if (done) break;
+    }
+    CHECK(failures > 10);
+  }
+  ouro::set_cuda_inner_values(ouro::dtype::f32);
+}
 #endif
 
 #endif

@@ -31,6 +31,23 @@ struct observer {
   virtual void see(char const* name, tensor<B> const& value) = 0;
 };
 
+/// Finds what is asked for in about the order of a list, again and again, without looking through all of it.
+class round_search {
+ public:
+  /// The first i of `count` from the one after the last that was found on, and round, with is(i); `count` if there is none.
+  template <class F>
+  std::size_t find(std::size_t count, F const& is) {
+    for (std::size_t looked = 0; looked < count; ++looked, ++next_) {
+      if (next_ >= count) next_ = 0;
+      if (is(next_)) return next_++;
+    }
+    return count;
+  }
+
+ private:
+  std::size_t next_ = 0;
+};
+
 /// A tensor that is made once for a context.
 template <class B>
 struct context_table {
@@ -46,19 +63,18 @@ template <Backend B>
 class narrow_weights : public counted {
  public:
   tensor<B> const& of(tensor<B> const& weight) {
-    for (auto const& k : kept_)
-      if (k.weight == &weight && k.value.dims() == weight.dims()) return k.value;
-    kept_.push_back({&weight, weight.copy(dtype::bf16)});
-    return kept_.back().value;
+    auto const at = next_.find(kept_.size(), [&](std::size_t i) {
+      return kept_[i].weight == &weight && kept_[i].value.dims() == weight.dims();
+    });
+    if (at == kept_.size()) kept_.push_back({&weight, weight.copy(dtype::bf16)});
+    return kept_[at].value;
   }
   /// Stores anew, at once if the backend can, what was asked for of these fields, and forgets the rest.
   void renew(std::vector<field<tensor<B>>> const& list) {
     std::vector<one> still;
-    std::size_t at = 0;
-    for (auto& k : kept_) {  // in about the order of the fields
-      std::size_t looked = 0;
-      for (; looked < list.size() && list[at].value != k.weight; ++looked) at = at + 1 < list.size() ? at + 1 : 0;
-      if (looked == list.size()) continue;
+    round_search fields;
+    for (auto& k : kept_) {
+      if (fields.find(list.size(), [&](std::size_t i) { return list[i].value == k.weight; }) == list.size()) continue;
       auto const& w = *k.weight;
       if (w.type() == dtype::f32 && w.contiguous() && w.dims() == k.value.dims()) still.push_back(std::move(k));
     }
@@ -83,6 +99,7 @@ class narrow_weights : public counted {
     tensor<B> value;
   };
   std::vector<one> kept_;
+  round_search next_;
 };
 
 /// One for each update, conversation or evaluation: the weights do not change while it lives.
@@ -95,6 +112,7 @@ struct context {
   observer<B>* watcher = nullptr;
   std::int64_t room = std::numeric_limits<std::int64_t>::max();  ///< bytes of inner values that may still be kept
   std::vector<context_table<B>> tables = {};                     ///< what once() has made
+  round_search next_table = {};                                  ///< of these
   shared<narrow_weights<B>> narrow = {};                         ///< where stored() finds weights in bf16, if anywhere
   tensor<B> numbered = {};                                       ///< what version_of() was asked about
   std::int64_t number = 0;                                       ///< its version
@@ -177,24 +195,50 @@ struct context {
  private:
   /// The place of a key among the tables, a new one if it has none.
   std::size_t table(std::array<std::int64_t, 6> const& key) {
-    std::size_t at = 0;
-    while (at < tables.size() && tables[at].key != key) ++at;
+    auto const at = next_table.find(tables.size(), [&](std::size_t i) { return tables[i].key == key; });
     if (at == tables.size()) tables.push_back({key, {}, 0, {}});
     return at;
   }
 };
 
-/// Applies the statistics collected in a context to the fields of the module they came from, in the order of collection.
+/// What the statistics that were collected in a context make of the fields of the module they came from, in the order of
+/// collection. Until apply() the fields are as they were.
+template <Backend B>
+class next_statistics {
+ public:
+  next_statistics(std::vector<field<tensor<B>>> const& list, context<B> const& cx) {
+    for (auto const& update : cx.statistics)
+      for (auto const& f : list)
+        if (f.value == update.target) {
+          auto& running = next_of(f.value);
+          tensor<B> next(running.dims(), running.type());
+          B::scale(next.write(), running.read(), 1.0 - update.momentum);
+          B::scale({next.write(), true}, update.batch.read(), update.momentum);
+          running = std::move(next);
+        }
+  }
+  void apply() noexcept {
+    for (auto& n : next_) *n.field = std::move(n.value);
+  }
+
+ private:
+  struct one {
+    tensor<B>* field;
+    tensor<B> value;
+  };
+  tensor<B>& next_of(tensor<B>* field) {
+    for (auto& n : next_)
+      if (n.field == field) return n.value;
+    next_.push_back({field, *field});
+    return next_.back().value;
+  }
+  std::vector<one> next_;
+};
+
+/// Applies the statistics that were collected in a context, as next_statistics.
 template <Backend B>
 void apply_statistics(std::vector<field<tensor<B>>> const& list, context<B>& cx) {
-  for (auto const& update : cx.statistics)
-    for (auto const& f : list)
-      if (f.value == update.target) {
-        tensor<B> next(f.value->dims(), f.value->type());
-        B::scale(next.write(), f.value->read(), 1.0 - update.momentum);
-        B::scale({next.write(), true}, update.batch.read(), update.momentum);
-        *f.value = std::move(next);
-      }
+  next_statistics<B>(list, cx).apply();
   cx.statistics.clear();
 }
 

@@ -6,8 +6,8 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
-#include <map>
 #include <mutex>
 #include <new>
 #include <vector>
@@ -28,11 +28,12 @@ class memory_pool {
   ~memory_pool() { trim(); }
 
   [[nodiscard]] void* allocate(std::size_t bytes) {
-    std::size_t const size = size_class(bytes);
+    if (bytes > most) throw std::bad_alloc();
+    auto const [size, number] = size_class(bytes);
     void* p = nullptr;
     {
       std::lock_guard const lock(mutex_);
-      auto& blocks = free_[size];
+      auto& blocks = free_[number];
       in_use_ += size;
       if (in_use_ > peak_) peak_ = in_use_;
       if (Source::keeps_blocks && !blocks.empty()) {
@@ -56,12 +57,12 @@ class memory_pool {
   }
 
   void deallocate(void* p, std::size_t bytes) noexcept {
-    std::size_t const size = size_class(bytes);
+    auto const [size, number] = size_class(bytes);
     std::lock_guard const lock(mutex_);
     in_use_ -= size;
     if (Source::keeps_blocks) {
       try {
-        auto& blocks = free_[size];
+        auto& blocks = free_[number];
         blocks.push_back(p);
         if constexpr (Source::lowest_first) std::push_heap(blocks.begin(), blocks.end(), is_behind);
         return;
@@ -74,7 +75,7 @@ class memory_pool {
   /// Gives every unused block back to the source.
   void trim() noexcept {
     std::lock_guard const lock(mutex_);
-    for (auto& [size, blocks] : free_) {
+    for (auto& blocks : free_) {
       for (void* p : blocks) Source::give_back(p);
       blocks.clear();
     }
@@ -91,16 +92,21 @@ class memory_pool {
 
  private:
   static bool is_behind(void* a, void* b) { return b < a; }  // so that the front of a heap is the lowest
-  /// Eight classes per power of two: at most 12.5 % of a block is unused.
-  static std::size_t size_class(std::size_t bytes) {
-    if (bytes <= 512) return (bytes + 63) / 64 * 64 + (bytes == 0 ? 64 : 0);
-    std::size_t step = 64;
-    while (step * 16 <= bytes) step *= 2;
-    return (bytes + step - 1) / step * step;
+  /// Multiples of 64 bytes below 1024, then eight classes per power of two: at most 12.5 % of a larger block is unused.
+  struct block_class {
+    std::size_t bytes;
+    std::size_t number;
+  };
+  static block_class size_class(std::size_t bytes) {
+    std::size_t const step = bytes < 1024 ? 64 : std::bit_floor(bytes) / 8;
+    std::size_t const steps = bytes == 0 ? 1 : (bytes + step - 1) / step;
+    return {steps * step, 8 * static_cast<std::size_t>(std::countr_zero(step / 64)) + steps};
   }
+  static constexpr std::size_t most = std::size_t(-1) / 2;  // bytes of a block, whose class has the last number
+  static constexpr std::size_t classes = 8 * (std::bit_width(most) - 1 - 3 - 6) + 16 + 1;
 
   mutable std::mutex mutex_;
-  std::map<std::size_t, std::vector<void*>> free_;
+  std::vector<void*> free_[classes];  // by the number of their class
   std::size_t in_use_ = 0;
   std::size_t peak_ = 0;
 };

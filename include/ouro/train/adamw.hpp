@@ -92,43 +92,67 @@ gradient_list<B> gradients_of(tape<B> const& t, std::vector<field<tensor<B>>> co
   return g;
 }
 
-/// Clips and updates every parameter that has a gradient; a parameter without one neither moves nor decays. No tape may
-/// watch the module any more. `m` grows to the number of parameters on first use.
+/// What an update does to every parameter that has a gradient; a parameter without one neither moves nor decays. It is made
+/// before the norm of the gradients must be known, so that a device still works for them. Until apply() has returned every
+/// parameter is as it was.
+template <class B>
+class parameter_update {
+ public:
+  /// Of `list`, whose parameters no tape may watch any more, by their gradients and moments; `m` grows to the number of
+  /// parameters on first use. All of these must stay where they are until apply().
+  parameter_update(std::vector<field<tensor<B>>> const& list, std::vector<moments<B>>& m,
+                   std::vector<tensor<B>> const& gradients, adamw const& rule, double rate)
+      : clip_(rule.clip) {
+    if (gradients.empty()) return;  // nothing was learned from
+    m.resize(gradients.size());
+    updates_.reserve(m.size());
+    dense_.reserve(m.size());
+    moved_.reserve(m.size());
+    std::size_t i = 0;
+    for (auto const& f : list) {
+      if (f.kind != field_kind::parameter) continue;
+      auto const& gradient = gradients[i];
+      auto& own = m[i++];
+      if (gradient.empty()) continue;
+      if (own.first.empty())
+        own = {tensor<B>::zeros(f.value->dims(), f.value->type()), tensor<B>::zeros(f.value->dims(), f.value->type())};
+      auto const t = static_cast<double>(own.steps + 1);
+      dense_.push_back(packed(gradient));
+      moved_.push_back(&own);
+      updates_.push_back({f.value->write(),
+                          own.first.write(),
+                          own.second.write(),
+                          dense_.back().read(),
+                          {.learning_rate = rate * f.learning_rate,
+                           .beta1 = rule.beta1,
+                           .beta2 = rule.beta2,
+                           .epsilon = rule.epsilon,
+                           .weight_decay = rule.weight_decay * f.decay,
+                           .correction1 = 1 - elementary::pow(rule.beta1, t),
+                           .correction2 = 1 - elementary::pow(rule.beta2, t)}});
+    }
+  }
+
+  /// Moves the parameters, by gradients that are clipped by their global norm.
+  void apply(double norm) {
+    double const factor = clip_ > 0 && norm > clip_ ? clip_ / (norm + 1e-6) : 1.0;
+    for (auto& u : updates_) u.step.gradient_scale = factor;
+    B::adamw(updates_.data(), updates_.size());
+    for (auto* own : moved_) ++own->steps;
+  }
+
+ private:
+  double clip_;
+  std::vector<adamw_update> updates_;
+  std::vector<tensor<B>> dense_;  // gradients
+  std::vector<moments<B>*> moved_;
+};
+
+/// Clips and updates every parameter that has a gradient, as parameter_update.
 template <class B>
 void update_parameters(std::vector<field<tensor<B>>> const& list, std::vector<moments<B>>& m, gradient_list<B> const& g,
                        adamw const& rule, double rate) {
-  if (g.values.empty()) return;  // nothing was learned from
-  double const factor = rule.clip > 0 && g.norm > rule.clip ? rule.clip / (g.norm + 1e-6) : 1.0;
-  m.resize(g.values.size());
-  std::vector<tensor<B>> dense;
-  std::vector<adamw_update> updates;
-  std::size_t i = 0;
-  for (auto const& f : list) {
-    if (f.kind != field_kind::parameter) continue;
-    auto const& gradient = g.values[i];
-    auto& own = m[i++];
-    if (gradient.empty()) continue;
-    if (own.first.empty()) {
-      own.first = tensor<B>::zeros(f.value->dims(), f.value->type());
-      own.second = tensor<B>::zeros(f.value->dims(), f.value->type());
-    }
-    ++own.steps;
-    auto const t = static_cast<double>(own.steps);
-    dense.push_back(packed(gradient));
-    updates.push_back({f.value->write(),
-                       own.first.write(),
-                       own.second.write(),
-                       dense.back().read(),
-                       {.learning_rate = rate * f.learning_rate,
-                        .beta1 = rule.beta1,
-                        .beta2 = rule.beta2,
-                        .epsilon = rule.epsilon,
-                        .weight_decay = rule.weight_decay * f.decay,
-                        .correction1 = 1 - elementary::pow(rule.beta1, t),
-                        .correction2 = 1 - elementary::pow(rule.beta2, t),
-                        .gradient_scale = factor}});
-  }
-  B::adamw(updates.data(), updates.size());
+  parameter_update<B>(list, m, g.values, rule, rate).apply(g.norm);
 }
 
 }  // namespace ouro

@@ -136,7 +136,7 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
     if (cx.inner(dtype::f32) == dtype::bf16) narrow->renew(list);
     else narrow->clear();
   }
-  gradient_list<backend> g;
+  std::vector<tensor<backend>> gradients;
   double counted = 0;
   tensor<backend> figures;  // squares of gradients and state, then each lesson's losses: what the host reads at once
   {
@@ -167,16 +167,19 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
       ++counted;
       losses.insert(losses.end(), {j.loss.total, j.loss.task, j.loss.predicted});
     }
-    if (counted > 0) g.values = gradient_values(t, list);
+    if (counted > 0) gradients = gradient_values(t, list);
     s = s.detach();
     figures = tensor<backend>::zeros({2 + static_cast<std::int64_t>(losses.size())}, dtype::f64);
     auto const to = figures.write();
-    sum_of_squares(to.slice(0, 0, 1), g.values);
+    sum_of_squares(to.slice(0, 0, 1), gradients);
     sum_of_squares(to.slice(0, 1, 1), values_of(s));
     for (std::size_t i = 0; i < losses.size(); ++i)
       if (losses[i])
         backend::copy(to.slice(0, 2 + static_cast<std::int64_t>(i), 1), losses[i].read().reshape({1}), false);
-  }  // while a device still works for it, all that was recorded is forgotten
+  }  // while a device still works for it, all that was recorded is forgotten, and what follows from it is prepared
+  report.learning_rate = rule_.rate(updates_);
+  parameter_update<backend> weights(list, moments_, gradients, rule_, report.learning_rate);
+  next_statistics<backend> statistics(list, cx);
   auto const read = figures.template values<double>();
   for (std::size_t i = 2; i < read.size(); i += 3) {
     report.loss += read[i] / counted;
@@ -184,15 +187,13 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
     report.predicted += read[i + 2] / counted;
   }
   lap(report.seconds.backward);
-  g.norm = elementary::sqrt(read[0]);
-  report.gradient_norm = g.norm;
-  report.learning_rate = rule_.rate(updates_);
-  report.refused =
-      !elementary::isfinite(report.loss) || !elementary::isfinite(g.norm) || !elementary::isfinite(read[1]);
+  report.gradient_norm = elementary::sqrt(read[0]);
+  report.refused = !elementary::isfinite(report.loss) || !elementary::isfinite(report.gradient_norm) ||
+                   !elementary::isfinite(read[1]);
   report.update = updates_;
   if (report.refused) return report;
-  update_parameters(list, moments_, g, rule_, report.learning_rate);
-  apply_statistics(list, cx);
+  weights.apply(report.gradient_norm);
+  statistics.apply();
   life = std::move(s);
   lap(report.seconds.optimiser);
   report.update = ++updates_;

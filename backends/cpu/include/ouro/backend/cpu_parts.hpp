@@ -78,9 +78,8 @@
   prefix tensor<cpu> unit(tensor<cpu> const&, double);                                                                \
   prefix void watch(tape<cpu>&, std::vector<field<tensor<cpu>>> const&);                                              \
   prefix gradient_list<cpu> gradients_of(tape<cpu> const&, std::vector<field<tensor<cpu>>> const&);                   \
-  prefix void update_parameters(std::vector<field<tensor<cpu>>> const&, std::vector<moments<cpu>>&,                   \
-                                gradient_list<cpu> const&, adamw const&, double);                                     \
-  prefix void apply_statistics(std::vector<field<tensor<cpu>>> const&, context<cpu>&)
+  prefix class parameter_update<cpu>;                                                                                 \
+  prefix class next_statistics<cpu>
 
 /// The modules that any system may be built of, and those components of Gridman that no mixer changes.
 #define OURO_CPU_MODULES(prefix)                                                                    \

@@ -1,0 +1,204 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Memory that runs out, wherever it does: an exception, a life as it was, and another try that succeeds.
+#include <catch2/catch_test_macros.hpp>
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <limits>
+#include <new>
+#include <optional>
+
+#include <ouro/backend/reference.hpp>
+#include <ouro/generate/speak.hpp>
+#include <ouro/life/life.hpp>
+#include <ouro/train/trainer.hpp>
+
+namespace {
+
+constexpr long endless = std::numeric_limits<long>::max();
+std::atomic<long> left{endless};  // allocations until there is no more memory
+
+void* taken(std::size_t bytes, std::size_t alignment) {
+  if (left.load() != endless && left.fetch_sub(1) <= 0) throw std::bad_alloc();
+  std::size_t const rounded = (bytes + alignment - 1) / alignment * alignment;
+  void* const p = std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
+  if (p == nullptr) throw std::bad_alloc();
+  return p;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) { return taken(bytes, alignof(std::max_align_t)); }
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return taken(bytes, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+namespace {
+
+using R = ouro::reference;
+using network = ouro::gridman<R>;
+
+/// f() with memory for so many allocations; false if they were too few.
+template <class F>
+bool runs_with(long allocations, F&& f) {
+  left = allocations;
+  try {
+    f();
+    left = endless;
+    return true;
+  } catch (std::bad_alloc const&) {
+    left = endless;
+    return false;
+  }
+}
+/// How many it takes.
+template <class F>
+long allocations_of(F&& f) {
+  left = endless - 1;
+  f();
+  return endless - 1 - left.exchange(endless);
+}
+
+ouro::gridman_config small() {
+  ouro::gridman_config c;
+  c.width = 8, c.heads = 2, c.sensor_layers = 1, c.brain_layers = 1, c.actor_layers = 1;
+  c.patch = 5, c.chunk = 3, c.state_rows = 2, c.memory_rows = 3, c.anchors = 2;
+  c.wake = 2, c.sleep = 1, c.bptt = 2;
+  return c;
+}
+ouro::lesson<network> lesson(std::uint64_t draw) {
+  ouro::patches p{1, 3, 5, {}};
+  for (std::uint64_t i = 0; i < 15; ++i)
+    p.bytes.push_back(static_cast<std::int32_t>(ouro::random_draw{draw, 0}.word(i) % 256));
+  return {p, {p, std::vector<char>(15, 1)}};
+}
+
+/// Everything that an update may change, as numbers.
+std::vector<double> all_of(network const& model, ouro::state<R> const& life, ouro::trainer<network>& t) {
+  std::vector<double> all{static_cast<double>(life.clock), static_cast<double>(life.random.counter),
+                          static_cast<double>(t.updates())};
+  auto add = [&](ouro::tensor<R> const& x) {
+    auto const values = x.values<double>();
+    all.insert(all.end(), values.begin(), values.end());
+  };
+  for (auto const& f : ouro::fields(model)) add(*f.value);
+  for (auto const* x : {&life.mem, &life.working, &life.oscillator, &life.hormone, &life.self}) add(*x);
+  if (life.thought) add(*life.thought);
+  for (std::size_t i = 0; i < t.memory().size(); ++i) {
+    auto const& m = t.memory()[i];
+    if (m.steps == 0) continue;  // moments of no gradient may be there or not
+    all.insert(all.end(), {static_cast<double>(i), static_cast<double>(m.steps)});
+    add(m.first);
+    add(m.second);
+  }
+  return all;
+}
+
+constexpr std::size_t none = static_cast<std::size_t>(-1);
+std::size_t first_difference(std::vector<double> const& a, std::vector<double> const& b) {
+  for (std::size_t i = 0; i < a.size() || i < b.size(); ++i)
+    if (i >= a.size() || i >= b.size() || a[i] != b[i]) return i;
+  return none;
+}
+
+}  // namespace
+
+TEST_CASE("an update that runs out of memory changes nothing, and can be tried again") {
+  ouro::adamw const rule{.learning_rate = 0.01, .warmup = 0};
+  network model(small(), ouro::seed{1});
+  auto life = model.newborn(ouro::seed{2});
+  ouro::trainer<network> t(model, rule, 0.1);
+  for (std::uint64_t number = 0; number < 2; ++number) {  // the first has no moments yet, the second sleeps
+    std::vector<ouro::lesson<network>> const lessons{lesson(2 * number), lesson(2 * number + 1)};
+    auto const memory = t.memory();
+    network const model_before = model;
+    auto const life_before = life;
+    auto const before = all_of(model, life, t);
+    static_cast<void>(t.update(life, lessons));
+    auto const after = all_of(model, life, t);
+    REQUIRE(first_difference(before, after) != none);
+
+    auto tried = [&](auto const& how) {  // from where it was
+      network m = model_before;
+      auto l = life_before;
+      ouro::trainer<network> again(m, rule, 0.1);
+      again.memory() = memory;
+      again.updates() = static_cast<std::int64_t>(number);
+      auto const come = [&] { return how([&] { static_cast<void>(again.update(l, lessons)); }); }();
+      bool const done = again.updates() > static_cast<std::int64_t>(number);
+      REQUIRE(first_difference(all_of(m, l, again), done ? after : before) == none);
+      if (!done) {
+        static_cast<void>(again.update(l, lessons));
+        REQUIRE(first_difference(all_of(m, l, again), after) == none);
+      }
+      return come;
+    };
+    auto with = [&](long n) {
+      INFO("update " << number << " with memory for " << n << " allocations");
+      return tried([&](auto const& f) { return runs_with(n, f); });
+    };
+    long const needed =
+        tried([](auto const& f) { return allocations_of(f); });  // less where the pool has blocks by now
+    CHECK_FALSE(with(0));
+    long enough = needed / 24;
+    while (!with(enough)) enough += needed / 24;
+    for (long n = 1; n < 40; ++n) static_cast<void>(with(enough - n * (needed / 24 / 40)));
+  }
+}
+
+TEST_CASE("a life is opened or kept whole, or not at all, where memory runs out") {
+  auto const folder = std::filesystem::temp_directory_path() / ("ouro-exhausted-" + std::to_string(::getpid()));
+  std::filesystem::remove_all(folder);
+  auto const path = folder.string();
+  std::optional<ouro::life<R>> alice = ouro::life<R>::create(path, small(), ouro::seed{1}, ouro::seed{2});
+  auto learn = [&](std::uint64_t number) {
+    ouro::trainer<network> t(alice->model, {.learning_rate = 0.01, .warmup = 0});
+    t.memory() = alice->memory;
+    static_cast<void>(t.update(alice->state, {lesson(number)}));
+    alice->memory = t.memory();
+  };
+  auto memories = [&] {
+    ouro::trainer<network> t(alice->model, {});
+    t.memory() = alice->memory;
+    return all_of(alice->model, alice->state, t);
+  };
+  learn(1);
+  long const to_keep = allocations_of([&] { alice->commit(); });
+  for (std::uint64_t number = 0; number < 40; ++number) {
+    learn(number);
+    auto const now = memories();
+    auto const generation = alice->generation();
+    long const n = static_cast<long>(number) * to_keep / 39;
+    INFO("kept with memory for " << n << " of " << to_keep << " allocations");
+    bool const kept = runs_with(n, [&] { alice->commit(); });
+    REQUIRE(first_difference(memories(), now) == none);
+    CHECK(alice->generation() == generation + (kept ? 1 : 0));
+    if (!kept) alice->commit();
+    alice.reset();
+    alice.emplace(ouro::life<R>::open(path));
+    REQUIRE(first_difference(memories(), now) == none);
+  }
+
+  auto const now = memories();
+  auto const generation = alice->generation();
+  alice.reset();
+  long const to_open = allocations_of([&] { alice.emplace(ouro::life<R>::open(path)); });
+  for (long n = 0; n < to_open; n += to_open / 40) {
+    INFO("opened with memory for " << n << " of " << to_open << " allocations");
+    alice.reset();
+    if (!runs_with(n, [&] { alice.emplace(ouro::life<R>::open(path)); })) alice.emplace(ouro::life<R>::open(path));
+    CHECK(alice->generation() == generation);
+    REQUIRE(first_difference(memories(), now) == none);
+  }
+  alice.reset();
+  std::filesystem::remove_all(folder);
+}
