@@ -292,7 +292,7 @@ class call_queue {
     run_.add(c, operands, bytes);
     launch_of_all_ = launches_ + 1;
     if (run_.calls.size() < length_) return;
-    length_ = std::min(length_ + length_ / 2, longest);
+    length_ = std::clamp(length_ + length_ / 2, shortest, longest);
     launch();
   }
   void launch_all() {
@@ -325,11 +325,11 @@ class call_queue {
     known_.clear();
     graphs_ = 0;
   }
-  /// A device that has nothing to do then gets short runs first.
+  /// A device that has nothing to do then gets the next calls at once, and short runs first.
   void wait() {
     std::lock_guard const lock(mutex_);
     check(cudaStreamSynchronize(stream_of(line_)), "cudaStreamSynchronize");
-    length_ = shortest;
+    length_ = first;
   }
   /// All calls until now, and no later one, come before what the other line makes next.
   void lead(int other) {
@@ -347,7 +347,8 @@ class call_queue {
   }
 
  private:
-  static constexpr std::size_t shortest = 12;      // of a run that nothing but its length ends
+  static constexpr std::size_t first = 2;          // calls: a table and who reads it, as the optimiser
+  static constexpr std::size_t shortest = 12;      // of other runs that nothing but their length ends
   static constexpr std::size_t longest = 256;      // the device is never far behind the host
   static constexpr std::size_t worth_a_graph = 8;  // calls
   static constexpr std::size_t most_graphs = 512;

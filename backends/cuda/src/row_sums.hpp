@@ -31,12 +31,12 @@ struct row_shares {
     return end < rows ? end : rows;
   }
 };
-/// Enough pieces for the blocks of a kernel that there is room for, but of at least 2 rows, for a part costs as much to
+/// Enough pieces for the blocks of a kernel that there is room for, but of at least 4 rows, for a part costs as much to
 /// write and to read as some rows (though seldom does anybody wait for the sums), and of at most 512, for a block sums them one
 /// after another.
 template <class... P>
 row_shares share_rows(void (*kernel)(P...), int threads, index rows, index lane_rows, std::size_t shared_bytes = 0) {
-  constexpr index least = 2;
+  constexpr index least = 4;
   constexpr index most = 512;
   if (rows == 0) return {0, 1, 1, 1};
   index each = least;
