@@ -63,6 +63,7 @@ struct call_run {
     c.at = bytes.size();
     c.bytes = size;
     bytes.resize(c.at + (size + 15) / 16 * 16);
+    calls.push_back(c);  // what may fail is done
     if (size > 0) std::memcpy(bytes.data() + c.at, operands, size);
     mix(reinterpret_cast<std::uintptr_t>(c.function));
     mix(reinterpret_cast<std::uintptr_t>(c.library));
@@ -74,7 +75,6 @@ struct call_run {
         std::memcpy(&word, bytes.data() + c.at + i, 8);
         mix(word);
       }
-    calls.push_back(c);
   }
   void clear() {
     calls.clear();
@@ -287,9 +287,10 @@ class call_queue {
     std::lock_guard const lock(mutex_);
     rethrow();
     c.beside = depth_beside > 0 && line_ == 0;  // a call apart fills the device: branches would only withhold memory
-    if (c.beside) waits_ = true;
-    else c.joins = std::exchange(joins_next_, false);
+    c.joins = joins_next_ && !c.beside;
     run_.add(c, operands, bytes);
+    if (c.beside) waits_ = true;
+    else joins_next_ = false;
     launch_of_all_ = launches_ + 1;
     if (run_.calls.size() < length_) return;
     length_ = std::clamp(length_ + length_ / 2, shortest, longest);
@@ -382,9 +383,17 @@ class call_queue {
     for (auto const& c : run_.calls) make(c, run_.operands_of(c), stream_of(line_));
   }
 
-  /// A run that is here for the first time is only remembered, the second time it becomes a graph.
+  /// A run that is here for the first time is only remembered, the second time it becomes a graph. Where the host has no memory
+  /// for either, its calls are made one by one.
   bool launched_as_graph() {
     if (!wants_graphs_ || run_.calls.size() < worth_a_graph) return false;
+    try {
+      return launched_as_known_graph();
+    } catch (std::bad_alloc const&) {
+      return false;
+    }
+  }
+  bool launched_as_known_graph() {
     auto const at = known_.find(run_.likeness);
     if (at == known_.end()) {
       if (known_.size() >= most_known) forget_those_without_graphs();

@@ -136,8 +136,8 @@ class tape {
     require(owner == nullptr, errc::argument, "tape", "the tensor is already watched by another tape");
     require(is_floating(x.type()), errc::argument, "tape", "only f32 and f64 have gradients, got ", name_of(x.type()));
     recording_->nodes.push_back({"leaf", {}, nullptr, {{}, x.dims(), x.type()}});
+    recording_->leaves.push_back(x);  // first: who is watched will be let go
     x.watch(recording_, static_cast<std::int64_t>(recording_->nodes.size()) - 1);
-    recording_->leaves.push_back(x);
   }
 
   /// Runs the recording in reverse from `y` (one element), adding seed · ∂y/∂leaf to every leaf's gradient. A tape runs
