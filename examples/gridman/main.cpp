@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -81,17 +82,19 @@ void train(training const& o) {
   trainer.memory() = std::move(l.memory);
   trainer.updates() = l.progress.updates;
 
-  std::FILE* log = nullptr;
+  std::unique_ptr<std::FILE, decltype([](std::FILE* f) { std::fclose(f); })> log;
   if (!o.log.empty()) {
     bool const fresh = !std::filesystem::exists(o.log);
-    log = std::fopen(o.log.c_str(), "a");
+    log.reset(std::fopen(o.log.c_str(), "a"));
     ouro::require(log != nullptr, ouro::errc::storage, "train", "cannot write ", o.log);
-    if (fresh) std::fprintf(log, "update,loss,cross_entropy,predicted,gradient_norm,learning_rate,bytes_per_second\n");
+    if (fresh)
+      std::fprintf(log.get(), "update,loss,cross_entropy,predicted,gradient_norm,learning_rate,bytes_per_second\n");
   }
+  auto learned = text.position();
   auto save = [&] {
     l.memory = trainer.memory();
     l.progress.updates = trainer.updates();
-    l.progress.cursor = text.position();
+    l.progress.cursor = learned;
     l.commit();
   };
   bool const terminal = ::isatty(STDOUT_FILENO) == 1;
@@ -102,49 +105,58 @@ void train(training const& o) {
   double shown = -1;
   double mean = 0;
   std::int64_t refused = 0;
-  while (trainer.updates() < goal && stopping == 0) {
-    double const elapsed = seconds_since(start);
-    if (o.minutes > 0 && elapsed > o.minutes * 60) break;
-    std::vector<ouro::lesson<network<B>>> cycle;
-    for (std::int64_t i = 0; i < config.bptt; ++i) {
-      auto t = text.endless();
-      cycle.push_back({std::move(t.input), std::move(t.target)});
+  try {
+    while (trainer.updates() < goal && stopping == 0) {
+      double const elapsed = seconds_since(start);
+      if (o.minutes > 0 && elapsed > o.minutes * 60) break;
+      std::vector<ouro::lesson<network<B>>> cycle;
+      for (std::int64_t i = 0; i < config.bptt; ++i) {
+        auto t = text.endless();
+        cycle.push_back({std::move(t.input), std::move(t.target)});
+      }
+      auto const r = trainer.update(l.state, cycle);
+      learned = text.position();
+      if (r.refused) {
+        std::fprintf(stderr, "update %lld refused: loss %g, gradient norm %g; weights and state are as before\n",
+                     static_cast<long long>(r.update), r.loss, r.gradient_norm);
+        ouro::require(++refused < 8, ouro::errc::numeric, "train", "eight updates in a row were not finite");
+        continue;
+      }
+      refused = 0;
+      l.progress.heard += config.bptt * config.chunk * config.patch;
+      std::int64_t const done = r.update - first;
+      double const now = seconds_since(start);
+      // With a time to keep, the cosine ends when the time does: its length is estimated once.
+      if (o.minutes > 0 && o.total == 0 && done == 20)
+        trainer.rule().total = first + static_cast<std::int64_t>(20 * o.minutes * 60 / now * 0.98);
+      mean = mean == 0 ? r.cross_entropy : 0.98 * mean + 0.02 * r.cross_entropy;
+      double const speed = static_cast<double>(done * config.bptt * config.chunk * config.patch) / now;
+      if (log != nullptr)
+        std::fprintf(log.get(), "%lld,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g\n", static_cast<long long>(r.update), r.loss,
+                     r.cross_entropy, r.predicted, r.gradient_norm, r.learning_rate, speed);
+      if (now - shown > (terminal ? 0.5 : 15.0)) {
+        shown = now;
+        double left = o.minutes > 0 ? o.minutes * 60 - now : 0;
+        if (o.updates > 0) left = now / static_cast<double>(done) * static_cast<double>(o.updates - done);
+        std::printf("%supdate %lld  %.3f nats/byte (%.3f bits)  predicted %.3f  %.1f kB/s  %.0f s left%s",
+                    terminal ? "\r\033[K" : "", static_cast<long long>(r.update), mean, mean / std::log(2.0),
+                    r.predicted, speed / 1000, std::max(left, 0.0), terminal ? "" : "\n");
+        std::fflush(stdout);
+      }
+      if (seconds_since(saved) > o.save_every) {
+        save();
+        saved = watch::now();
+      }
     }
-    auto const r = trainer.update(l.state, cycle);
-    if (r.refused) {
-      std::fprintf(stderr, "update %lld refused: loss %g, gradient norm %g; weights and state are as before\n",
-                   static_cast<long long>(r.update), r.loss, r.gradient_norm);
-      ouro::require(++refused < 8, ouro::errc::numeric, "train", "eight updates in a row were not finite");
-      continue;
+  } catch (...) {  // the life is as its last update left it
+    try {
+      if (trainer.updates() > first) save();
+    } catch (std::exception const& e) {
+      std::fprintf(stderr, "gridman: what was learned since the last save is lost: %s\n", e.what());
     }
-    refused = 0;
-    l.progress.heard += config.bptt * config.chunk * config.patch;
-    std::int64_t const done = r.update - first;
-    double const now = seconds_since(start);
-    // With a time to keep, the cosine ends when the time does: its length is estimated once.
-    if (o.minutes > 0 && o.total == 0 && done == 20)
-      trainer.rule().total = first + static_cast<std::int64_t>(20 * o.minutes * 60 / now * 0.98);
-    mean = mean == 0 ? r.cross_entropy : 0.98 * mean + 0.02 * r.cross_entropy;
-    double const speed = static_cast<double>(done * config.bptt * config.chunk * config.patch) / now;
-    if (log != nullptr)
-      std::fprintf(log, "%lld,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g\n", static_cast<long long>(r.update), r.loss,
-                   r.cross_entropy, r.predicted, r.gradient_norm, r.learning_rate, speed);
-    if (now - shown > (terminal ? 0.5 : 15.0)) {
-      shown = now;
-      double left = o.minutes > 0 ? o.minutes * 60 - now : 0;
-      if (o.updates > 0) left = now / static_cast<double>(done) * static_cast<double>(o.updates - done);
-      std::printf("%supdate %lld  %.3f nats/byte (%.3f bits)  predicted %.3f  %.1f kB/s  %.0f s left%s",
-                  terminal ? "\r\033[K" : "", static_cast<long long>(r.update), mean, mean / std::log(2.0), r.predicted,
-                  speed / 1000, std::max(left, 0.0), terminal ? "" : "\n");
-      std::fflush(stdout);
-    }
-    if (seconds_since(saved) > o.save_every) {
-      save();
-      saved = watch::now();
-    }
+    throw;
   }
   save();
-  if (log != nullptr) std::fclose(log);
   std::printf("%supdate %lld: %.3f nats/byte, epoch %lld, saved\n", terminal ? "\n" : "",
               static_cast<long long>(trainer.updates()), mean, static_cast<long long>(text.position().epoch));
   for (auto const& c : text.complaints()) std::fprintf(stderr, "skipped %s\n", c.c_str());
