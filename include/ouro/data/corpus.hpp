@@ -120,7 +120,7 @@ class corpus {
   [[nodiscard]] std::vector<std::string> const& complaints() const { return complaints_; }
 
  private:
-  static constexpr std::int64_t longest_line = 64 << 20;
+  static constexpr std::size_t longest_line = 64U << 20U;
   struct value {
     std::int32_t byte;
     bool live;
@@ -180,20 +180,20 @@ class corpus {
       std::size_t const mark = start == 0 && part.rfind("\xEF\xBB\xBF", 0) == 0 ? 3 : 0;
       std::size_t const before = held_.size();
       say(std::string_view(part).substr(mark), true);
-      offset_ += static_cast<std::int64_t>(part.size());
+      offset_ = reader_->position();
       if (end) held_.push_back({eos_byte, true});
       note(start, held_.size() - before);
       if (end) leave();
       return true;
     }
-    auto const line = reader_->line();
+    auto const line = reader_->line(longest_line + 2);  // with its end; or it is longer
     std::int64_t const start = offset_;
     if (line.empty()) {
       leave();
       return true;
     }
     ++line_;
-    offset_ += static_cast<std::int64_t>(line.size());
+    offset_ = reader_->position();
     std::string_view text = line;
     if (text.back() == '\n') text.remove_suffix(1);
     if (start == 0 && text.rfind("\xEF\xBB\xBF", 0) == 0) text.remove_prefix(3);
@@ -201,8 +201,7 @@ class corpus {
     if (text.find_first_not_of(" \t") == std::string_view::npos) return true;
     std::size_t const before = held_.size();
     try {
-      require(static_cast<std::int64_t>(text.size()) <= longest_line, errc::data, "corpus",
-              "the line is longer than 64 MiB");
+      require(text.size() <= longest_line, errc::data, "corpus", "the line is longer than 64 MiB");
       read_line(text);
       note(start, held_.size() - before);
     } catch (error const& e) {

@@ -96,30 +96,40 @@ inline std::string read_file(std::string const& path) {
 class file_reader {
  public:
   /// Errors (storage): it cannot be opened.
-  file_reader(std::string path, std::int64_t offset) : path_(std::move(path)), file_(path_, O_RDONLY, "open") {
+  file_reader(std::string path, std::int64_t offset)
+      : path_(std::move(path)), file_(path_, O_RDONLY, "open"), position_(offset) {
     if (::lseek(file_.get(), offset, SEEK_SET) < 0) detail::file_error("seek in", path_);
   }
 
   /// The next bytes; empty at the end.
   std::string slice() {
     fill();
-    return held_.substr(std::exchange(at_, held_.size()));
+    return taken(held_.size());
   }
-  /// The next line, with its end if it has one; empty at the end of the file.
-  std::string line() {
+  /// The next line, with its end if it has one; empty at the end of the file. Of a line longer than `most` bytes, at least
+  /// one, those behind them are passed over.
+  std::string line(std::size_t most) {
     std::string line;
-    while (line.empty() || line.back() != '\n') {
+    for (bool ended = false; !ended;) {
       fill();
       if (held_.empty()) break;
       auto const end = held_.find('\n', at_);
-      auto const next = end == std::string::npos ? held_.size() : end + 1;
-      line.append(held_, at_, next - at_);
-      at_ = next;
+      ended = end != std::string::npos;
+      line.append(taken(ended ? end + 1 : held_.size()), 0, most - line.size());
     }
     return line;
   }
+  /// Where in the file the next byte is.
+  [[nodiscard]] std::int64_t position() const { return position_; }
 
  private:
+  /// What is held until there.
+  std::string taken(std::size_t end) {
+    auto part = held_.substr(at_, end - at_);
+    at_ = end;
+    position_ += static_cast<std::int64_t>(part.size());
+    return part;
+  }
   void fill() {
     if (at_ < held_.size()) return;
     at_ = 0;
@@ -129,6 +139,7 @@ class file_reader {
 
   std::string path_;
   detail::descriptor file_;
+  std::int64_t position_;
   std::string held_;
   std::size_t at_ = 0;  ///< where in it the next byte is
 };
@@ -184,8 +195,22 @@ inline void write_file_durably(std::string const& path, std::string_view bytes) 
 
 /// Makes a folder; one that exists already is an error (storage).
 inline void make_directory(std::string const& path) {
+  auto const parent = parent_of(path);
   if (::mkdir(path.c_str(), 0755) != 0) detail::file_error("make folder", path);
-  sync_directory(parent_of(path));
+  try {
+    sync_directory(parent);
+  } catch (...) {
+    ::rmdir(path.c_str());
+    throw;
+  }
+}
+/// Removes a folder and the files in it, as far as that can be done. Needs no memory.
+inline void remove_directory(std::string const& path) noexcept {
+  if (auto* const folder = ::opendir(path.c_str()); folder != nullptr) {
+    while (auto const* e = ::readdir(folder)) ::unlinkat(::dirfd(folder), e->d_name, 0);  // neither "." nor ".."
+    ::closedir(folder);
+  }
+  ::rmdir(path.c_str());
 }
 
 [[nodiscard]] inline bool exists(std::string const& path) { return ::access(path.c_str(), F_OK) == 0; }

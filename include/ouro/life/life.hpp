@@ -138,7 +138,8 @@ class life {
  public:
   using model_type = gridman<B, Mixer>;
 
-  /// Makes the folder and writes the newborn. Errors (storage): the path exists; (config): the configuration.
+  /// Makes the folder and writes the newborn. Errors (storage): the path exists; (config): the configuration. Whatever is
+  /// thrown, no folder is left.
   static life create(std::string const& path, gridman_config const& config, seed network, seed noise,
                      dtype type = dtype::f32);
 
@@ -228,10 +229,15 @@ life<B, Mixer> life<B, Mixer>::create(std::string const& path, gridman_config co
   model_type model(config, network, type);
   require(!exists(path), errc::storage, "life", path, " exists already");
   make_directory(path);
-  life l(path, std::move(model));
-  l.state = l.model.newborn(noise);
-  l.commit();
-  return l;
+  try {
+    life l(path, std::move(model));
+    l.state = l.model.newborn(noise);
+    l.commit();
+    return l;
+  } catch (...) {  // nobody has lived there yet
+    remove_directory(path);
+    throw;
+  }
 }
 
 template <class B, template <class> class Mixer>

@@ -110,6 +110,19 @@ TEST_CASE("bad lines are skipped and counted, or stop a strict run") {
   CHECK_THROWS_AS(nothing.next(l), ouro::error);
 }
 
+TEST_CASE("a line longer than 64 MiB is skipped as any bad line") {
+  folder f;
+  std::string const text = R"({"text": ")";
+  std::size_t const room = (std::size_t{64} << 20U) - text.size() - 2;  // for what is said in a line
+  auto const path = f.write("long.jsonl", text + std::string(room + 1, 'x') + "\"}\r\n" + text + "abcdefgh\"}\r\n");
+  ouro::corpus c({path}, tiny);
+  ouro::text_lesson l;
+  REQUIRE(c.next(l));
+  CHECK(shown(l.input, l.target) == "abcdefgh$_______");
+  CHECK(c.skipped() == 1);
+  CHECK(c.complaints()[0].find("long.jsonl:1: ") != std::string::npos);
+}
+
 TEST_CASE("paths that hold no text are named") {
   folder f;
   for (auto const& path : {f.write("empty.txt", ""), std::string("/dev/null"), (f.path / "missing").string()}) {

@@ -144,15 +144,41 @@ TEST_CASE("file: read from a position on, by slices and by lines") {
   std::string const long_line(100000, 'x');
   std::string const text = "one\n\n" + long_line + "\nno end";
   std::ofstream(f.at("text")) << text;
-  std::vector<std::string> lines;
-  ouro::file_reader by_line(f.at("text"), 0);
-  for (auto l = by_line.line(); !l.empty(); l = by_line.line()) lines.push_back(l);
-  CHECK(lines == std::vector<std::string>{"one\n", "\n", long_line + "\n", "no end"});
+  auto lines_of = [&](std::size_t most) {
+    std::vector<std::string> lines;
+    ouro::file_reader reader(f.at("text"), 0);
+    std::int64_t position = 0;
+    for (auto l = reader.line(most); !l.empty(); l = reader.line(most)) {
+      lines.push_back(l);
+      position = static_cast<std::int64_t>(text.find('\n', static_cast<std::size_t>(position))) + 1;
+      if (position == 0) position = static_cast<std::int64_t>(text.size());
+      CHECK(reader.position() == position);
+    }
+    return lines;
+  };
+  CHECK(lines_of(long_line.size() + 1) == std::vector<std::string>{"one\n", "\n", long_line + "\n", "no end"});
+  CHECK(lines_of(long_line.size()) == std::vector<std::string>{"one\n", "\n", long_line, "no end"});
+  CHECK(lines_of(2) == std::vector<std::string>{"on", "\n", "xx", "no"});
   std::string joined;
   ouro::file_reader by_slice(f.at("text"), 5);
   for (auto s = by_slice.slice(); !s.empty(); s = by_slice.slice()) joined += s;
   CHECK(joined == text.substr(5));
   CHECK_THROWS_AS(ouro::file_reader(f.at("absent"), 0), ouro::error);
+}
+
+TEST_CASE("file: a folder is removed with its files, and stays if it holds others") {
+  folder const f;
+  auto const path = f.at("some");
+  ouro::make_directory(path);
+  CHECK_THROWS_AS(ouro::make_directory(path), ouro::error);
+  for (int i = 0; i < 100; ++i) std::ofstream(path + "/" + std::to_string(i)) << i;
+  ouro::remove_directory(path);
+  CHECK_FALSE(ouro::exists(path));
+  ouro::make_directory(path);
+  ouro::make_directory(path + "/inner");
+  ouro::remove_directory(path);
+  CHECK(ouro::exists(path + "/inner"));
+  ouro::remove_directory(f.at("absent"));
 }
 
 TEST_CASE("file: the names in a folder") {

@@ -217,11 +217,19 @@ TEMPLATE_TEST_CASE("speech that runs out of memory leaves the state as it was", 
   }
 }
 
-TEST_CASE("a life is opened or kept whole, or not at all, where memory runs out") {
+TEST_CASE("a life is made, kept and opened whole, or not at all, where memory runs out") {
   auto const folder = std::filesystem::temp_directory_path() / ("ouro-exhausted-" + std::to_string(::getpid()));
   std::filesystem::remove_all(folder);
   auto const path = folder.string();
-  std::optional<ouro::life<R>> alice = ouro::life<R>::create(path, small(), ouro::seed{1}, ouro::seed{2});
+  std::optional<ouro::life<R>> alice;
+  auto make = [&] { alice.emplace(ouro::life<R>::create(path, small(), ouro::seed{1}, ouro::seed{2})); };
+  long const to_make = allocations_of(make);
+  alice.reset();
+  std::filesystem::remove_all(folder);
+  for (long n = 0; !runs_with(n, make); n += step_of(to_make)) {
+    INFO("made with memory for " << n << " of " << to_make << " allocations");
+    REQUIRE_FALSE(std::filesystem::exists(folder));
+  }
   auto learn = [&](std::uint64_t number) {
     ouro::trainer<network<R>> t(alice->model, {.learning_rate = 0.01, .warmup = 0});
     t.memory() = alice->memory;
