@@ -263,8 +263,8 @@ life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
       load_fields<B>(in, "progress.", progress);
       auto memory = load_moments(in, model);
       auto kept = generations(path);
-      life l(path, std::move(model),
-             std::move(lock));  // all is read: until here the lock stays for the generation before
+      // All is read: until here the lock stays for the generation before.
+      life l(path, std::move(model), std::move(lock));
       l.state = std::move(state);
       l.progress = progress;
       l.memory = std::move(memory);
