@@ -14,6 +14,7 @@
 #include <ouro/backend/cuda.hpp>
 #include <ouro_test/backends.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/small_gridman.hpp>
 #include <ouro_test/used_again.hpp>
 #if defined(OURO_EMULATED_CUDA)
 #include <emulated_cuda.hpp>
@@ -234,29 +235,16 @@ TEST_CASE("lives: an update that finds no memory on the device changes nothing, 
   network<ouro::cuda> model(config, ouro::seed{1});
   auto s = model.newborn(ouro::seed{2});
   ouro::trainer<network<ouro::cuda>> t(model, {.learning_rate = 1e-2, .warmup = 0}, config.dropout);
-  auto all = [](network<ouro::cuda> const& m, ouro::state<ouro::cuda> const& l,
-                ouro::trainer<network<ouro::cuda>>& by) {
-    std::vector<float> values{static_cast<float>(l.clock), static_cast<float>(by.updates())};
-    auto add = [&](ouro::tensor<ouro::cuda> const& x) {
-      auto const more = x.values<float>();
-      values.insert(values.end(), more.begin(), more.end());
-    };
-    for (auto const& f : ouro::fields(m)) add(*f.value);
-    for (auto const* x : {&l.mem, &l.working, &l.oscillator, &l.hormone, &l.self, &*l.thought}) add(*x);
-    for (auto const& m2 : by.memory())
-      if (m2.steps > 0) add(m2.first), add(m2.second);
-    return values;
-  };
   static_cast<void>(t.update(s, cycle<ouro::cuda>(config, 0)));
   for (std::uint64_t u = 1; u < 3; ++u) {
-    auto const before = all(model, s, t);
+    auto const before = ouro_test::all_of(model, s, t);
     auto untroubled_model = model;
     auto untroubled = s;
     ouro::trainer<network<ouro::cuda>> other(untroubled_model, t.rule(), config.dropout);
     other.memory() = t.memory();
     other.updates() = t.updates();
     static_cast<void>(other.update(untroubled, cycle<ouro::cuda>(config, u)));
-    auto const after = all(untroubled_model, untroubled, other);
+    auto const after = ouro_test::all_of(untroubled_model, untroubled, other);
     int failures = 0;
     for (std::size_t room = 1U << 20U;; room += room / 8) {
       emulated_cuda::limit_memory(room);
@@ -269,7 +257,7 @@ TEST_CASE("lives: an update that finds no memory on the device changes nothing, 
       }
       emulated_cuda::limit_memory(static_cast<std::size_t>(-1));
       INFO("update " << u << " with " << room << " bytes");
-      REQUIRE((all(model, s, t) == (done ? after : before)));
+      REQUIRE((ouro_test::all_of(model, s, t) == (done ? after : before)));
       if (done) break;
     }
     CHECK(failures > 5);

@@ -14,6 +14,7 @@
 #include <ouro/nn/mixers/hybrid.hpp>
 #include <ouro/train/trainer.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/small_gridman.hpp>
 
 using R = ouro::reference;
 using network = ouro::gridman<R, ouro::hybrid>;
@@ -22,20 +23,13 @@ using life = ouro::life<R, ouro::hybrid>;
 namespace {
 
 ouro::gridman_config small(std::string_view layers) {
-  ouro::gridman_config c;
-  c.width = 8, c.heads = 2, c.sensor_layers = 1, c.brain_layers = 2, c.actor_layers = 1;
-  c.patch = 5, c.chunk = 3, c.state_rows = 2, c.memory_rows = 3, c.anchors = 2;
-  c.wake = 2, c.sleep = 1, c.bptt = 2;
+  auto c = ouro_test::small_gridman(8);
+  c.brain_layers = 2;
   return c.layers(layers);
 }
 constexpr char const* brains[] = {"attention", "rwkv7", "mamba2", "rwkv7*2 attention"};
 
-ouro::patches bytes(std::uint64_t draw) {
-  ouro::patches p{1, 3, 5, {}};
-  for (std::uint64_t i = 0; i < 15; ++i)
-    p.bytes.push_back(static_cast<std::int32_t>(ouro::random_draw{draw, 0}.word(i) % 256));
-  return p;
-}
+ouro::patches bytes(std::uint64_t draw) { return ouro_test::any_patches(1, draw); }
 ouro::byte_target target(std::uint64_t draw) { return {bytes(draw), std::vector<char>(15, 1)}; }
 
 std::string message(auto const& f) {

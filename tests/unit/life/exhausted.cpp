@@ -22,6 +22,7 @@
 #include <ouro/generate/speak.hpp>
 #include <ouro/life/life.hpp>
 #include <ouro/train/trainer.hpp>
+#include <ouro_test/small_gridman.hpp>
 
 namespace {
 
@@ -70,6 +71,7 @@ OURO_TEST_ALLOCATION operator delete[](void* p, std::size_t, std::align_val_t) n
 namespace {
 
 using R = ouro::reference;
+using ouro_test::all_of;
 #if defined(OURO_HAS_CPU)
 using fastest = ouro::cpu;
 #else
@@ -81,13 +83,14 @@ using network = ouro::gridman<B>;
 /// f() with memory for so many allocations; false if they were too few.
 template <class F>
 bool runs_with(long allocations, F&& f) {
-  left = allocations;
+  struct limit {
+    explicit limit(long n) { left = n; }
+    ~limit() { left = endless; }
+  } const memory(allocations);
   try {
     f();
-    left = endless;
     return true;
   } catch (std::bad_alloc const&) {
-    left = endless;
     return false;
   }
 }
@@ -109,41 +112,11 @@ long step_of(long needed) {
   return std::getenv("OURO_EVERY_ALLOCATION") != nullptr ? 1 : needed / some + 1;
 }
 
-ouro::gridman_config small() {
-  ouro::gridman_config c;
-  c.width = 8, c.heads = 2, c.sensor_layers = 1, c.brain_layers = 1, c.actor_layers = 1;
-  c.patch = 5, c.chunk = 3, c.state_rows = 2, c.memory_rows = 3, c.anchors = 2;
-  c.wake = 2, c.sleep = 1, c.bptt = 2;
-  return c;
-}
+ouro::gridman_config small() { return ouro_test::small_gridman(8); }
 template <class B>
 ouro::lesson<network<B>> lesson(std::uint64_t draw) {
-  ouro::patches p{1, 3, 5, {}};
-  for (std::uint64_t i = 0; i < 15; ++i)
-    p.bytes.push_back(static_cast<std::int32_t>(ouro::random_draw{draw, 0}.word(i) % 256));
+  auto const p = ouro_test::any_patches(1, draw);
   return {p, {p, std::vector<char>(15, 1)}};
-}
-
-/// Everything that an update may change, as numbers.
-template <class B>
-std::vector<double> all_of(network<B> const& model, ouro::state<B> const& life, ouro::trainer<network<B>>& t) {
-  std::vector<double> all{static_cast<double>(life.clock), static_cast<double>(life.random.counter),
-                          static_cast<double>(t.updates())};
-  auto add = [&](ouro::tensor<B> const& x) {
-    auto const values = x.template values<double>();
-    all.insert(all.end(), values.begin(), values.end());
-  };
-  for (auto const& f : ouro::fields(model)) add(*f.value);
-  for (auto const* x : {&life.mem, &life.working, &life.oscillator, &life.hormone, &life.self}) add(*x);
-  if (life.thought) add(*life.thought);
-  for (std::size_t i = 0; i < t.memory().size(); ++i) {
-    auto const& m = t.memory()[i];
-    if (m.steps == 0) continue;  // moments of no gradient may be there or not
-    all.insert(all.end(), {static_cast<double>(i), static_cast<double>(m.steps)});
-    add(m.first);
-    add(m.second);
-  }
-  return all;
 }
 
 constexpr std::size_t none = static_cast<std::size_t>(-1);
@@ -177,7 +150,7 @@ TEMPLATE_TEST_CASE("an update that runs out of memory changes nothing, and can b
       ouro::trainer<network<B>> again(m, rule, 0.1);
       again.memory() = memory;
       again.updates() = static_cast<std::int64_t>(number);
-      auto const come = [&] { return how([&] { static_cast<void>(again.update(l, lessons)); }); }();
+      auto const come = how([&] { static_cast<void>(again.update(l, lessons)); });
       bool const done = again.updates() > static_cast<std::int64_t>(number);
       REQUIRE(first_difference(all_of(m, l, again), done ? after : before) == none);
       if (!done) {

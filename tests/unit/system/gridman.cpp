@@ -16,29 +16,19 @@
 #include <ouro/life/life.hpp>
 #include <ouro/train/trainer.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/small_gridman.hpp>
 
 using R = ouro::reference;
 using network = ouro::gridman<R>;
+using ouro_test::any_patches;
 using ouro_test::relative_error;
 
 namespace {
 
-ouro::gridman_config small() {
-  ouro::gridman_config c;
-  c.width = 16, c.heads = 2, c.sensor_layers = 1, c.brain_layers = 1, c.actor_layers = 1;
-  c.patch = 5, c.chunk = 3, c.state_rows = 2, c.memory_rows = 3, c.anchors = 2;
-  c.wake = 2, c.sleep = 1, c.bptt = 2;
-  return c;
-}
+ouro::gridman_config small() { return ouro_test::small_gridman(16); }
 
-ouro::patches bytes(std::int64_t lanes, std::uint64_t draw) {
-  ouro::patches p{lanes, 3, 5, {}};
-  for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(lanes * 15); ++i)
-    p.bytes.push_back(static_cast<std::int32_t>(ouro::random_draw{draw, 0}.word(i) % 256));
-  return p;
-}
 ouro::lesson<network> lesson(std::uint64_t draw, char live = 1) {
-  return {bytes(1, draw), {bytes(1, draw + 1000), std::vector<char>(15, live)}};
+  return {any_patches(1, draw), {any_patches(1, draw + 1000), std::vector<char>(15, live)}};
 }
 bool same(ouro::state<R> const& a, ouro::state<R> const& b) {
   auto equal = [](auto const& x, auto const& y) { return x.template values<double>() == y.template values<double>(); };
@@ -60,11 +50,11 @@ TEST_CASE("an Actor with its weights in bf16 predicts nearly the same, and canno
   network const model(small(), ouro::seed{5});
   network narrow = model;
   narrow.actor.store_weights(ouro::dtype::bf16);
-  auto const step = ouro::wake(model, model.newborn(ouro::seed{6}), bytes(1, 3));
-  ouro::byte_target const target{bytes(1, 4), std::vector<char>(15, 1)};
+  auto const step = ouro::wake(model, model.newborn(ouro::seed{6}), any_patches(1, 3));
+  ouro::byte_target const target{any_patches(1, 4), std::vector<char>(15, 1)};
   auto predicted = [&](network const& by) {
     ouro::context<R> cx;
-    return by.actor.predict(cx, step.seen, bytes(1, 3), target);
+    return by.actor.predict(cx, step.seen, any_patches(1, 3), target);
   };
   double const error = relative_error(predicted(narrow), predicted(model));
   CHECK(error < 2e-2);
@@ -90,7 +80,7 @@ TEST_CASE("what a context keeps of Mem is what another would compute, and Mem af
   for (std::uint64_t step = 0; step < 7; ++step) {
     auto go = [&](ouro::state<R>& s, auto context) {
       while (model.rhythm.asleep(s.clock)) s = ouro::sleep(model, context(), std::move(s));
-      s = ouro::wake(model, context(), std::move(s), bytes(2, step)).state;
+      s = ouro::wake(model, context(), std::move(s), any_patches(2, step)).state;
     };
     go(kept, [&]() -> ouro::context<R>& { return one; });
     ouro::context<R> other;
@@ -130,8 +120,8 @@ TEST_CASE("a configuration is refused by its first broken rule") {
 TEST_CASE("steps are pure, and the rhythm alternates") {
   network const m(small(), ouro::seed{1});
   auto const born = m.newborn(ouro::seed{2});
-  auto const a = ouro::wake(m, born, bytes(1, 5)).state;
-  auto const b = ouro::wake(m, born, bytes(1, 5)).state;
+  auto const a = ouro::wake(m, born, any_patches(1, 5)).state;
+  auto const b = ouro::wake(m, born, any_patches(1, 5)).state;
   CHECK(same(a, b));
   CHECK_FALSE(same(a, born));
   CHECK(same(ouro::sleep(m, a), ouro::sleep(m, b)));
@@ -145,7 +135,7 @@ TEST_CASE("lanes are independent lives") {
   auto c = small();
   c.oscillator_noise = c.sleep_noise = 0;
   network const m(c, ouro::seed{1}, ouro::dtype::f64);
-  auto const x = bytes(3, 9);
+  auto const x = any_patches(3, 9);
   auto both = m.newborn(ouro::seed{2}, 3);
   both.mem = ouro_test::noise<R>(both.mem.dims());
   both.working = ouro_test::noise<R>(both.working.dims());

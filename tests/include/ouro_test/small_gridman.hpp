@@ -1,0 +1,54 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// A Gridman that lives through an update in milliseconds, what it reads, and all that it is.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <ouro/system/gridman.hpp>
+#include <ouro/train/trainer.hpp>
+
+namespace ouro_test {
+
+/// One layer each in Sensor, Brain and Actor, steps of 3 patches of 5 bytes, updates of two wake steps and the sleep before.
+inline ouro::gridman_config small_gridman(std::int64_t width) {
+  ouro::gridman_config c;
+  c.width = width, c.heads = 2, c.sensor_layers = 1, c.brain_layers = 1, c.actor_layers = 1;
+  c.patch = 5, c.chunk = 3, c.state_rows = 2, c.memory_rows = 3, c.anchors = 2;
+  c.wake = 2, c.sleep = 1, c.bptt = 2;
+  return c;
+}
+
+/// Any bytes for a step of it: (lanes,3,5).
+inline ouro::patches any_patches(std::int64_t lanes, std::uint64_t draw) {
+  ouro::patches p{lanes, 3, 5, {}};
+  for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(lanes * 15); ++i)
+    p.bytes.push_back(static_cast<std::int32_t>(ouro::random_draw{draw, 0}.word(i) % 256));
+  return p;
+}
+
+/// Everything that an update may change, as numbers.
+template <class System, class B>
+std::vector<double> all_of(System const& model, ouro::state<B> const& life, ouro::trainer<System>& t) {
+  std::vector<double> all{static_cast<double>(life.clock), static_cast<double>(life.random.counter),
+                          static_cast<double>(t.updates())};
+  auto add = [&](ouro::tensor<B> const& x) {
+    auto const values = x.template values<double>();
+    all.insert(all.end(), values.begin(), values.end());
+  };
+  for (auto const& f : ouro::fields(model)) add(*f.value);
+  for (auto const* x : {&life.mem, &life.working, &life.oscillator, &life.hormone, &life.self}) add(*x);
+  if (life.thought) add(*life.thought);
+  for (std::size_t i = 0; i < t.memory().size(); ++i) {
+    auto const& m = t.memory()[i];
+    if (m.steps == 0) continue;  // moments of no gradient may be there or not
+    all.insert(all.end(), {static_cast<double>(i), static_cast<double>(m.steps)});
+    add(m.first);
+    add(m.second);
+  }
+  return all;
+}
+
+}  // namespace ouro_test
