@@ -385,15 +385,8 @@ class call_queue {
 
   /// A run that is here for the first time is only remembered, the second time it becomes a graph. Where the host has no memory
   /// for either, its calls are made one by one.
-  bool launched_as_graph() {
+  bool launched_as_graph() try {
     if (!wants_graphs_ || run_.calls.size() < worth_a_graph) return false;
-    try {
-      return launched_as_known_graph();
-    } catch (std::bad_alloc const&) {
-      return false;
-    }
-  }
-  bool launched_as_known_graph() {
     auto const at = known_.find(run_.likeness);
     if (at == known_.end()) {
       if (known_.size() >= most_known) forget_those_without_graphs();
@@ -417,6 +410,8 @@ class call_queue {
       --graphs_;
       return false;
     }
+  } catch (std::bad_alloc const&) {
+    return false;
   }
   /// Or none, where the driver makes none of it: calls can always be made one by one.
   std::unique_ptr<call_graph> made() {

@@ -245,7 +245,8 @@ life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
   require(exists(path + "/CURRENT"), errc::storage, "life", "there is no life at ", path);
   file_lock lock(path + "/LOCK");
   std::string problems;
-  for (auto const& g : generations(path)) {
+  auto const kept = generations(path);
+  for (auto const& g : kept) {
     try {
       auto const bytes = read_file(path + "/" + snapshot_name(g.number));
       require(detail::hash_of(bytes) == g.hash, errc::storage, "life", "the snapshot's hash is wrong");
@@ -262,14 +263,13 @@ life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
       life_progress progress;
       load_fields<B>(in, "progress.", progress);
       auto memory = load_moments(in, model);
-      auto kept = generations(path);
       // All is read: until here the lock stays for the generation before.
       life l(path, std::move(model), std::move(lock));
       l.state = std::move(state);
       l.progress = progress;
       l.memory = std::move(memory);
       l.generation_ = g.number;
-      l.kept_ = std::move(kept);
+      l.kept_ = kept;
       return l;
     } catch (std::exception const& e) {
       // A machine without room or without a device is no fault of this generation: none is passed over for it.

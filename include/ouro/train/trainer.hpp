@@ -177,9 +177,11 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
       if (losses[i])
         backend::copy(to.slice(0, 2 + static_cast<std::int64_t>(i), 1), losses[i].read().reshape({1}), false);
   }  // while a device still works for it, all that was recorded is forgotten, and what follows from it is prepared
+  lap(report.seconds.backward);
   report.learning_rate = rule_.rate(updates_);
   parameter_update<backend> weights(list, moments_, gradients, rule_, report.learning_rate);
   next_statistics<backend> statistics(list, cx);
+  lap(report.seconds.optimiser);
   auto const read = figures.template values<double>();
   for (std::size_t i = 2; i < read.size(); i += 3) {
     report.loss += read[i] / counted;
