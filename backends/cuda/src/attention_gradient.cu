@@ -192,11 +192,12 @@ void cuda::attention_gradient(destination dq, destination dk, destination dv, co
   with_real(lse.type, "attention_gradient", [&]<class T>(std::type_identity<T>) {
     index const rows = lse.size();
     device_array<T> const dots(rows);
-    for_rows(
-        "attention_gradient", rows,
-        row_dots<T>{q.dims[1], rule.heads, q.dims[2] / rule.heads, stored_rows_of(y), stored_rows_of(dy), dots.data()});
+    if (!fused || !fused_gradient_makes_dots(dq, dk, dv, q, k, v, y, dy, rule))
+      for_rows("attention_gradient", rows,
+               row_dots<T>{q.dims[1], rule.heads, q.dims[2] / rule.heads, stored_rows_of(y), stored_rows_of(dy),
+                           dots.data()});
     if constexpr (std::is_same_v<T, float>) {
-      if (fused) return fused_attention_gradient(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);
+      if (fused) return fused_attention_gradient(dq, dk, dv, q, k, v, y, lse.as<T>(), dots.data(), dy, rule);
     }
     if (attention_is_long(q, k))
       return attention_gradient_by_products<T>(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);

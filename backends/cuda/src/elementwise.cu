@@ -18,6 +18,7 @@ struct fill_values {
 
 struct same_values {
   static constexpr int in_flight = 4;
+  using in_pairs = void;  // rows of logits, when they are rounded
   template <class S>
   __device__ S operator()(S x) const {
     return x;

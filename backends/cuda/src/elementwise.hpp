@@ -16,7 +16,8 @@ namespace ouro::cuda_kernels {
 template <class T, class S>
 using sum_of = std::conditional_t<std::is_same_v<real_of<T>, real_of<S>>, real_of<T>, double>;
 
-/// y (+)= f(x...). F says in `in_flight` how many packs a thread loads before it computes.
+/// y (+)= f(x...). F says in `in_flight` how many packs a thread loads before it computes, and by `in_pairs` that it is worth
+/// a kernel for pairs, where larger packs do not fit.
 template <class F, class To, class... From>
 struct elementwise {
   static constexpr int in_flight = F::in_flight;
@@ -104,11 +105,15 @@ void for_elements(char const* name, F const& f, destination const& y, View const
   layout<call::operands> const l(y.out.dims, {&y.out.steps, &x.steps...});
   call const e{f, elements<To, void>(y.out), {elements<From, void const>(x)...}, y.accumulate};
   constexpr int width = pack_width<To, From...>;
-  auto fits = [&](int n, auto const& operand) { return l.dense(n, width) && operand.aligned(width); };
-  int n = 0;
-  bool const packed = fits(n, e.to) && ((++n, l.innermost(n) == 0 || fits(n, elements<From, void const>(x))) && ...);
-  if (packed) launch_elementwise<width>(name, l, e);
-  else launch_elementwise<1>(name, l, e);
+  auto fit = [&](int together) {
+    auto fits = [&](int n, auto const& operand) { return l.dense(n, together) && operand.aligned(together); };
+    int n = 0;
+    return fits(n, e.to) && ((++n, l.innermost(n) == 0 || fits(n, elements<From, void const>(x))) && ...);
+  };
+  if (fit(width)) return launch_elementwise<width>(name, l, e);
+  if constexpr (width > 2 && requires { typename F::in_pairs; })
+    if (fit(2)) return launch_elementwise<2>(name, l, e);
+  launch_elementwise<1>(name, l, e);
 }
 
 }  // namespace ouro::cuda_kernels

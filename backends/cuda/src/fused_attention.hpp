@@ -28,10 +28,14 @@ void fused_attention_gradient_in_one_pass(destination const& dq, destination con
                                           const_view const& q, const_view const& k, const_view const& v,
                                           const_view const& y, float const* lse, const_view const& dy,
                                           attention_rule const& rule);
-/// dots: y · dy of each row and head, in the order of lse.
+/// Whether the kernel for dq makes the dots.
+bool fused_gradient_makes_dots(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
+                               const_view const& k, const_view const& v, const_view const& y, const_view const& dy,
+                               attention_rule const& rule);
+/// dots: y · dy of each row and head, in the order of lse, or where there is room for them.
 void fused_attention_gradient(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
-                              const_view const& k, const_view const& v, float const* lse, float const* dots,
-                              const_view const& dy, attention_rule const& rule);
+                              const_view const& k, const_view const& v, const_view const& y, float const* lse,
+                              float* dots, const_view const& dy, attention_rule const& rule);
 
 /// Calls f(constant) with the width that a kernel for heads of this one is made for.
 template <class F>
@@ -387,15 +391,36 @@ __device__ void store_rows(S* to, index step, int rows, int width, tile_sums con
   }
 }
 
+/// What a dropout keeps of whole tiles of queries and keys, in memory: a word for 32 keys, of 64 neighbouring queries each.
+struct mask_words {
+  std::uint32_t* words = nullptr;
+  int queries = 0;  // those that no tile of 64 is without
+  int groups = 0;   // of keys, likewise
+
+  mask_words() = default;
+  template <class S>
+  explicit mask_words(fused_problem<S> const& p)
+      : queries(static_cast<int>(divide_up(p.queries, tile_rows)) * tile_rows),
+        groups(static_cast<int>(divide_up(p.keys, tile_rows)) * (tile_rows / 32)) {}
+  [[nodiscard]] index size(index flats) const { return flats * groups * queries; }
+  [[nodiscard]] __device__ std::uint32_t* of(int flat, int group, int query) const {
+    return words + (static_cast<index>(flat * groups + group) * queries + query);
+  }
+};
+
 /// What the dropout keeps of 16 queries and a tile of keys: element e of the thread's n-th product of 8 keys.
 struct kept_by_rows {
   // A byte for n mod 4: of the first 32 keys and of the last, for the upper rows, then the lower.
   std::uint32_t bits = everybody;
 
+  /// Drawn by the warp, and left for others if there are words for it.
   template <class S>
-  __device__ kept_by_rows(fused_problem<S> const& p, int flat, int query, int key) {
+  __device__ kept_by_rows(fused_problem<S> const& p, int flat, int query, int key, mask_words const& left = {}) {
     if (p.kept.all()) return;
-    std::uint32_t const mine = p.keeps(flat, query + lane_number() % 16, key / 32 + lane_number() / 16);
+    int const row = query + lane_number() % 16;
+    int const group = key / 32 + lane_number() / 16;
+    std::uint32_t const mine = p.keeps(flat, row, group);
+    if (left.words != nullptr) *left.of(flat, group, row) = mine;
     bits = 0;
     OURO_UNROLL
     for (int s = 0; s < 4; ++s) {

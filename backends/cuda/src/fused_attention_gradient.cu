@@ -39,7 +39,9 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
   load_left<Width>(dy, tiles.k(1) + (query - first) * pitch);
   __syncthreads();
   load_keys(tiles, p, at, 0);
-  query_pair const own(p, g, at.flat, query);
+  index const own_place = at.flat * p.queries;
+  query_pair own(p, g.lse + own_place, query);
+  own.fetch_dots(g.dots + own_place + query);
   tile_sums dq[Width / 8];
   clear(dq);
   for (int j = 0; j < block_sees; j += tile_rows) {
@@ -266,21 +268,28 @@ void fused_attention_gradient_in_one_pass(destination const& dq, destination con
                                           attention_rule const& rule) {
   with_fused_storage(q.type, [&]<class S>(std::type_identity<S>) {
     fused_problem<S> p(q, k, v, rule);
-    auto g = slopes_of(p, dq, dk, dv, lse, dy);
-    g.y = rows_of<S>(y);
-    p.aligned = p.aligned && rows_are_aligned(y);
+    auto const g = slopes_of(p, dq, dk, dv, y, lse, dy);
     with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
       launch_dkv<Width, true>("attention_gradient", p, g, row_split::whole(p.keys));
     });
   });
 }
 
+bool fused_gradient_makes_dots(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
+                               const_view const& k, const_view const& v, const_view const& y, const_view const& dy,
+                               attention_rule const& rule) {
+  if (!dq.wanted() || q.type != dtype::bf16) return false;
+  fused_problem<bf16> p(q, k, v, rule);
+  slopes_of(p, dq, dk, dv, y, nullptr, dy);
+  return suits_hopper(p);
+}
+
 void fused_attention_gradient(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
-                              const_view const& k, const_view const& v, float const* lse, float const* dots,
-                              const_view const& dy, attention_rule const& rule) {
+                              const_view const& k, const_view const& v, const_view const& y, float const* lse,
+                              float* dots, const_view const& dy, attention_rule const& rule) {
   with_fused_storage(q.type, [&]<class S>(std::type_identity<S>) {
     fused_problem<S> p(q, k, v, rule);
-    auto g = slopes_of(p, dq, dk, dv, lse, dy);
+    auto g = slopes_of(p, dq, dk, dv, y, lse, dy);
     g.dots = dots;
     if constexpr (std::is_same_v<S, bf16>) {
       if (suits_hopper(p)) return hopper_attention_gradient(p, g);

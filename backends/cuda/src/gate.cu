@@ -87,7 +87,8 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
     kept.take(r * n, (r + gridDim.x) * n, stage);
     quad<T> q[Chunks];
     x.arrive();
-    for (int k = 0; k < own.chunks(); ++k) q[k] = g.template folded<Form::folds>(x, r, at.lane(), own, k);
+    for (int k = 0; k < own.chunks(); ++k)
+      q[k] = g.template folded<Form::folds>(x, r, own.load(g.h + at.lane() * d, 0, k), own, k);
 
     scatter<T> const folded =
         warp_scatter(narrow, [&](auto const& take) { own.each([&](int k, int v) { take(q[k][v]); }); });
@@ -151,7 +152,9 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
     OURO_UNROLL
     for (int j = 0; j < repetitions; ++j)
       for (int k = 0; k < own.chunks(); ++k) {
-        auto const [weight, shift, bias] = g.parameters(own, j * d, k);
+        quad<T> const weight = own.load(g.proj_weight, j * d, k);
+        quad<T> const shift = own.load(g.proj_bias, j * d, k);
+        quad<T> const bias = own.load(g.bias, j * d, k);
         quad<T> const factor = gate(j, k);
         quad<T> back = f(j, k);
         if (norm) {

@@ -132,15 +132,17 @@ struct gate_operands {
   [[nodiscard]] __device__ __host__ int wide() const { return width * spread; }
   /// Where the parts of x in row r begin, which a sum is taken of.
   [[nodiscard]] __device__ index parts(index r) const { return r * (folds * width); }
-  /// Σ_j x_j + h in chunk k of row r: of the parts of x that are given the thread has `Folds`, or only the first.
+  /// Σ_j x_j + h in chunk k of row r, where h is `heard`: of the parts of x that are given the thread has `Folds`, or only the
+  /// first.
   template <int Folds, class Own, class Parts>
-  [[nodiscard]] __device__ quad<T> folded(Parts const& given, index r, index lane, Own const& own, int k) const {
+  [[nodiscard]] __device__ quad<T> folded(Parts const& given, index r, quad<T> const& heard, Own const& own,
+                                          int k) const {
     quad<T> sum = given(0, k);
     auto add = [&sum](quad<T> const& part) {
       OURO_UNROLL
       for (int v = 0; v < own_width; ++v) sum[v] += part[v];
     };
-    add(own.load(h + lane * width, 0, k));
+    add(heard);
     if constexpr (Folds > 0) {
       OURO_UNROLL
       for (int j = 1; j < Folds; ++j) add(given(j, k));
@@ -160,14 +162,6 @@ struct gate_operands {
       }
     }
     return sum;
-  }
-  /// What is as wide as the result, from element `row` on: the projection's weight and bias, and the bias of f.
-  struct wide_parameters {
-    quad<T> weight, shift, bias;
-  };
-  template <class Own>
-  [[nodiscard]] __device__ wide_parameters parameters(Own const& own, int row, int k) const {
-    return {own.load(proj_weight, row, k), own.load(proj_bias, row, k), own.load(bias, row, k)};
   }
 };
 
@@ -300,6 +294,7 @@ struct gate_form {
   using own_type = own_columns<Chunks, Cover>;
   using functions = gate_functions<Kind != gate_kind::any, T>;
   using storage = gate_storage<Kind>;
+  static constexpr gate_kind kind = Kind;
   static constexpr int chunks = Chunks;
   static constexpr int spread = Spread;
   static constexpr int folds = folds_of(Kind);
@@ -326,7 +321,7 @@ struct gate_form {
     return row_threads(width, Cover == row_cover::full ? Chunks : 1, most_row_threads);
   }
 };
-/// Shared memory of a block through which these queues pass.
+/// Shared memory of a block for these queues, and what else a thread keeps there.
 template <class... Queues>
 std::size_t queue_room(int threads) {
   return static_cast<std::size_t>((Queues::bytes + ...) * threads);

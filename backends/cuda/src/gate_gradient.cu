@@ -60,6 +60,81 @@ struct wide_totals<T, 0, Own> {
   }
 };
 
+/// The parameters of a thread's columns, which every row asks for again: where rows are on their way in shared memory, so are
+/// these, at places that are known when the kernel is compiled.
+template <class Form>
+class gate_columns {
+  using T = typename Form::number;
+  using own_type = typename Form::own_type;
+  static constexpr int chunks = Form::chunks;
+  static constexpr int spread = Form::spread;
+  static constexpr bool kept = Form::ahead;
+  enum { at_h, at_query_weight, at_query_bias, at_scale };
+  enum { at_gate, at_proj_weight, at_proj_bias, at_bias, wide_count };
+  static constexpr int narrow_count = Form::kind == gate_kind::norm ? 4 : 3;
+  static constexpr int quads = ((narrow_count + wide_count * spread) * chunks) | 1;  // an odd number, for the banks
+
+ public:
+  static constexpr int bytes = kept ? quads * static_cast<int>(sizeof(quad<T>)) : 0;  // of a thread
+
+  __device__ gate_columns(gate_operands<T> const& g, own_type const& own, char*& room)
+      : g_(g), own_(own), mine_(reinterpret_cast<quad<T>*>(room + bytes * static_cast<int>(threadIdx.x))) {
+    room += bytes * static_cast<int>(blockDim.x);
+    if constexpr (kept) {
+      OURO_UNROLL
+      for (int k = 0; k < chunks; ++k) {
+        narrow_place(at_query_weight, k) = own.load(g.query_weight, 0, k);
+        narrow_place(at_query_bias, k) = own.load(g.query_bias, 0, k);
+        if constexpr (narrow_count > at_scale) narrow_place(at_scale, k) = own.load(g.scale, 0, k);
+        OURO_UNROLL
+        for (int j = 0; j < spread; ++j) {
+          wide_place(at_gate, j, k) = own.load(g.gate, j * g.width, k);
+          wide_place(at_proj_weight, j, k) = own.load(g.proj_weight, j * g.width, k);
+          wide_place(at_proj_bias, j, k) = own.load(g.proj_bias, j * g.width, k);
+          wide_place(at_bias, j, k) = own.load(g.bias, j * g.width, k);
+        }
+      }
+    }
+  }
+  /// From here on rows are of this lane.
+  __device__ void hear(index lane) {
+    heard_ = g_.h + lane * g_.width;
+    if constexpr (kept) {
+      OURO_UNROLL
+      for (int k = 0; k < chunks; ++k) narrow_place(at_h, k) = own_.load(heard_, 0, k);
+    }
+  }
+  [[nodiscard]] __device__ quad<T> h(int k) const { return narrow_of(at_h, heard_, k); }
+  [[nodiscard]] __device__ quad<T> query_weight(int k) const { return narrow_of(at_query_weight, g_.query_weight, k); }
+  [[nodiscard]] __device__ quad<T> query_bias(int k) const { return narrow_of(at_query_bias, g_.query_bias, k); }
+  [[nodiscard]] __device__ quad<T> scale(int k) const { return narrow_of(at_scale, g_.scale, k); }
+  [[nodiscard]] __device__ quad<T> gate(int j, int k) const { return wide_of(at_gate, g_.gate, j, k); }
+  [[nodiscard]] __device__ quad<T> proj_weight(int j, int k) const {
+    return wide_of(at_proj_weight, g_.proj_weight, j, k);
+  }
+  [[nodiscard]] __device__ quad<T> proj_bias(int j, int k) const { return wide_of(at_proj_bias, g_.proj_bias, j, k); }
+  [[nodiscard]] __device__ quad<T> bias(int j, int k) const { return wide_of(at_bias, g_.bias, j, k); }
+
+ private:
+  [[nodiscard]] __device__ quad<T>& narrow_place(int parameter, int k) const { return mine_[parameter * chunks + k]; }
+  [[nodiscard]] __device__ quad<T>& wide_place(int parameter, int j, int k) const {
+    return mine_[(narrow_count + parameter * spread + j) * chunks + k];
+  }
+  [[nodiscard]] __device__ quad<T> narrow_of(int parameter, T const* from, int k) const {
+    if constexpr (kept) return narrow_place(parameter, k);
+    else return own_.load(from, 0, k);
+  }
+  [[nodiscard]] __device__ quad<T> wide_of(int parameter, T const* from, int j, int k) const {
+    if constexpr (kept) return wide_place(parameter, j, k);
+    else return own_.load(from, j * g_.width, k);
+  }
+
+  gate_operands<T> const& g_;
+  own_type const& own_;
+  quad<T>* mine_;
+  T const* heard_ = nullptr;
+};
+
 template <class T>
 struct gate_slopes {
   T const* statistics;
@@ -97,6 +172,8 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
   index lane_end = (lane + 1) * g.lane_rows;
 
   char* room = shared_memory<char>();
+  gate_columns<Form> columns(g, own, room);
+  columns.hear(lane);
   typename Form::x_queue const x_queue(own, g.x, room);
   typename Form::f_queue const f_queue(own, g.f, room);
   typename Form::dy_queue const dy_queue(own, to.dy, room);
@@ -132,9 +209,9 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
     T const level = projection.mean * projection.rstd;
     x.arrive();
     for (int k = 0; k < own.chunks(); ++k) {
-      quad<T> const sum = g.template folded<Form::folds>(x, r, lane, own, k);
-      quad<T> const weight = own.load(g.query_weight, 0, k);
-      quad<T> const bias = own.load(g.query_bias, 0, k);
+      quad<T> const sum = g.template folded<Form::folds>(x, r, columns.h(k), own, k);
+      quad<T> const weight = columns.query_weight(k);
+      quad<T> const bias = columns.query_bias(k);
       OURO_UNROLL
       for (int v = 0; v < own_width; ++v) {
         qhat[k][v] = (sum[v] - query.mean) * query.rstd;
@@ -152,9 +229,11 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
     OURO_UNROLL
     for (int j = 0; j < repetitions; ++j)
       for (int k = 0; k < own.chunks(); ++k) {
-        quad<T> const gate = own.load(g.gate, j * d, k);
-        auto const [weight, shift, bias] = g.parameters(own, j * d, k);
-        quad<T> const scale = norm ? own.load(g.scale, 0, k) : quad<T>{};
+        quad<T> const gate = columns.gate(j, k);
+        quad<T> const weight = columns.proj_weight(j, k);
+        quad<T> const shift = columns.proj_bias(j, k);
+        quad<T> const bias = columns.bias(j, k);
+        quad<T> const scale = norm ? columns.scale(k) : quad<T>{};
         quad<T> value = f(j, k);
         quad<T> standard{};
         if (norm) {
@@ -220,7 +299,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
     OURO_UNROLL
     for (int j = 0; j < repetitions; ++j)
       for (int k = 0; k < own.chunks(); ++k) {
-        quad<T> const gate = own.load(g.gate, j * d, k);
+        quad<T> const gate = columns.gate(j, k);
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) {
           if (Form::ragged && !own.has(k, v)) continue;
@@ -230,7 +309,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
         }
       }
     for (int k = 0; k < own.chunks(); ++k) {
-      quad<T> const weight = own.load(g.query_weight, 0, k);
+      quad<T> const weight = columns.query_weight(k);
       OURO_UNROLL
       for (int v = 0; v < own_width; ++v) {
         T const pull = dq[k][v] * projection.rstd;
@@ -261,7 +340,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
       if (dx_parts.absent()) continue;
       if constexpr (E <= 1)
         if (norm) {
-          quad<T> const scale = own.load(g.scale, 0, k);
+          quad<T> const scale = columns.scale(k);
           OURO_UNROLL
           for (int v = 0; v < own_width; ++v)
             back[v] +=
@@ -276,8 +355,8 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
       OURO_UNROLL
       for (int j = 0; j < folds; ++j) own.store(dx_parts, g.parts(r) + j * d, k, back);
     }
-    if (lane_ends) {
-      ++lane;
+    if (lane_ends && r + 1 < end) {
+      columns.hear(++lane);
       lane_end += g.lane_rows;
     }
   }
@@ -316,8 +395,9 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
     index const n = g.wide();
     constexpr auto kernel = gate_row_slopes<Form>;
     int const threads = Form::threads(d);
-    auto const room = queue_room<typename Form::x_queue, typename Form::f_queue, typename Form::dy_queue,
-                                 typename Form::old_queue, typename Form::numbers_queue>(threads);
+    auto const room =
+        queue_room<gate_columns<Form>, typename Form::x_queue, typename Form::f_queue, typename Form::dy_queue,
+                   typename Form::old_queue, typename Form::numbers_queue>(threads);
     auto const shares = share_rows(kernel, threads, g.rows, g.lane_rows, room);
     bool const whole_lanes = shares.pieces == 1;
     index const stride = wide_sums * n + narrow_sums * d;

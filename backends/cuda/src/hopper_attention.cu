@@ -15,22 +15,23 @@ __global__ void __launch_bounds__(most_groups* group_size, 1)
     hopper_attention_kernel(fused_problem<bf16> p, head_rows<bf16> y, float* lse) {
   group_tiles const tiles;
   fused_place const at(p);
-  int const group = group_number();
+  group_keys const keys(p, at);
+  int const group = tiles.group;
   int const groups = group_count();
   auto const [first, block_rows, query, block_sees, warp_sees] =
       query_rows(p, at, group_warps, fused_warp() % group_warps);
 
-  if (group == 0) load_square(tiles.own(0), at.rows(p.q, p.width) + first * p.q.row, p.q.row, block_rows);
-  if (group * tile_rows < block_sees) tiles.load_keys(p, at, group * tile_rows, 0);
+  if (group == 0) square_rows(at.rows(p.q, p.width), p.q.row, static_cast<int>(p.queries)).copy_to(tiles.own(0), first);
+  if (group * tile_rows < block_sees) keys.load(tiles, group * tile_rows, 0);
   running_rows<64> rows(p, query);
   int stage = 0;
   for (int j = group * tile_rows; j - group * tile_rows < block_sees; j += groups * tile_rows, ++stage) {
     finish_tiles();
     __syncthreads();  // these tiles are there, and nobody reads those before
-    if (int const next = j + groups * tile_rows; next < block_sees) tiles.load_keys(p, at, next, stage + 1);
     if (j >= block_sees) continue;
     square_sums s;
     begin_product(s, tiles.own(0), tiles.other(stage, 0));
+    if (int const next = j + groups * tile_rows; next < block_sees) keys.load(tiles, next, stage + 1);
     kept_by_rows const mask(p, at.flat, query, j);
     finish_products(s);
     rows.weigh(s, tile_parts, j, p.steepness());

@@ -16,8 +16,8 @@ inline bool suits_hopper(fused_problem<bf16> const& p) {
 }
 
 void hopper_attention(fused_problem<bf16> const& p, head_rows<bf16> const& y, float* lse);
-/// Where the dots are made already.
-void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> const& g);
+/// Dots are made with dq; where that is not wanted they are made already.
+void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> g);
 
 /// How many groups of a block share its rows, where there are `blocks`, and `others` rows of the other sequence: one, or a
 /// divisor of those that a multiprocessor has registers for, so that all of it has work.
@@ -33,7 +33,7 @@ inline int groups_of(index blocks, index others, int resident) {
 __device__ inline void load_square_slopes(square_tile to, fused_problem<bf16> const& p, fused_slopes<bf16> const& g,
                                           fused_place const& at, int row) {
   with_stored<float>(g.dy, [&](auto const& dy) {
-    load_square(to, at.rows(dy, p.width) + row * dy.row, dy.row, static_cast<int>(p.queries) - row);
+    square_rows(at.rows(dy, p.width), dy.row, static_cast<int>(p.queries)).copy_to(to, row);
   });
 }
 
@@ -45,20 +45,28 @@ __device__ inline int group_count() { return fused_warps() / group_warps; }
 /// and the next.
 struct group_tiles {
   bf16_pair* memory = shared_tiles();
+  int group = group_number();
 
   [[nodiscard]] __device__ square_tile own(int n) const { return {memory + n * square_tile::pairs}; }
   [[nodiscard]] __device__ square_tile other(int stage, int n) const {
-    return own(2 + (2 * group_number() + stage % 2) * 2 + n);
+    return own(2 + (2 * group + stage % 2) * 2 + n);
   }
   static constexpr std::size_t bytes(int groups) {
     return static_cast<std::size_t>(2 + 4 * groups) * square_tile::bytes;
   }
+};
 
-  /// Keys and values from number `key` on, by the threads of a group.
-  __device__ void load_keys(fused_problem<bf16> const& p, fused_place const& at, int key, int stage) const {
-    int const rows = static_cast<int>(p.keys) - key;
-    load_square(other(stage, 0), at.rows(p.k, p.width) + key * p.k.row, p.k.row, rows);
-    load_square(other(stage, 1), at.rows(p.v, p.width) + key * p.v.row, p.v.row, rows);
+/// The keys and values of a head, as the threads of a group copy them to tiles.
+struct group_keys {
+  square_rows<bf16> k, v;
+
+  __device__ group_keys(fused_problem<bf16> const& p, fused_place const& at)
+      : k(at.rows(p.k, p.width), p.k.row, static_cast<int>(p.keys)),
+        v(at.rows(p.v, p.width), p.v.row, static_cast<int>(p.keys)) {}
+  /// Those from number `key` on.
+  __device__ void load(group_tiles const& tiles, int key, int stage) const {
+    k.copy_to(tiles.other(stage, 0), key);
+    v.copy_to(tiles.other(stage, 1), key);
   }
 };
 

@@ -2,8 +2,10 @@
 // SPDX-License-Identifier: MIT
 //
 // The gradient of attention as in fused_attention_gradient.cu, 64 rows at a time: a kernel for dq, whose blocks have 64
-// queries, and one for dk and dv, whose blocks have 64 keys. The groups of a block take turns at the other sequence.
+// queries, and one for dk and dv, whose blocks have 64 keys, and which knows from the first the dots and what the dropout keeps.
+// The groups of a block take turns at the other sequence.
 #include <limits>
+#include <optional>
 
 #include "hopper_attention.hpp"
 
@@ -29,16 +31,22 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
     hopper_dq_kernel(fused_problem<bf16> p, fused_slopes<bf16> g) {
   group_tiles const tiles;
   fused_place const at(p);
-  int const group = group_number();
+  group_keys const keys(p, at);
+  int const group = tiles.group;
   int const groups = group_count();
   auto const [first, block_rows, query, block_sees, warp_sees] = query_rows(p, at, group_warps, own_warp());
 
   if (group == 0) {
-    load_square(tiles.own(0), at.rows(p.q, p.width) + first * p.q.row, p.q.row, block_rows);
+    square_rows(at.rows(p.q, p.width), p.q.row, static_cast<int>(p.queries)).copy_to(tiles.own(0), first);
     load_square_slopes(tiles.own(1), p, g, at, first);
   }
-  if (group * tile_rows < block_sees) tiles.load_keys(p, at, group * tile_rows, 0);
-  query_pair const own(p, g, at.flat, query);
+  if (group * tile_rows < block_sees) keys.load(tiles, group * tile_rows, 0);
+  index const own_place = at.flat * p.queries;
+  query_pair own(p, g.lse + own_place, query);
+  with_stored<float>(g.dy, [&](auto const& dy) {
+    own.make_dots(at.rows(g.y, p.width) + query * g.y.row, g.y.row, at.rows(dy, p.width) + query * dy.row, dy.row);
+  });
+  if (group == 0) own.leave_dots(g.dots + own_place + query);
   int const least = p.count(query);
   square_columns dq;
   clear(dq);
@@ -46,13 +54,13 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
   for (int j = group * tile_rows; j - group * tile_rows < block_sees; j += groups * tile_rows, ++stage) {
     finish_tiles();
     __syncthreads();  // these tiles are there, and nobody reads those before
-    if (int const next = j + groups * tile_rows; next < block_sees) tiles.load_keys(p, at, next, stage + 1);
     if (j >= block_sees) continue;
     square_sums score;
     square_sums slope;
     begin_product(score, tiles.own(0), tiles.other(stage, 0));
     begin_product(slope, tiles.own(1), tiles.other(stage, 1));
-    kept_by_rows const mask(p, at.flat, query, j);
+    if (int const next = j + groups * tile_rows; next < block_sees) keys.load(tiles, next, stage + 1);
+    kept_by_rows const mask(p, at.flat, query, j, g.kept);
     finish_products(score, slope);
     if (j + tile_rows > least) hide(score, [&](int i) { return j + column_of(i) < own.count[i % 4 / 2]; });
     OURO_UNROLL
@@ -77,37 +85,38 @@ constexpr int most_groups_of_keys = 3;
 /// After the tiles, for each group: what there is to know of the queries of both its stages, and their masks.
 struct query_room {
   query_tile queries[2];
-  std::uint32_t kept[2][2 * tile_rows];
+  alignas(16) std::uint32_t kept[2][2 * tile_rows];
 };
 __device__ query_room& room_of_group(group_tiles const& tiles) {
-  return reinterpret_cast<query_room*>(tiles.memory + (2 + 4 * group_count()) * square_tile::pairs)[group_number()];
+  return reinterpret_cast<query_room*>(tiles.memory + (2 + 4 * group_count()) * square_tile::pairs)[tiles.group];
 }
 
 __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
     hopper_dkv_kernel(fused_problem<bf16> p, fused_slopes<bf16> g) {
   group_tiles const tiles;
   fused_place const at(p);
-  int const group = group_number();
+  int const group = tiles.group;
   int const groups = group_count();
   int const queries = static_cast<int>(p.queries);
   int const keys = static_cast<int>(p.keys);
   int const first = at.tile * tile_rows;
   int const key = first + own_warp() * warp_rows;
-  bf16 const* const asking = at.rows(p.q, p.width);
+  square_rows const asking(at.rows(p.q, p.width), p.q.row, queries);
   query_room& room = room_of_group(tiles);
   int const thread = static_cast<int>(threadIdx.x) % group_size;
   auto mask_of = [&](int stage) { return kept_tile{room.kept[stage % 2], first / 32, 2}; };
   auto load = [&](int query, int stage) {
-    load_square(tiles.other(stage, 0), asking + query * p.q.row, p.q.row, queries - query);
+    asking.copy_to(tiles.other(stage, 0), query);
     load_square_slopes(tiles.other(stage, 1), p, g, at, query);
+    if (g.kept.words != nullptr) mask_of(stage).fetch(g.kept, at.flat, query, thread);
   };
   static_assert(tile_rows <= group_size);
   auto know = [&](int query, int stage) {
     know_queries<false>(room.queries[stage % 2], mask_of(stage), p, g, at.flat, query, thread, group_size);
   };
   if (group == 0) {
-    load_square(tiles.own(0), at.rows(p.k, p.width) + first * p.k.row, p.k.row, keys - first);
-    load_square(tiles.own(1), at.rows(p.v, p.width) + first * p.v.row, p.v.row, keys - first);
+    square_rows(at.rows(p.k, p.width), p.k.row, keys).copy_to(tiles.own(0), first);
+    square_rows(at.rows(p.v, p.width), p.v.row, keys).copy_to(tiles.own(1), first);
   }
   int seeing = 0;  // the first tile of queries of which any sees these keys
   while (seeing < queries && p.count(smaller(seeing + tile_rows, queries) - 1) <= first) seeing += tile_rows;
@@ -124,15 +133,16 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
   for (int i = seeing; i - group * tile_rows < queries; i += groups * tile_rows, ++stage) {
     finish_tiles();
     __syncthreads();  // these tiles are there, and nobody reads those before
-    int const next = i + groups * tile_rows;
-    if (next < queries) load(next, stage + 1);
     if (i >= queries) continue;
     square_sums weight;
     square_sums slope;
     begin_product(weight, tiles.own(0), tiles.other(stage, 0));
     begin_product(slope, tiles.own(1), tiles.other(stage, 1));
+    if (int const next = i + groups * tile_rows; next < queries) {
+      load(next, stage + 1);
+      know(next, stage + 1);
+    }
     kept_by_columns const mask(p, mask_of(stage), key);
-    if (next < queries) know(next, stage + 1);
     finish_products(weight, slope);
     query_tile const& known = room.queries[stage % 2];
     if (i + tile_rows > queries || first + tile_rows > known.count[0])
@@ -162,20 +172,25 @@ __global__ void __launch_bounds__(most_groups_of_keys* group_size, 1)
 
 }  // namespace
 
-void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> const& g) {
+void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> g) {
+  bool const makes_dkv = g.dk.data != nullptr || g.dv.data != nullptr;
+  std::optional<device_array<std::uint32_t>> mask;
   if (g.dq.data != nullptr) {
-    beside_scope<cuda> const aside;
+    if (makes_dkv && !p.kept.all()) {
+      g.kept = mask_words(p);
+      mask.emplace(g.kept.size(p.flats()));
+      g.kept.words = mask->data();
+    }
     index const blocks = p.flats() * divide_up(p.queries, tile_rows);
     int const groups = groups_of(blocks, p.keys, most_groups_of_queries);
     launch("attention_gradient of q", hopper_dq_kernel, blocks, groups * group_size, group_tiles::bytes(groups), p, g);
   }
-  if (g.dk.data != nullptr || g.dv.data != nullptr) {
+  if (makes_dkv) {
     index const blocks = p.flats() * divide_up(p.keys, tile_rows);
     int const groups = groups_of(blocks, p.queries, most_groups_of_keys);
     launch("attention_gradient of k and v", hopper_dkv_kernel, blocks, groups * group_size,
            group_tiles::bytes(groups) + static_cast<std::size_t>(groups) * sizeof(query_room), p, g);
   }
-  join();
 }
 
 }  // namespace ouro::cuda_kernels

@@ -36,38 +36,45 @@ __device__ inline bf16_pair* shared_tiles() {
 #endif
 }
 
-// Rows to a tile, by the threads of a group; rows from `rows` on are zero. They are there after finish_tiles and a barrier.
-
-/// In bf16, at multiples of 16 bytes: copied by the device on its own.
-__device__ inline void load_square(square_tile to, bf16 const* from, index step, int rows) {
-  int const thread = static_cast<int>(threadIdx.x) % group_size;
-  int const first = thread / 8;
-  bf16 const* line = from + first * step + thread % 8 * 8;
-  bf16_pair* const place = to.eight(first, thread % 8);
-  OURO_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    load_later(place + i * 16 * square_tile::side / 2, line, first + 16 * i < rows);
-    line += 16 * step;
+/// Rows of a matrix, at multiples of 16 bytes, as the threads of a group copy 64 of them to a tile; rows from `rows` on are
+/// zero. They are there after finish_tiles and a barrier. In bf16 they are copied by the device on its own, in f32 rounded on
+/// the way.
+template <class S>
+class square_rows {
+ public:
+  __device__ square_rows(S const* from, index step, int rows)
+      : line_(from + first() * step + number() * 8), step_(step), rows_(rows) {}
+  /// Those from `row` on.
+  __device__ void copy_to(square_tile to, int row) const {
+    S const* const line = line_ + row * step_;
+    int const left = rows_ - row - first();
+    bf16_pair* const place = to.eight(first(), number());
+    OURO_UNROLL
+    for (int i = 0; i < 4; ++i)
+      copy_eight(place + i * 16 * square_tile::side / 2, line + 16 * i * step_, 16 * i < left);
   }
-}
-/// In f32, at multiples of 16 bytes: rounded on the way.
-__device__ inline void load_square(square_tile to, float const* from, index step, int rows) {
-  int const thread = static_cast<int>(threadIdx.x) % group_size;
-  int const first = thread / 8;
-  OURO_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    int const row = first + 16 * i;
+
+ private:
+  /// The thread's first row, and which eight of it are its own.
+  static __device__ int first() { return static_cast<int>(threadIdx.x) % group_size / 8; }
+  static __device__ int number() { return static_cast<int>(threadIdx.x) % 8; }
+
+  static __device__ void copy_eight(bf16_pair* to, bf16 const* from, bool there) { load_later(to, from, there); }
+  static __device__ void copy_eight(bf16_pair* to, float const* from, bool there) {
     pack<bf16_pair, 4> x;
-    if (row < rows) {
-      float const* const eight = from + row * step + thread % 8 * 8;
-      auto const a = load<4>(eight);
-      auto const b = load<4>(eight + 4);
+    if (there) {
+      auto const a = load<4>(from);
+      auto const b = load<4>(from + 4);
       x = {{rounded_pair(a.values[0], a.values[1]), rounded_pair(a.values[2], a.values[3]),
             rounded_pair(b.values[0], b.values[1]), rounded_pair(b.values[2], b.values[3])}};
     }
-    store<4>(to.eight(row, thread % 8), x);
+    store<4>(to, x);
   }
-}
+
+  S const* line_;
+  index step_;
+  int rows_;
+};
 /// What this thread has loaded is where the products of the block will look for it after a barrier.
 __device__ inline void finish_tiles() {
   finish_loads();
@@ -79,8 +86,8 @@ __device__ inline void finish_tiles() {
 #if defined(__CUDACC__)
 /// Where a tile lies and how: rows of 128 bytes, whose eights are exchanged, in groups of eight rows.
 __device__ inline std::uint64_t description_of(square_tile t) {
-  auto const address = static_cast<std::uint64_t>(__cvta_generic_to_shared(t.memory));
-  return (address & 0x3FFFFU) >> 4U | 1ULL << 16U | static_cast<std::uint64_t>(1024 >> 4) << 32U | 1ULL << 62U;
+  auto const address = static_cast<std::uint32_t>(__cvta_generic_to_shared(t.memory));  // below 2¹⁸
+  return ((address >> 4U) + (1U << 16U)) | static_cast<std::uint64_t>(1024 >> 4) << 32U | 1ULL << 62U;
 }
 #define OURO_SUMS_4(how, s, i) how(sum_at(s, i)), how(sum_at(s, i + 1)), how(sum_at(s, i + 2)), how(sum_at(s, i + 3))
 #define OURO_SUMS_16(how, s, i) \

@@ -32,13 +32,15 @@ template <int E, class Own, class Reals>
 class row_queue<E, Own, Reals, true> {
   using numbers = wide_numbers<E, Own, Reals>;
   static constexpr int piece = own_width * Reals::stored_bytes;
+  static constexpr int pieces =
+      (2 * E * Own::count) | 1;  // an odd number, so that those of neighbours lie in other banks
 
  public:
-  static constexpr int bytes = 2 * E * Own::count * piece;
+  static constexpr int bytes = pieces * piece;
   /// Takes its part of the block's room, whose front moves on.
   template <class From>
   __device__ row_queue(Own const& own, From const& from, char*& room)
-      : own_(own), from_(from), mine_(room + piece * static_cast<int>(threadIdx.x)) {
+      : own_(own), from_(from), mine_(room + bytes * static_cast<int>(threadIdx.x)) {
     room += bytes * static_cast<int>(blockDim.x);
   }
   /// Asks for a run from element `row` on, as that of `stage` 0 or 1.
@@ -64,7 +66,7 @@ class row_queue<E, Own, Reals, true> {
     }
   }
   [[nodiscard]] __device__ char* place(int stage, int j, int k) const {
-    return mine_ + ((stage * E + j) * Own::count + k) * piece * static_cast<int>(blockDim.x);
+    return mine_ + ((stage * E + j) * Own::count + k) * piece;
   }
 
   Own const& own_;
