@@ -413,6 +413,23 @@ TEST_CASE("cuda: calls that come again are launched as graphs, and do the same")
 #endif
 }
 
+TEST_CASE("cuda: the host sees a number as soon as it is there") {
+  need_device();
+  auto const numbers = ouro::tensor<C>::from(std::vector<std::int32_t>{70, 0, 72}, {3});
+  C::early_values early(4);
+  auto show = [&](std::int64_t i, std::int64_t n) { early.show(i, ouro::slice(numbers, 0, n, 1).read()); };
+  for (int again = 0; again < 3; ++again) {
+    show(0, 2);
+    show(3, 0);
+    CHECK(early.value(3) == 70);
+    CHECK(early.value(0) == 72);
+    CHECK(early.value(0) == 72);
+    show(0, 1);
+    CHECK(early.value(0) == 0);
+  }
+  CHECK_THROWS_AS(early.value(1), ouro::error);  // never shown
+}
+
 TEST_CASE("cuda: gradients of a product whose factors share their memory are not made side by side") {
   need_device();
   auto gradient = []<class B>(std::type_identity<B>) {

@@ -215,6 +215,30 @@ TEST_CASE("lives: after ten cycles of wake and sleep cpu and cuda have the same 
   CHECK(difference(got, right) < 1e-3);
 }
 
+TEST_CASE("lives: cuda says what cpu says, byte by byte, and an error in between loses nothing") {
+  ouro_test::need_device();
+  auto const config = small();
+  auto speech = [&]<class B>(std::type_identity<B>) {
+    network<B> const model(config, ouro::seed{1});
+    auto s = model.newborn(ouro::seed{2});
+    std::vector<std::string> parts;
+    ouro::speech_options const o{.bytes = 40, .temperature = 1, .top_k = 0, .stops_at_end = false};
+    CHECK_THROWS_AS(ouro::speak(model, s, "hello again", o,
+                                [&](std::string const&) {
+                                  if (parts.size() == 7) throw std::runtime_error("heard enough");
+                                  parts.push_back("");
+                                }),
+                    std::runtime_error);
+    parts.clear();
+    parts.push_back(ouro::speak(model, s, "hello again", o, [&](std::string const& part) { parts.push_back(part); }));
+    parts.push_back(ouro::speak(model, s, "and then", o));
+    return parts;
+  };
+  auto const right = speech(std::type_identity<ouro::cpu>{});
+  CHECK(right.size() >= 42);  // a call for each byte, and one at the end
+  CHECK(speech(std::type_identity<ouro::cuda>{}) == right);
+}
+
 #if defined(OURO_EMULATED_CUDA)
 TEST_CASE("lives: a device without room for a life passes no generation over") {
   folder const f;

@@ -349,6 +349,7 @@ char const* cudaGetErrorString(cudaError_t error) {
     case cudaErrorInvalidValue: return "invalid argument";
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorNotReady: return "device not ready";
   }
   return "unknown error";
 }
@@ -417,6 +418,14 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return stream->work(stream->done + stream->left.size());
 }
 
+/// Works on as it is asked: not done the first time, if there was anything left.
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  std::lock_guard const lock(stream->mutex);
+  if (stream->left.empty()) return cudaSuccess;
+  auto const status = stream->work(stream->done + 1);
+  return status == cudaSuccess ? cudaErrorNotReady : status;
+}
+
 struct emulated_event {
   std::chrono::steady_clock::time_point at;
   cudaStream_t stream = nullptr;
@@ -472,6 +481,10 @@ cudaError_t cudaFree(void* p) {
 cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
   *p = ::operator new(bytes, std::nothrow);
   return *p != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFreeHost(void* p) {
+  ::operator delete(p);
+  return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   return in_turn(stream, [=] {

@@ -5,10 +5,12 @@
 #include <ouro/backend/reference/elementwise.hpp>
 #include <ouro/tensor/memory_pool.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <unordered_set>
 #include <vector>
 
@@ -185,6 +187,42 @@ double cuda_mark::seconds_since(cuda_mark const& earlier) const {
   check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier.event_), static_cast<cudaEvent_t>(event_)),
         "cudaEventElapsedTime");
   return 1e-3 * static_cast<double>(milliseconds);
+}
+
+namespace {
+constexpr std::int32_t not_shown = -1;
+}
+
+cuda_early_values::cuda_early_values(std::int64_t count) {
+  auto const bytes = static_cast<std::size_t>(count) * sizeof(std::int32_t);
+  static_cast<void>(cuda_kernels::stream());  // or there is no device
+  check(cudaMallocHost(reinterpret_cast<void**>(&numbers_), bytes), "cudaMallocHost");
+  std::fill_n(numbers_, count, not_shown);
+}
+cuda_early_values::~cuda_early_values() {
+  try {
+    cuda_kernels::wait_for_calls();
+  } catch (...) {  // which the next call says again, or the device is lost
+  }
+  cudaFreeHost(numbers_);
+}
+void cuda_early_values::show(std::int64_t i, const_view x) {
+  numbers_[i] = not_shown;
+  cuda::copy(view(numbers_ + i, dtype::i32, {1}), x, false);
+}
+std::int32_t cuda_early_values::value(std::int64_t i) {
+  constexpr int looks = 256;  // from one question to the driver to the next
+  std::atomic_ref<std::int32_t> const number(numbers_[i]);
+  cuda_kernels::launch_calls();
+  for (bool done = false;;) {
+    for (int n = 0; n < looks; ++n)
+      if (std::int32_t const x = number.load(std::memory_order_acquire); x != not_shown) return x;
+    require(!done, errc::unavailable, "cuda", "a value was asked for that was never shown");
+    auto const status = cudaStreamQuery(cuda_kernels::stream());
+    done = status == cudaSuccess;
+    if (!done && status != cudaErrorNotReady) check(status, "cudaStreamQuery");
+    std::this_thread::yield();
+  }
 }
 
 namespace {

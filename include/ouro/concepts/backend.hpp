@@ -254,6 +254,15 @@ void meet() {
   if constexpr (ApartBackend<B>) B::meet();
 }
 
+/// A backend that has numbers the host can see before all is done that was asked for: an early_values(count) has so many.
+/// show() is a call like others, behind those before it; value() waits until number i has been shown and no longer. It may be
+/// shown again when all was waited for.
+template <class B>
+concept EarlyBackend = requires(typename B::early_values& early, const_view x, std::int64_t i) {
+  early.show(i, x);  // x i32 (1), not negative
+  { early.value(i) } -> std::same_as<std::int32_t>;
+};
+
 /// A backend that has the optional primitive y_i = x_i for n pairs of contiguous tensors, in bf16 and in f32.
 template <class B>
 concept NarrowBackend = requires(view const* places, const_view const* list, std::size_t n) {

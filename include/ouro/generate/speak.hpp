@@ -23,6 +23,18 @@ struct speech_options {
   bool stops_at_end = true;   ///< stop at EOS
 };
 
+namespace detail {
+/// Where the bytes of a patch are seen as they are chosen, if the backend has such a place.
+template <class B>
+struct early_bytes {
+  explicit early_bytes(std::int64_t) {}
+};
+template <EarlyBackend B>
+struct early_bytes<B> : B::early_values {
+  using B::early_values::early_values;
+};
+}  // namespace detail
+
 /// Where text goes while it is said.
 struct text_sink {
   void* to;
@@ -68,6 +80,7 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
   std::string said;
   utf8_stream text;
   bool done = o.bytes == 0;
+  detail::early_bytes<B> early(width);
   while (!done) {
     typename byte_actor<B>::voice voice(model.actor, cx, seen, {previous});
     random_draw const draw = o.temperature > 0 ? s.random.next() : random_draw{};
@@ -77,20 +90,26 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
       voice.tell({byte});
       patch.push_back(byte);
     }
-    std::vector<tensor<B>> ahead;  // chosen and not yet read
-    for (std::size_t i = patch.size(); i < p && !done; ++i) {
-      ahead.push_back(voice.choose(voice.next(), {o.temperature, o.top_k, draw, static_cast<std::uint64_t>(i)}));
-      if (on_device<B> && i + 1 < p) continue;  // read when all are chosen
-      for (std::int32_t byte : concat(ahead, 0).template values<std::int32_t>()) {
-        patch.push_back(byte);
-        done = (byte == eos_byte && o.stops_at_end) || static_cast<std::int64_t>(said.size()) + 1 >= o.bytes;
-        if (byte < 256) {
-          said += static_cast<char>(static_cast<unsigned char>(byte));
-          out(text.feed({&said.back(), 1}));
-        }
-        if (done) break;
+    auto choose = [&](std::size_t i) {
+      return voice.choose(voice.next(), {o.temperature, o.top_k, draw, static_cast<std::uint64_t>(i)});
+    };
+    auto say = [&](std::int32_t byte) {
+      patch.push_back(byte);
+      done = (byte == eos_byte && o.stops_at_end) || static_cast<std::int64_t>(said.size()) + 1 >= o.bytes;
+      if (byte >= 256) return;
+      said += static_cast<char>(static_cast<unsigned char>(byte));
+      out(text.feed({&said.back(), 1}));
+    };
+    if constexpr (EarlyBackend<B>) {  // all are asked for, and each is said when it is there
+      tensor<B> chosen;
+      for (std::size_t i = patch.size(); i < p; ++i) {
+        chosen = choose(i);
+        early.show(static_cast<std::int64_t>(i), chosen.read().reshape({1}));
       }
-      ahead.clear();
+      while (patch.size() < p && !done) say(early.value(static_cast<std::int64_t>(patch.size())));
+      static_cast<void>(chosen.template values<std::int32_t>());  // waits for the others, too
+    } else {
+      while (patch.size() < p && !done) say(choose(patch.size()).template values<std::int32_t>()[0]);
     }
     previous = patch.back();
     forced.clear();

@@ -54,8 +54,27 @@ class cuda_mark {
   void* event_ = nullptr;
 };
 
+/// Numbers that the device writes where the host sees them at once: in pinned memory of the host.
+class cuda_early_values {
+ public:
+  /// Errors: unavailable where there is no such memory.
+  explicit cuda_early_values(std::int64_t count);
+  cuda_early_values(cuda_early_values const&) = delete;
+  cuda_early_values& operator=(cuda_early_values const&) = delete;
+  /// Waits for the device, which may be about to write.
+  ~cuda_early_values();
+  /// x i32 (1), not negative.
+  void show(std::int64_t i, const_view x);
+  /// Errors: those of calls before; what was never shown.
+  [[nodiscard]] std::int32_t value(std::int64_t i);
+
+ private:
+  std::int32_t* numbers_ = nullptr;
+};
+
 struct cuda {
   using mark = cuda_mark;
+  using early_values = cuda_early_values;
   static constexpr std::string_view name() { return "cuda"; }
   static constexpr bool runs_ahead = true;             ///< calls return before their work is done
   static dtype inner_values();                         ///< as set_cuda_inner_values() was told
@@ -133,8 +152,8 @@ struct cuda {
 };
 
 static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && BesideBackend<cuda> &&
-              ApartBackend<cuda> && MixBackend<cuda> && NarrowBackend<cuda> && HormoneGateBackend<cuda> &&
-              HormoneNetworksBackend<cuda>);
+              ApartBackend<cuda> && EarlyBackend<cuda> && MixBackend<cuda> && NarrowBackend<cuda> &&
+              HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.
 inline constexpr bool has_cuda = true;
