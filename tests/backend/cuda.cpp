@@ -334,7 +334,7 @@ void check_tables(std::int64_t tables, std::int64_t entries, std::int64_t rows, 
   }
   check_same({rows, width}, 1e-6, [&]<class B>(std::type_identity<B>, ouro::tensor<B>& y) {
     auto const table = numbers<B>({tables, entries, width}, 3, y.type());
-    B::gather_sum(y.write(), table.read(), ouro::tensor<B>::from(named, {rows, tables}).read());
+    B::gather_sum(y.write(), table.read(), ouro::tensor<B>::from(named, {rows, tables}).read(), {});
   });
 }
 }  // namespace

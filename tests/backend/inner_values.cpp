@@ -108,22 +108,54 @@ TEST_CASE("inner values: combine") {
     }
 }
 
+namespace {
+
+/// The same noise in `type` on the device, and in f64 on the reference.
+std::pair<ouro::tensor<C>, ouro::tensor<R>> both(shape const& s, dtype type) {
+  auto const right = ouro_test::noise<R>(s, dtype::f32).copy(type).copy(dtype::f64);
+  return {ouro::tensor<C>::from(right.values<double>(), s, type), right};
+}
+void close(ouro::tensor<C> const& got, ouro::tensor<R> const& right) {
+  CHECK(ouro_test::relative_distance(got, right, 1e-4) < (got.type() == dtype::bf16 ? 1e-2 : 2e-5));
+}
+
+}  // namespace
+
+TEST_CASE("inner values: tables and their gradient") {
+  need_device();
+  for (int i = 0; i < cases; ++i) {
+    std::int64_t const tables = pick(1, 3), entries = pick(1, 30), rows = pick(0, 300), width = 2 * pick(1, 40);
+    bool const add = pick(0, 1) == 0;
+    dtype const said = ouro_test::any_inner(), heard = ouro_test::any_inner();
+    INFO(tables << " tables, width " << width << ", y " << ouro::name_of(said) << ", dy " << ouro::name_of(heard));
+    std::vector<std::int32_t> index;
+    for (std::int64_t n = 0; n < rows * tables; ++n) index.push_back(static_cast<std::int32_t>(pick(-1, entries - 1)));
+    auto const at = ouro::tensor<C>::from(index, {rows, tables});
+    auto const rat = ouro::tensor<R>::from(index, {rows, tables});
+    auto const [table, rtable] = both({tables, entries, width}, dtype::f32);
+    auto const [addend, raddend] = both({width}, dtype::f32);
+    auto [y, ry] = both({rows, width}, said);
+    C::gather_sum(y.write(), table.read(), at.read(), add ? addend.read() : ouro::const_view{});
+    R::gather_sum(ry.write(), rtable.read(), rat.read(), add ? raddend.read() : ouro::const_view{});
+    close(y, ry);
+    auto const [dy, rdy] = both({rows, width}, heard);
+    auto [dtable, rdtable] = both({tables, entries, width}, dtype::f32);
+    C::scatter_sum({dtable.write(), add}, at.read(), dy.read());
+    R::scatter_sum({rdtable.write(), add}, rat.read(), rdy.read());
+    close(dtable, rdtable);
+  }
+}
+
 TEST_CASE("inner values: batch norm and its gradient") {
   need_device();
   for (std::int64_t rows : {1, 2, 7, 300})
     for (std::int64_t width : {1, 6, 8, 52, 130}) {
       shape const dims{rows, width}, row{width};
       bool const add = pick(0, 1) == 0;
-      dtype const said = ouro_test::any_inner(), heard = ouro_test::any_inner();
-      INFO(dims.str() << ", y " << ouro::name_of(said) << ", dy " << ouro::name_of(heard) << ", adds " << add);
-      auto both = [](shape const& s, dtype type) {
-        auto const right = ouro_test::noise<R>(s, dtype::f32).copy(type).copy(dtype::f64);
-        return std::pair(ouro::tensor<C>::from(right.values<double>(), s, type), right);
-      };
-      auto close = [](ouro::tensor<C> const& got, ouro::tensor<R> const& right) {
-        CHECK(ouro_test::relative_distance(got, right, 1e-4) < (got.type() == dtype::bf16 ? 1e-2 : 2e-5));
-      };
-      auto const [x, rx] = both(dims, dtype::f32);
+      dtype const read = ouro_test::any_inner(), said = ouro_test::any_inner(), heard = ouro_test::any_inner();
+      INFO(dims.str() << ", x " << ouro::name_of(read) << ", y " << ouro::name_of(said) << ", dy "
+                      << ouro::name_of(heard) << ", adds " << add);
+      auto const [x, rx] = both(dims, read);
       auto const [w, rw] = both(row, dtype::f32);
       auto const [b, rb] = both(row, dtype::f32);
       auto [y, ry] = both(dims, said);
@@ -135,7 +167,7 @@ TEST_CASE("inner values: batch norm and its gradient") {
       close(mean, rmean);
       close(variance, rvariance);
       auto const [dy, rdy] = both(dims, heard);
-      auto [dx, rdx] = both(dims, dtype::f32);
+      auto [dx, rdx] = both(dims, read);
       auto [dw, rdw] = both(row, dtype::f32);
       auto [db, rdb] = both(row, dtype::f32);
       C::batch_norm_gradient({dx.write(), add}, {dw.write(), add}, {db.write(), add}, x.read(), mean.read(),

@@ -257,7 +257,8 @@ TEMPLATE_LIST_TEST_CASE("backends: tables, losses, updates", "", ouro_test::acce
       for (int k = 0; k < 3; ++k) index.push_back(static_cast<std::int32_t>(pick(-1, classes - 1)));
     }
     pair logits({rows, classes}), nll({rows}), dl({rows, classes}), table({3, classes, width}), y({rows, width}),
-        dt({3, classes, width});
+        dt({3, classes, width}), more({width});
+    ouro::const_view const none;
     bool const add = i % 2 == 0;
     auto const lc = indices<C>(targets, {rows});
     auto const lr = indices<R>(targets, {rows});
@@ -273,8 +274,8 @@ TEMPLATE_LIST_TEST_CASE("backends: tables, losses, updates", "", ouro_test::acce
     auto const place = dl.c.write();  // where the logits are
     C::cross_entropy_gradient(place, place, lc.read(), dn.c.read());
     CHECK(dl.error() < limit);
-    C::gather_sum(y.c.write(), table.c.read(), indices<C>(index, {rows, 3}).read());
-    R::gather_sum(y.r.write(), table.r.read(), indices<R>(index, {rows, 3}).read());
+    C::gather_sum(y.c.write(), table.c.read(), indices<C>(index, {rows, 3}).read(), add ? more.c.read() : none);
+    R::gather_sum(y.r.write(), table.r.read(), indices<R>(index, {rows, 3}).read(), add ? more.r.read() : none);
     CHECK(y.error() < limit);
     C::scatter_sum({dt.c.write(), add}, indices<C>(index, {rows, 3}).read(), y.c.read());
     R::scatter_sum({dt.r.write(), add}, indices<R>(index, {rows, 3}).read(), y.r.read());

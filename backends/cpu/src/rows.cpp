@@ -126,8 +126,8 @@ void cpu::cross_entropy_gradient(destination dlogits, const_view logits, const_v
   });
 }
 
-void cpu::gather_sum(view y, const_view table, const_view index) {
-  if (y.type != dtype::f32 || y.size() == 0) return reference::gather_sum(y, table, index);
+void cpu::gather_sum(view y, const_view table, const_view index, const_view addend) {
+  if (y.type != dtype::f32 || y.size() == 0) return reference::gather_sum(y, table, index, addend);
   std::int64_t const columns = table.dims[2];
   std::int64_t const tables = table.dims[0];
   cpu_threading::parallel(index.dims[0], row_grain(columns * tables), [&](std::int64_t from, std::int64_t to) {
@@ -141,6 +141,7 @@ void cpu::gather_sum(view y, const_view table, const_view index) {
         some = true;
       }
       if (!some) std::fill(out, out + columns, 0.0F);
+      if (!addend.empty()) kernels().scale(out, addend.as<float>(), 1.0F, columns, true);
     }
   });
 }

@@ -10,19 +10,27 @@ namespace ouro {
 namespace cuda_kernels {
 namespace {
 
+/// Rows as they are stored, and one number of them.
+template <class T>
+struct stored_columns {
+  elements<stored_beside<T>, void const> x;
+  index width;
+  [[nodiscard]] __device__ T at(index r, index c) const {
+    return x.template reals<1>(x.template load_raw<1>(r * width + c)).values[0];
+  }
+};
+
 template <class T>
 struct column_values {
-  T const* x;
-  index width;
-  __device__ void operator()(index r, index c, T (&terms)[1]) const { terms[0] = x[r * width + c]; }
+  stored_columns<T> x;
+  __device__ void operator()(index r, index c, T (&terms)[1]) const { terms[0] = x.at(r, c); }
 };
 template <class T>
 struct column_deviations {
-  T const* x;
+  stored_columns<T> x;
   T const* mean;
-  index width;
   __device__ void operator()(index r, index c, T (&terms)[1]) const {
-    T const d = x[r * width + c] - mean[c];
+    T const d = x.at(r, c) - mean[c];
     terms[0] = d * d;
   }
 };
@@ -32,10 +40,6 @@ struct column_mean {
   T rows;
   __device__ void operator()(index c, T const (&sums)[1]) const { to[c] = sums[0] / rows; }
 };
-
-/// What f32 and bf16 are stored as beside T.
-template <class T>
-using stored_beside = std::conditional_t<std::is_same_v<T, float>, inner, T>;
 
 /// The columns of packs of W in row-major order.
 template <int W>
@@ -60,16 +64,16 @@ bool in_packs(const_view const& x) {
 template <int W, class T>
 struct batch_norm_values {
   elements<stored_beside<T>, void> y;
+  elements<stored_beside<T>, void const> x;
   T const* mean;
   T const* variance;
-  T const* x;
   T const* w;
   T const* b;
   T eps;
   pack_columns<W> columns;
   __device__ void operator()(index i) const {
     index const c = columns(i);
-    auto p = load<W>(x + i * W);
+    pack<T, W> p = x.template reals<W>(x.template load_raw<W>(i * W));
     auto const mu = load<W>(mean + c), var = load<W>(variance + c), weight = load<W>(w + c), bias = load<W>(b + c);
     OURO_UNROLL
     for (int e = 0; e < W; ++e)
@@ -81,13 +85,12 @@ struct batch_norm_values {
 /// Of dy and of dy times the deviation, which is divided by the standard deviation when it is summed.
 template <class T>
 struct batch_norm_terms {
-  T const* x;
+  stored_columns<T> x;
   T const* mean;
-  elements<stored_beside<T>, void const> dy;
-  index width;
+  stored_columns<T> dy;
   __device__ void operator()(index r, index c, T (&terms)[2]) const {
-    T const up = dy.template reals<1>(dy.template load_raw<1>(r * width + c)).values[0];
-    terms[0] = up * (x[r * width + c] - mean[c]);
+    T const up = dy.at(r, c);
+    terms[0] = up * (x.at(r, c) - mean[c]);
     terms[1] = up;
   }
 };
@@ -110,8 +113,8 @@ struct batch_norm_sums {
 
 template <int W, class T>
 struct batch_norm_slopes {
-  T* dx;
-  T const* x;
+  elements<stored_beside<T>, void> dx;
+  elements<stored_beside<T>, void const> x;
   T const* mean;
   T const* variance;
   T const* w;
@@ -124,12 +127,12 @@ struct batch_norm_slopes {
   bool accumulate;
   __device__ void operator()(index i) const {
     index const c = columns(i);
-    auto const p = load<W>(x + i * W);
+    auto const p = x.template reals<W>(x.template load_raw<W>(i * W));
     auto const up = dy.template reals<W>(dy.template load_raw<W>(i * W));
     auto const mu = load<W>(mean + c), var = load<W>(variance + c), weight = load<W>(w + c);
     auto const along = load<W>(sums + c), all = load<W>(sums + width + c);
     pack<T, W> d;
-    if (accumulate) d = load<W>(dx + i * W);
+    if (accumulate) d = dx.template reals<W>(dx.template load_raw<W>(i * W));
     OURO_UNROLL
     for (int e = 0; e < W; ++e) {
       T const s = T(1) / std::sqrt(var.values[e] + eps);
@@ -137,7 +140,7 @@ struct batch_norm_slopes {
       put(d.values[e], weight.values[e] * s * (up.values[e] - (all.values[e] + xhat * along.values[e]) / rows),
           accumulate);
     }
-    store<W>(dx + i * W, d);
+    dx.template store_reals<W>(i * W, d);
   }
 };
 
@@ -149,11 +152,11 @@ using namespace cuda_kernels;
 void cuda::column_moments(view mean, view variance, const_view x) {
   index const rows = x.dims.rows();
   index const width = x.dims.back();
-  with_real(x.type, "column_moments", [&]<class T>(std::type_identity<T>) {
+  with_real(mean.type, "column_moments", [&]<class T>(std::type_identity<T>) {
     auto const count = static_cast<T>(rows);
-    column_sums<T, 1>("column_moments", 1, rows, width, column_values<T>{x.as<T>(), width},
-                      column_mean<T>{mean.as<T>(), count});
-    column_sums<T, 1>("column_moments", 1, rows, width, column_deviations<T>{x.as<T>(), mean.as<T>(), width},
+    stored_columns<T> const from{elements<stored_beside<T>, void const>(x), width};
+    column_sums<T, 1>("column_moments", 1, rows, width, column_values<T>{from}, column_mean<T>{mean.as<T>(), count});
+    column_sums<T, 1>("column_moments", 1, rows, width, column_deviations<T>{from, mean.as<T>()},
                       column_mean<T>{variance.as<T>(), count});
   });
 }
@@ -161,13 +164,14 @@ void cuda::column_moments(view mean, view variance, const_view x) {
 void cuda::batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps) {
   column_moments(mean, variance, x);
   index const width = x.dims.back();
-  with_real(x.type, "batch_norm", [&]<class T>(std::type_identity<T>) {
+  with_real(w.type, "batch_norm", [&]<class T>(std::type_identity<T>) {
     elements<stored_beside<T>, void> const to(y);
-    bool const packed = in_packs<T>(x) && to.aligned(pack_width<T>) &&
-                        packs_fit(mean.as<T>(), variance.as<T>(), x.as<T>(), w.as<T>(), b.as<T>());
+    elements<stored_beside<T>, void const> const from(x);
+    bool const packed = in_packs<T>(x) && to.aligned(pack_width<T>) && from.aligned(pack_width<T>) &&
+                        packs_fit(mean.as<T>(), variance.as<T>(), w.as<T>(), b.as<T>());
     with_width<T>(packed, [&]<int W>(width_of<W>) {
       for_count("batch_norm", x.size() / W,
-                batch_norm_values<W, T>{to, mean.as<T>(), variance.as<T>(), x.as<T>(), w.as<T>(), b.as<T>(),
+                batch_norm_values<W, T>{to, from, mean.as<T>(), variance.as<T>(), w.as<T>(), b.as<T>(),
                                         static_cast<T>(eps), pack_columns<W>(width)});
     });
   });
@@ -177,23 +181,25 @@ void cuda::batch_norm_gradient(destination dx, destination dw, destination db, c
                                const_view variance, const_view w, const_view dy, double eps) {
   index const rows = x.dims.rows();
   index const width = x.dims.back();
-  with_real(x.type, "batch_norm_gradient", [&]<class T>(std::type_identity<T>) {
+  with_real(w.type, "batch_norm_gradient", [&]<class T>(std::type_identity<T>) {
     auto const e = static_cast<T>(eps);
+    elements<stored_beside<T>, void const> const from(x);
     elements<stored_beside<T>, void const> const up(dy);
     device_array<T> const sums(2 * width);
-    column_sums<T, 2>("batch_norm_gradient", 1, rows, width, batch_norm_terms<T>{x.as<T>(), mean.as<T>(), up, width},
+    column_sums<T, 2>("batch_norm_gradient", 1, rows, width,
+                      batch_norm_terms<T>{{from, width}, mean.as<T>(), {up, width}},
                       batch_norm_sums<T>{sums.data(),
                                          {{place_of<T>(dw), place_of<T>(db)}, {dw.accumulate, db.accumulate}},
                                          variance.as<T>(),
                                          e,
                                          width});
     if (!dx.wanted()) return;
-    auto* const to = dx.out.as<T>();
-    bool const packed = in_packs<T>(x) && up.aligned(pack_width<T>) &&
-                        packs_fit(to, x.as<T>(), mean.as<T>(), variance.as<T>(), w.as<T>());
+    elements<stored_beside<T>, void> const to(dx.out);
+    bool const packed = in_packs<T>(x) && to.aligned(pack_width<T>) && from.aligned(pack_width<T>) &&
+                        up.aligned(pack_width<T>) && packs_fit(mean.as<T>(), variance.as<T>(), w.as<T>());
     with_width<T>(packed, [&]<int W>(width_of<W>) {
       for_count("batch_norm_gradient", x.size() / W,
-                batch_norm_slopes<W, T>{to, x.as<T>(), mean.as<T>(), variance.as<T>(), w.as<T>(), up, sums.data(), e,
+                batch_norm_slopes<W, T>{to, from, mean.as<T>(), variance.as<T>(), w.as<T>(), up, sums.data(), e,
                                         static_cast<T>(rows), width, pack_columns<W>(width), dx.accumulate});
     });
   });

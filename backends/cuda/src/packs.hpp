@@ -19,6 +19,10 @@ struct inner {};
 template <class S>
 using real_of = std::conditional_t<std::is_same_v<S, bf16> || std::is_same_v<S, inner>, float, S>;
 
+/// What f32 and bf16 are loaded as where the rest is computed in T.
+template <class T>
+using stored_beside = std::conditional_t<std::is_same_v<T, float>, inner, T>;
+
 /// How many elements of the widest of these types go into one access.
 template <class... S>
 inline constexpr int pack_width = [] {

@@ -13,9 +13,10 @@ namespace {
 
 template <int W, class T>
 struct gather_values {
-  T* y;
+  elements<stored_beside<T>, void> y;
   T const* table;
   std::int32_t const* at;
+  T const* addend;  // (columns), or absent
   index tables;
   index entries;
   index columns;
@@ -37,7 +38,12 @@ struct gather_values {
       for (int u = 0; u < in_flight; ++u)
         for (int e = 0; e < W; ++e) sum.values[e] += x[u].values[e];
     }
-    store<W>(y + i * W, sum);
+    if (addend != nullptr) {
+      auto const more = load<W>(addend + c);
+      OURO_UNROLL
+      for (int e = 0; e < W; ++e) sum.values[e] += more.values[e];
+    }
+    y.template store_reals<W>(i * W, sum);
   }
 };
 
@@ -182,7 +188,7 @@ struct run_sums {
 template <int W, class T>
 struct sum_run {
   run_sums<T> s;
-  T const* dy;
+  elements<stored_beside<T>, void const> dy;
   index tile;  // packs
   divider by_tile;
   divider by_all_runs;
@@ -223,13 +229,13 @@ struct sum_run {
     };
     for (index p = from; p < end; p += in_flight) {
       named_entry named[in_flight];
-      pack<T, W> x[in_flight];
+      typename elements<stored_beside<T>, void const>::template raw<W> x[in_flight];
       OURO_UNROLL
       for (int u = 0; u < in_flight; ++u)
         if (p + u < end) named[u] = order[p + u];
       OURO_UNROLL
       for (int u = 0; u < in_flight; ++u)
-        if (p + u < end) x[u] = load<W>(dy + named[u].row * s.columns + c);
+        if (p + u < end) x[u] = dy.template load_raw<W>(named[u].row * s.columns + c);
       OURO_UNROLL
       for (int u = 0; u < in_flight; ++u) {
         if (p + u >= end) break;
@@ -238,8 +244,9 @@ struct sum_run {
           entry = named[u].entry;
           front = false;
         }
+        auto const terms = dy.template reals<W>(x[u]);
         OURO_UNROLL
-        for (int e = 0; e < W; ++e) sum[e] += static_cast<double>(x[u].values[e]);
+        for (int e = 0; e < W; ++e) sum[e] += static_cast<double>(terms.values[e]);
       }
     }
     finish(end < rows && order[end].entry == entry);
@@ -282,12 +289,12 @@ inline constexpr index cached_bytes = index(20) << 20U;
 inline constexpr index cached_bytes = 1 << 14;  // that the tests see tiles
 #endif
 
-/// How many packs of a row's columns to take together: those of all rows are to stay in the cache, and whole lines of it are
-/// to be read.
-index cached_packs(index rows, index packs) {
-  constexpr index line = 8;
+/// How many packs of so many bytes of a row's columns to take together: those of all rows are to stay in the cache, and whole
+/// lines of it are to be read.
+index cached_packs(index rows, index packs, index bytes) {
+  index const line = 128 / bytes;
   if (rows == 0 || packs <= line) return packs;
-  index const most = cached_bytes / (16 * rows) / line * line;
+  index const most = cached_bytes / (bytes * rows) / line * line;
   return most >= packs ? packs : most < line ? line : most;
 }
 
@@ -296,20 +303,22 @@ index cached_packs(index rows, index packs) {
 
 using namespace cuda_kernels;
 
-void cuda::gather_sum(view y, const_view table, const_view at) {
+void cuda::gather_sum(view y, const_view table, const_view at, const_view addend) {
   if (y.size() > most_located && y.dims[0] > 1) {
     cut const halves(shape{y.dims[0]});
-    gather_sum(halves.front(y), table, halves.front(at));
-    return gather_sum(halves.rest(y), table, halves.rest(at));
+    gather_sum(halves.front(y), table, halves.front(at), addend);
+    return gather_sum(halves.rest(y), table, halves.rest(at), addend);
   }
   index const columns = table.dims[2];
-  with_real(y.type, "gather_sum", [&]<class T>(std::type_identity<T>) {
+  with_real(table.type, "gather_sum", [&]<class T>(std::type_identity<T>) {
     constexpr int width = pack_width<T>;
-    bool const packed = columns % width == 0 && aligned_for(y.as<T>(), width) && aligned_for(table.as<T>(), width);
+    elements<stored_beside<T>, void> const to(y);
+    T const* const more = addend.empty() ? nullptr : addend.as<T>();
+    bool const packed = columns % width == 0 && to.aligned(width) && packs_fit(table.as<T>(), more);
     with_width<T>(packed, [&]<int W>(width_of<W>) {
       index const packs = columns / W;
       for_count("gather_sum", at.dims[0] * packs,
-                gather_values<W, T>{y.as<T>(), table.as<T>(), at.as<std::int32_t>(), table.dims[0], table.dims[1],
+                gather_values<W, T>{to, table.as<T>(), at.as<std::int32_t>(), more, table.dims[0], table.dims[1],
                                     columns, divider(packs)});
     });
   });
@@ -336,17 +345,18 @@ void cuda::scatter_sum(destination dtable, const_view at, const_view dy) {
   int const threads = warp_size * static_cast<int>(warps < 32 ? warps : 32);
   launch("scatter_sum", count_entries, d[0] * chunks, threads, 0, o, tickets(d[0]));
   launch("scatter_sum", place_rows, d[0] * chunks, threads, 0, o);
-  with_real(dy.type, "scatter_sum", [&]<class T>(std::type_identity<T>) {
+  with_real(dtable.out.type, "scatter_sum", [&]<class T>(std::type_identity<T>) {
     constexpr int width = pack_width<T>;
+    elements<stored_beside<T>, void const> const from(dy);
     index const runs = divide_up(rows, run_sums<T>::run);
     device_array<T> const parts(d[0] * runs * 2 * d[2]);
     run_sums<T> const s{o, runs, d[2], parts.data(), dtable.out.as<T>(), dtable.accumulate};
-    bool const packed = d[2] % width == 0 && aligned_for(s.dtable, width) && aligned_for(dy.as<T>(), width);
+    bool const packed = d[2] % width == 0 && aligned_for(s.dtable, width) && from.aligned(width);
     with_width<T>(packed, [&]<int W>(width_of<W>) {
       index const packs = d[2] / W;
-      index const tile = cached_packs(rows, packs);
+      index const tile = cached_packs(rows, packs, W * size_of(dy.type));
       for_count("scatter_sum", divide_up(packs, tile) * d[0] * runs * tile,
-                sum_run<W, T>{s, dy.as<T>(), tile, divider(tile), divider(d[0] * runs), divider(runs)});
+                sum_run<W, T>{s, from, tile, divider(tile), divider(d[0] * runs), divider(runs)});
       launch("scatter_sum", finish_entries<W, T>, d[0] * d[1] * divide_up(d[2], warp_size * W), pack_threads, 0, s);
     });
   });

@@ -145,7 +145,8 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::cross_entropy_gradient(d, x, x, x);   // (dlogits, logits, targets, dnll); dlogits may be where the logits are, if it
                                            // does not add
   B::sample(v, x, sampling);               // (chosen i32 (R), logits (R,V), rule); a logit that is NaN is never chosen
-  B::gather_sum(v, x, x);                  // (y (R,C), table (K,V,C), index i32 (R,K)): y_r = Σ_k table[k, index_rk]
+  B::gather_sum(v, x, x, x);               // (y (R,C), table (K,V,C), index i32 (R,K), addend (C) or empty):
+                                           // y_r = Σ_k table[k, index_rk] + addend
   B::scatter_sum(d, x, x);                 // (dtable, index, dy); a negative index is nothing in both
   B::column_moments(v, v, x);              // (mean, biased variance, x (R,C)) by columns
   B::batch_norm(v, v, v, x, x, x, a);      // (y, mean, biased variance, x (R,C), weight, bias, eps) by columns

@@ -60,8 +60,8 @@ batch_norm_result<B> batch_norm(tensor<B> const& x, tensor<B> const& weight, ten
           weight.dims(), " and ", bias.dims());
   auto const flat = packed(x);
   tensor<B> y(x.dims(), result.value_or(x.type()));
-  tensor<B> mean({x.dim(1)}, x.type());
-  tensor<B> variance({x.dim(1)}, x.type());
+  tensor<B> mean({x.dim(1)}, computed_in(x.type()));
+  tensor<B> variance({x.dim(1)}, computed_in(x.type()));
   B::batch_norm(y.write(), mean.write(), variance.write(), flat.read(), weight.read(), bias.read(), eps);
   y = recorded<B>("batch_norm", std::move(y), {&x, &weight, &bias},
                   [flat, mean, variance, eps, w = weight.detach()](tensor<B> const& dy, gradients<B>& dx) {

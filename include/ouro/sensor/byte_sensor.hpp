@@ -145,16 +145,16 @@ struct compressor {
     boundary_fusion._3.weight = g.xavier({width, 2 * width}, 0.1);
   }
 
-  /// About what a pass keeps for its gradient: six rows of width D for each column, of which four may be stored as inner
-  /// values, two more of these with normalised rows, and two with what was looked up.
+  /// About what a pass keeps for its gradient: six rows of width D for each column, two more with normalised rows, and two with
+  /// what was looked up.
   [[nodiscard]] std::int64_t kept_bytes(context<B> const& cx, patches const& x) const {
-    dtype const type = pos_emb.type();
-    std::int64_t const bytes =
-        (looks_again ? 2 : 4) * size_of(type) + (folds(type) ? 4 : 6) * size_of(folds(type) ? type : cx.inner(type));
+    std::int64_t const bytes = ((looks_again ? 2 : 4) + (folds(pos_emb.type()) ? 4 : 6)) * size_of(inner(cx));
     return bytes * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1);
   }
   /// Whether the normalisation is part of the product after it.
   static bool folds(dtype type) { return exact_products<B>(type); }
+  /// What the rows of columns are stored in.
+  dtype inner(context<B> const& cx) const { return folds(pos_emb.type()) ? pos_emb.type() : cx.inner(pos_emb.type()); }
   /// Whether what was looked up is not kept for its gradient, but looked up again.
   static constexpr bool looks_again = !on_device<B>;
 
@@ -181,11 +181,13 @@ struct compressor {
           index.push_back(b == pad_byte ? -1 : b);
         }
     auto const at = tensor<B>::from(index, {sequences * columns, kernel});
-    auto const look_up = [at](std::vector<tensor<B>> const& in) { return gelu(gather_sum(in[0], at, in[1])); };
+    auto const look_up = [at, type = inner(cx)](std::vector<tensor<B>> const& in) {
+      return gelu(gather_sum(in[0], at, in[1], type));
+    };
     std::vector<tensor<B>> const tables{table, resonator._0.bias.value()};
     auto h = looks_again ? checkpoint<B>(tables, look_up) : look_up(tables);  // (B·S·C,2D)
     // Normalised rows are never written, but where factors of products are rounded: a large mean would cost their digits.
-    dtype const type = h.type();
+    dtype const type = pos_emb.type();
     h = folds(type) ? condenser._0.pointwise(h, resonator._2.line(cx, h))
                     : condenser._0.pointwise(cx, resonator._2(cx, h));
     auto const y = reshape(gelu(h), {sequences, columns, width});  // (B·S,C,D)

@@ -140,8 +140,10 @@ std::vector<primitive> primitives() {
     add("cross_entropy_gradient", true, {x, target, random(rows)}, {d},
         [](to o, from i) { X::cross_entropy_gradient(o[0], i[0], i[1], i[2]); });
     auto const index = indices({d[0], 3}, 6);
-    add("gather_sum", false, {random({3, 6, d[1]}), index}, {d},
-        [](to o, from i) { X::gather_sum(o[0].out, i[0], i[1]); });
+    add("gather_sum", false, {random({3, 6, d[1]}), index, random(width)}, {d, d}, [](to o, from i) {
+      X::gather_sum(o[0].out, i[0], i[1], {});
+      X::gather_sum(o[1].out, i[0], i[1], i[2]);
+    });
     add("scatter_sum", true, {index, dy}, {{3, 6, d[1]}}, [](to o, from i) { X::scatter_sum(o[0], i[0], i[1]); });
     if (d[0] == 0) continue;  // no rows have no mean
     add("column_moments", false, {x}, {width, width},

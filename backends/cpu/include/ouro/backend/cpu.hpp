@@ -61,7 +61,7 @@ struct cpu : reference {
                                     const_view statistics, const_view dy);
   static void cross_entropy(view nll, const_view logits, const_view targets);
   static void cross_entropy_gradient(destination dlogits, const_view logits, const_view targets, const_view dnll);
-  static void gather_sum(view y, const_view table, const_view index);
+  static void gather_sum(view y, const_view table, const_view index, const_view addend);
   static void scatter_sum(destination dtable, const_view index, const_view dy);
   static void column_moments(view mean, view variance, const_view x);
   static void batch_norm(view y, view mean, view variance, const_view x, const_view w, const_view b, double eps);

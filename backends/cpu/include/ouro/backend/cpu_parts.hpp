@@ -36,7 +36,7 @@
   prefix tensor<cpu> cross_entropy(tensor<cpu> const&, tensor<cpu> const&);                                           \
   prefix tensor<cpu> dropout(tensor<cpu> const&, double, random_draw);                                                \
   prefix tensor<cpu> exp(tensor<cpu> const&);                                                                         \
-  prefix tensor<cpu> gather_sum(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&);                          \
+  prefix tensor<cpu> gather_sum(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&, std::optional<dtype>);    \
   prefix tensor<cpu> gelu(tensor<cpu> const&);                                                                        \
   prefix tensor<cpu> hormone_gate(hormone_gate_inputs<cpu> const&);                                                   \
   prefix std::vector<tensor<cpu>> hormone_networks(std::vector<hormone_network_inputs<cpu>> const&,                   \

@@ -213,9 +213,9 @@ struct profiled : B {
     timed(
         "sample", [&] { B::sample(chosen, logits, rule); }, 0, bytes(chosen, logits));
   }
-  static void gather_sum(view y, const_view table, const_view index) {
+  static void gather_sum(view y, const_view table, const_view index, const_view addend) {
     timed(
-        "gather_sum", [&] { B::gather_sum(y, table, index); }, 0, bytes(y, table, index));
+        "gather_sum", [&] { B::gather_sum(y, table, index, addend); }, 0, bytes(y, table, index));
   }
   static void scatter_sum(destination d, const_view index, const_view dy) {
     timed(

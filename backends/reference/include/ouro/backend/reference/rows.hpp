@@ -197,7 +197,7 @@ struct rows {
     });
   }
 
-  static void gather_sum(view y, const_view table, const_view index) {
+  static void gather_sum(view y, const_view table, const_view index, const_view addend) {
     with_real(y.type, "gather_sum", [&]<class T>(std::type_identity<T>) {
       std::int64_t const columns = table.dims[2];
       std::int64_t const tables = table.dims[0];
@@ -208,7 +208,7 @@ struct rows {
             std::int32_t const i = index.as<std::int32_t>()[r * tables + k];
             if (i >= 0) sum += table.as<T>()[(k * table.dims[1] + i) * columns + c];
           }
-          y.as<T>()[r * columns + c] = sum;
+          y.as<T>()[r * columns + c] = addend.empty() ? sum : sum + addend.as<T>()[c];
         }
     });
   }
