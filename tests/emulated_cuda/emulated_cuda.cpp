@@ -59,6 +59,32 @@ emulated_cuda_switch:
 )");
 #endif
 
+namespace {
+
+thread_local int calls_inside = 0;
+
+/// A call of the driver: it fails before it has done anything where the host has no memory, and else has what it needs.
+class driver_call {
+ public:
+  driver_call() noexcept {
+    void* const some = ::operator new(1, std::nothrow);
+    refused_ = some == nullptr;
+    ::operator delete(some);
+    ++calls_inside;
+  }
+  driver_call(driver_call const&) = delete;
+  driver_call& operator=(driver_call const&) = delete;
+  ~driver_call() { --calls_inside; }
+  [[nodiscard]] bool refused() const noexcept { return refused_; }
+
+ private:
+  bool refused_;
+};
+
+}  // namespace
+
+bool emulated_cuda::inside() noexcept { return calls_inside > 0; }
+
 namespace emulated_cuda {
 namespace {
 
@@ -404,22 +430,28 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* last, int* first) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int priority) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   *stream = new emulated_stream;
   (*stream)->lags = priority == 0;
   if (priority == 0) lagging().push_back(*stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   *stream = new emulated_stream;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  driver_call const call;
   std::lock_guard const lock(stream->mutex);
   return stream->work(stream->done + stream->left.size());
 }
 
 /// Works on as it is asked: not done the first time, if there was anything left.
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  driver_call const call;
   std::lock_guard const lock(stream->mutex);
   if (stream->left.empty()) return cudaSuccess;
   auto const status = stream->work(stream->done + 1);
@@ -432,11 +464,15 @@ struct emulated_event {
   std::size_t work = 0;  // of the stream that it is behind
 };
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   *event = new emulated_event;
   return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cudaEventCreate(event); }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   return in_turn(stream, [from = event->stream, work = event->work] { return from->work(work); });
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -457,6 +493,8 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 }
 
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   auto& m = heap();
   std::lock_guard const lock(m.mutex);
   if (bytes > m.limit || m.used > m.limit - bytes) return cudaErrorMemoryAllocation;
@@ -487,6 +525,8 @@ cudaError_t cudaFreeHost(void* p) {
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   return in_turn(stream, [=] {
     auto& m = heap();
     {
@@ -500,6 +540,8 @@ cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaM
   });
 }
 cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   return in_turn(stream, [=] {
     auto& m = heap();
     std::lock_guard const lock(m.mutex);
@@ -510,6 +552,7 @@ cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t 
 }
 
 emulated_cuda::kernel const* emulated_cuda::known(kernel const& k) {
+  driver_call const call;
   static auto* kernels = new std::map<void (*)(), kernel>;
   static std::mutex mutex;
   std::lock_guard const lock(mutex);
@@ -521,6 +564,8 @@ std::function<cudaError_t()> launch_of(cudaKernelNodeParams const& p);
 }  // namespace
 cudaError_t cudaLaunchKernel(void const* function, dim3 grid, dim3 block, void** parameters, std::size_t shared_bytes,
                              cudaStream_t stream) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   if (stream != nullptr && stream->lags)
     return in_turn(stream, launch_of({const_cast<void*>(function), grid, block, static_cast<unsigned>(shared_bytes),
                                       parameters, nullptr}));
@@ -601,6 +646,8 @@ cudaError_t set(cudaGraphExec_t ready, cudaGraphNode_t node, std::function<cudaE
 emulated_cuda::graph_count emulated_cuda::graphs() { return counted_graphs; }
 
 cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   *graph = new emulated_graph;
   return cudaSuccess;
 }
@@ -610,20 +657,28 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
                                    std::size_t count, cudaKernelNodeParams const* params) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   return graph->add(node, before, count, launch_of(*params));
 }
 cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
                                      std::size_t count, void* to, void const* from, std::size_t bytes,
                                      cudaMemcpyKind kind) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   return graph->add(node, before, count, copy_of(to, from, bytes, kind));
 }
 cudaError_t cudaGraphAddChildGraphNode(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
                                        std::size_t count, cudaGraph_t part) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   auto const own = std::make_shared<emulated_graph>();
   for (auto const& n : part->nodes) own->nodes.push_back(std::make_unique<emulated_node>(*n));
   return graph->add(node, before, count, [own] { return own->run(); });
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsigned long long) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   *ready = new emulated_graph;
   for (auto const& n : graph->nodes) (*ready)->nodes.push_back(std::make_unique<emulated_node>(*n));
   return cudaSuccess;
@@ -631,13 +686,19 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsi
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t ready) { return cudaGraphDestroy(ready); }
 cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t ready, cudaGraphNode_t node,
                                              cudaKernelNodeParams const* params) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   return set(ready, node, launch_of(*params));
 }
 cudaError_t cudaGraphExecMemcpyNodeSetParams1D(cudaGraphExec_t ready, cudaGraphNode_t node, void* to, void const* from,
                                                std::size_t bytes, cudaMemcpyKind kind) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   return set(ready, node, copy_of(to, from, bytes, kind));
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   ++counted_graphs.launches;
   if (!stream->lags) return ready->run();
   auto const now = std::make_shared<emulated_graph>();  // its nodes may be set anew before it runs
@@ -645,6 +706,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream) {
   return in_turn(stream, [now] { return now->run(); });
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
   return cudaGraphCreate(&stream->captured, 0);
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
@@ -655,6 +718,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 char const* cublasGetStatusString(cublasStatus_t status) {
   switch (status) {
     case CUBLAS_STATUS_SUCCESS: return "success";
+    case CUBLAS_STATUS_ALLOC_FAILED: return "allocation failed";
     case CUBLAS_STATUS_INVALID_VALUE: return "invalid value";
     case CUBLAS_STATUS_NOT_SUPPORTED: return "not supported";
   }
@@ -764,6 +828,8 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t, cublasOperation_t t
                                              cudaDataType type_b, std::int64_t ldb, long long step_b, void const* beta,
                                              void* c, cudaDataType type_c, std::int64_t ldc, long long step_c,
                                              std::int64_t batches, cublasComputeType_t computed, cublasGemmAlgo_t) {
+  driver_call const call;
+  if (call.refused()) return CUBLAS_STATUS_ALLOC_FAILED;
   if (type_a != type_b) return CUBLAS_STATUS_NOT_SUPPORTED;
   stored_factor const left{a, ta == CUBLAS_OP_T, lda, step_a};
   stored_factor const right{b, tb == CUBLAS_OP_T, ldb, step_b};
@@ -841,6 +907,8 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) { return cublasCreate_v2
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* operation, cublasComputeType_t computed,
                                         cudaDataType scaled) {
+  driver_call const call;
+  if (call.refused()) return CUBLAS_STATUS_ALLOC_FAILED;
   *operation = new emulated_operation{computed, scaled};
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -857,6 +925,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation, cu
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type, std::uint64_t rows,
                                           std::uint64_t columns, std::int64_t leading) {
+  driver_call const call;
+  if (call.refused()) return CUBLAS_STATUS_ALLOC_FAILED;
   *layout = new emulated_layout{type, rows, columns, leading};
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -871,6 +941,8 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
 }
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
+  driver_call const call;
+  if (call.refused()) return CUBLAS_STATUS_ALLOC_FAILED;
   *preference = new emulated_preference;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -911,6 +983,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
                               void const* c, cublasLtMatrixLayout_t of_c, void* d, cublasLtMatrixLayout_t of_d,
                               cublasLtMatmulAlgo_t const* algo, void* workspace, std::size_t workspace_bytes,
                               cudaStream_t stream) {
+  driver_call const call;
+  if (call.refused()) return CUBLAS_STATUS_ALLOC_FAILED;
   algorithm chosen{};
   std::memcpy(&chosen, algo->data, sizeof(chosen));
   bool const ta = operation->ta == CUBLAS_OP_T;

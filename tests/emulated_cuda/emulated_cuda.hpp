@@ -73,6 +73,9 @@ std::uint64_t const* exchange(std::uint64_t bits);
 int lane();
 /// How many bytes of device memory there are from now on; to test what happens when there are no more.
 void limit_memory(std::size_t bytes);
+/// Whether this thread is in a call of the driver, which has failed already if the host had no memory, and else has what it
+/// needs: for tests in which there is no more.
+bool inside() noexcept;
 /// Whether blocks of device memory are used again as on a device, and not fresh each time; false unless it is set.
 inline bool keeps_memory = false;
 /// How many products of cuBLASLt there were until now, and how many of them had a bias.
@@ -193,7 +196,12 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 
-enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_INVALID_VALUE = 7, CUBLAS_STATUS_NOT_SUPPORTED = 15 };
+enum cublasStatus_t {
+  CUBLAS_STATUS_SUCCESS = 0,
+  CUBLAS_STATUS_ALLOC_FAILED = 3,
+  CUBLAS_STATUS_INVALID_VALUE = 7,
+  CUBLAS_STATUS_NOT_SUPPORTED = 15
+};
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
 using cublasHandle_t = struct emulated_products*;
 

@@ -65,16 +65,18 @@ struct call_run {
     bytes.resize(c.at + (size + 15) / 16 * 16);
     calls.push_back(c);  // what may fail is done
     if (size > 0) std::memcpy(bytes.data() + c.at, operands, size);
-    mix(reinterpret_cast<std::uintptr_t>(c.function));
-    mix(reinterpret_cast<std::uintptr_t>(c.library));
-    mix((std::uint64_t{c.blocks} << 32U) ^ (std::uint64_t{c.threads} << 20U) ^ c.shared_bytes);
-    mix(size * 64 + static_cast<std::uint64_t>(c.kind) * 4 + (c.beside ? 2 : 0) + (c.joins ? 1 : 0));
-    if (c.kind == call_kind::library)
-      for (std::size_t i = 0; i + 8 <= size; i += 8) {
-        std::uint64_t word = 0;
-        std::memcpy(&word, bytes.data() + c.at + i, 8);
-        mix(word);
-      }
+    note(c);
+  }
+  /// All but the first n calls are left.
+  void drop(std::size_t n) noexcept {
+    calls.erase(calls.begin(), calls.begin() + static_cast<std::ptrdiff_t>(n));
+    note_all();
+  }
+  /// All but the last call is left.
+  void take_back() noexcept {
+    bytes.resize(calls.back().at);
+    calls.pop_back();
+    note_all();
   }
   void clear() {
     calls.clear();
@@ -83,7 +85,24 @@ struct call_run {
   }
 
  private:
-  void mix(std::uint64_t word) {
+  void note_all() noexcept {
+    likeness = 0;
+    for (auto const& c : calls) note(c);
+    if (calls.empty()) bytes.clear();
+  }
+  void note(call const& c) noexcept {
+    mix(reinterpret_cast<std::uintptr_t>(c.function));
+    mix(reinterpret_cast<std::uintptr_t>(c.library));
+    mix((std::uint64_t{c.blocks} << 32U) ^ (std::uint64_t{c.threads} << 20U) ^ c.shared_bytes);
+    mix(c.bytes * 64 + static_cast<std::uint64_t>(c.kind) * 4 + (c.beside ? 2 : 0) + (c.joins ? 1 : 0));
+    if (c.kind == call_kind::library)
+      for (std::size_t i = 0; i + 8 <= c.bytes; i += 8) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, bytes.data() + c.at + i, 8);
+        mix(word);
+      }
+  }
+  void mix(std::uint64_t word) noexcept {
     likeness = (likeness ^ word) * 0x9E3779B97F4A7C15U;
     likeness ^= likeness >> 29U;
   }
@@ -294,7 +313,13 @@ class call_queue {
     launch_of_all_ = launches_ + 1;
     if (run_.calls.size() < length_) return;
     length_ = std::clamp(length_ + length_ / 2, shortest, longest);
-    launch();
+    try {
+      launch();
+    } catch (std::bad_alloc const&) {  // this call is not made, and those before it are still to come
+      joins_next_ = joins_next_ || run_.calls.back().joins;
+      run_.take_back();
+      throw;
+    }
   }
   void launch_all() {
     std::lock_guard const lock(mutex_);
@@ -364,23 +389,34 @@ class call_queue {
   void launch_or_keep_failure() noexcept {
     try {
       launch();
+    } catch (std::bad_alloc const&) {  // who comes next tries again
     } catch (...) {
       failure_ = std::current_exception();
     }
   }
 
+  /// Where there is no memory the calls that are not in the stream stay; where something else fails they are lost, so that it does
+  /// not fail again.
   void launch() {
-    struct cleaner {  // whatever happens, no call is made twice, and no memory is lost
-      call_queue& q;
-      ~cleaner() {
-        q.run_.clear();
-        q.joins_next_ = false;  // a run is behind the one before
-        q.end_wait();
-        q.launches_ = q.launch_of_all_.load();
-      }
-    } const clean{*this};
-    if (run_.calls.empty() || launched_as_graph()) return;
-    for (auto const& c : run_.calls) make(c, run_.operands_of(c), stream_of(line_));
+    std::size_t made = 0;
+    try {
+      if (!run_.calls.empty() && !launched_as_graph())
+        for (; made < run_.calls.size(); ++made)
+          make(run_.calls[made], run_.operands_of(run_.calls[made]), stream_of(line_));
+    } catch (std::bad_alloc const&) {
+      run_.drop(made);
+      throw;
+    } catch (...) {
+      begin_anew();
+      throw;
+    }
+    begin_anew();
+  }
+  void begin_anew() noexcept {
+    run_.clear();
+    joins_next_ = false;  // a run is behind the one before
+    end_wait();
+    launches_ = launch_of_all_.load();
   }
 
   /// A run that is here for the first time is only remembered, the second time it becomes a graph. Where the host has no memory
@@ -405,7 +441,7 @@ class call_queue {
     try {
       graph->launch(run_, stream_of(line_));
       return true;
-    } catch (error const&) {  // if a call is at fault, it will say so
+    } catch (...) {  // if a call is at fault, it will say so
       graph.reset();
       --graphs_;
       return false;
@@ -468,7 +504,10 @@ class released_blocks {
       empty_ = false;
     } catch (std::bad_alloc const&) {  // no room to remember it
       launch_calls_quietly();
-      cudaFree(memory);
+      bool launched = true;  // or it stays where it is
+      for (int line = 0; line < lines; ++line)
+        launched = launched && queue_of(line).has_launched(queue_of(line).launch_of_all());
+      if (launched) cudaFree(memory);
     }
     free_launched();
   }

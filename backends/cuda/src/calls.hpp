@@ -58,7 +58,8 @@ inline constexpr int lines = 2;
 cudaStream_t stream_of(int line);
 
 /// Puts a call behind those before it. `bytes` are copied; of equal operands or parameters also the padding should be
-/// equal. Errors: those of a call before, by name.
+/// equal. Errors: those of a call before, by name. Where memory is exhausted (std::bad_alloc) the call is not made, but those
+/// before it still are.
 void enqueue(kernel_call const& call, std::byte const* parameters, std::size_t bytes);
 void enqueue(library_call call, void const* operands, std::size_t bytes);
 /// From pinned memory of the host, which must stay as it is until the streams were waited for.

@@ -133,6 +133,7 @@ class cublaslt_products {
   }
 
   void check(cublasStatus_t status, char const* what) const {
+    if (status == CUBLAS_STATUS_ALLOC_FAILED) throw std::bad_alloc();
     require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", lt_.status_text(status));
   }
   template <class T>
@@ -220,6 +221,7 @@ class cublas_products {
 
  private:
   void check(cublasStatus_t status, char const* what) const {
+    if (status == CUBLAS_STATUS_ALLOC_FAILED) throw std::bad_alloc();
     require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", cublas_.status_text(status));
   }
 

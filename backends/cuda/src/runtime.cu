@@ -22,6 +22,7 @@ namespace cuda_kernels {
 void check(cudaError_t status, char const* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // an error that passes is not reported again by the next call
+  if (status == cudaErrorMemoryAllocation) throw std::bad_alloc();
   fail(errc::unavailable, "cuda", what, ": ", cudaGetErrorString(status));
 }
 
@@ -202,9 +203,9 @@ cuda_early_values::cuda_early_values(std::int64_t count) {
 cuda_early_values::~cuda_early_values() {
   try {
     cuda_kernels::wait_for_calls();
-  } catch (...) {  // which the next call says again, or the device is lost
+    cudaFreeHost(numbers_);
+  } catch (...) {  // calls that are not made yet may write there, or the device is lost
   }
-  cudaFreeHost(numbers_);
 }
 void cuda_early_values::show(std::int64_t i, const_view x) {
   numbers_[i] = not_shown;
@@ -276,7 +277,8 @@ class device_memory {
     } catch (std::bad_alloc const&) {  // no room to remember it: when all is done it is nobody's
       try {
         cuda_kernels::wait_for_calls();
-      } catch (error const&) {  // which the next call says again, or the device is lost
+      } catch (...) {  // calls that are not made yet may use it: it stays where it is
+        return;
       }
     }
     pool(owner).deallocate(p, bytes);

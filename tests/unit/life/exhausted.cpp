@@ -14,10 +14,15 @@
 #include <limits>
 #include <new>
 #include <optional>
+#include <tuple>
 
 #include <ouro/backend/reference.hpp>
 #if defined(OURO_HAS_CPU)
 #include <ouro/backend/cpu_gridman.hpp>
+#endif
+#if defined(OURO_EMULATED_CUDA)
+#include <emulated_cuda.hpp>
+#include <ouro/backend/cuda.hpp>
 #endif
 #include <ouro/generate/speak.hpp>
 #include <ouro/life/life.hpp>
@@ -29,8 +34,16 @@ namespace {
 constexpr long endless = std::numeric_limits<long>::max();
 std::atomic<long> left{endless};  // allocations until there is no more memory
 
+/// Whether this thread may take what it wants.
+bool unlimited() noexcept {
+#if defined(OURO_EMULATED_CUDA)
+  return emulated_cuda::inside();
+#else
+  return false;
+#endif
+}
 void* taken_or_null(std::size_t bytes, std::size_t alignment) noexcept {
-  if (left.load() != endless && left.fetch_sub(1) <= 0) return nullptr;
+  if (left.load() != endless && !unlimited() && left.fetch_sub(1) <= 0) return nullptr;
   std::size_t const rounded = (bytes + alignment - 1) / alignment * alignment;
   return std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
 }
@@ -72,11 +85,15 @@ namespace {
 
 using R = ouro::reference;
 using ouro_test::all_of;
+/// Those that this program has.
+using backends = decltype(std::tuple_cat(
 #if defined(OURO_HAS_CPU)
-using fastest = ouro::cpu;
-#else
-using fastest = R;
+    std::tuple<ouro::cpu>{},
 #endif
+#if defined(OURO_EMULATED_CUDA)
+    std::tuple<ouro::cuda>{},
+#endif
+    std::tuple<R>{}));
 template <class B>
 using network = ouro::gridman<B>;
 
@@ -102,12 +119,14 @@ long allocations_of(F&& f) {
   return endless - 1 - left.exchange(endless);
 }
 
-/// From one number of allocations that are tried to the next.
+/// From one number of allocations that are tried to the next; an emulated device takes its time.
+template <class B>
 long step_of(long needed) {
+  constexpr bool emulated = ouro::on_device<B>;
 #if defined(__SANITIZE_ADDRESS__)
-  constexpr long some = 20;
+  constexpr long some = emulated ? 3 : 20;
 #else
-  constexpr long some = 80;
+  constexpr long some = emulated ? 10 : 80;
 #endif
   return std::getenv("OURO_EVERY_ALLOCATION") != nullptr ? 1 : needed / some + 1;
 }
@@ -128,7 +147,7 @@ std::size_t first_difference(std::vector<double> const& a, std::vector<double> c
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("an update that runs out of memory changes nothing, and can be tried again", "", R, fastest) {
+TEMPLATE_LIST_TEST_CASE("an update that runs out of memory changes nothing, and can be tried again", "", backends) {
   using B = TestType;
   ouro::adamw const rule{.learning_rate = 0.01, .warmup = 0};
   network<B> model(small(), ouro::seed{1});
@@ -165,11 +184,11 @@ TEMPLATE_TEST_CASE("an update that runs out of memory changes nothing, and can b
     };
     long const needed = tried([](auto const& f) { return allocations_of(f); });
     CHECK_FALSE(with(0));
-    for (long n = 1; !with(n);) n += step_of(needed);  // fewer than needed, now that the pool has blocks
+    for (long n = 1; !with(n);) n += step_of<B>(needed);  // fewer than needed, now that the pool has blocks
   }
 }
 
-TEMPLATE_TEST_CASE("speech that runs out of memory leaves the state as it was", "", R, fastest) {
+TEMPLATE_LIST_TEST_CASE("speech that runs out of memory leaves the state as it was", "", backends) {
   using B = TestType;
   network<B> model(small(), ouro::seed{1});
   ouro::trainer<network<B>> t(model, {});
@@ -180,7 +199,7 @@ TEMPLATE_TEST_CASE("speech that runs out of memory leaves the state as it was", 
   long const needed = allocations_of([&] { said = ouro::speak(model, once, "hello", {.bytes = 7}); });
   auto const after = all_of(model, once, t);
   REQUIRE(first_difference(before, after) != none);
-  for (long n = 0; n < needed; n += step_of(needed)) {
+  for (long n = 0; n < needed; n += step_of<B>(needed)) {
     INFO("with memory for " << n << " of " << needed << " allocations");
     auto l = life;
     std::string again;
@@ -199,7 +218,7 @@ TEST_CASE("a life is made, kept and opened whole, or not at all, where memory ru
   long const to_make = allocations_of(make);
   alice.reset();
   std::filesystem::remove_all(folder);
-  for (long n = 0; !runs_with(n, make); n += step_of(to_make)) {
+  for (long n = 0; !runs_with(n, make); n += step_of<R>(to_make)) {
     INFO("made with memory for " << n << " of " << to_make << " allocations");
     REQUIRE_FALSE(std::filesystem::exists(folder));
   }
@@ -217,7 +236,7 @@ TEST_CASE("a life is made, kept and opened whole, or not at all, where memory ru
   learn(1);
   long const to_keep = allocations_of([&] { alice->commit(); });
   std::uint64_t number = 2;
-  for (long n = 0; n < to_keep; n += step_of(to_keep)) {
+  for (long n = 0; n < to_keep; n += step_of<R>(to_keep)) {
     learn(number++);
     auto const now = memories();
     auto const generation = alice->generation();
@@ -235,7 +254,7 @@ TEST_CASE("a life is made, kept and opened whole, or not at all, where memory ru
   auto const generation = alice->generation();
   alice.reset();
   long const to_open = allocations_of([&] { alice.emplace(ouro::life<R>::open(path)); });
-  for (long n = 0; n < to_open; n += step_of(to_open)) {
+  for (long n = 0; n < to_open; n += step_of<R>(to_open)) {
     INFO("opened with memory for " << n << " of " << to_open << " allocations");
     alice.reset();
     if (!runs_with(n, [&] { alice.emplace(ouro::life<R>::open(path)); })) alice.emplace(ouro::life<R>::open(path));
