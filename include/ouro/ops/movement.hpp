@@ -107,8 +107,7 @@ tensor<B> concat(std::vector<tensor<B>> const& parts, int axis) {
                      [axis, lengths](tensor<B> const& dy, gradients<B>& dx) {
                        std::int64_t at = 0;
                        for (std::size_t i = 0; i < lengths.size(); ++i) {
-                         if (auto d = dx.into(i); d.wanted())
-                           B::copy(d.out, dy.read().slice(axis, at, lengths[i]), d.accumulate);
+                         dx.give_part(i, dy.alias(dy.read().slice(axis, at, lengths[i])));
                          at += lengths[i];
                        }
                      });

@@ -102,6 +102,18 @@ class gradients {
       B::scale(into(input), g.read(), 1.0);
     }
   }
+  /// Contributes a part of a gradient that nobody else needs: without a copy, when it is the first, its memory runs on, and the
+  /// input is no slice, whose gradient lies in that of the whole.
+  void give_part(std::size_t input, tensor<B> const& g) {
+    if (!wants(input)) return;
+    auto& slot = tape_.slot(nodes_[input]);
+    if (slot.value.empty() && slot.whole < 0 && slot.type == g.type() && g.contiguous()) {
+      slot.value = g.detach();
+    } else {
+      auto const d = into(input);
+      B::copy(d.out, g.read(), d.accumulate);
+    }
+  }
 
  private:
   /// Where a slice of a slice lies in the outermost whole along one axis, if none of them has a gradient yet.
