@@ -528,7 +528,7 @@ class released_blocks {
  private:
   struct block {
     void* memory;
-    std::array<std::uint64_t, lines> behind;
+    std::uint64_t behind[lines];
   };
   std::mutex mutex_;
   std::vector<block> blocks_;

@@ -102,7 +102,16 @@ struct query_pair {
     for (int h = 0; h < 2; ++h)
       if (count[h] > 0 && lane_number() % 4 == 0) dots[fragment_line() + 8 * h] = dot[h];
   }
-  /// dot = y · dy of heads of 64 at multiples of 16 bytes: the four lanes that have a row have 16 columns each.
+  /// dot = y · dy of the warp's queries, the first of which is given, and of heads of 64 at multiples of 16 bytes: the four lanes
+  /// that have a row have 16 columns each.
+  template <class S>
+  __device__ void make_dots(fused_problem<S> const& p, fused_slopes<S> const& g, fused_place const& at, int query) {
+    with_stored<float>(g.dy, [&](auto const& dy) {
+      make_dots(at.rows(g.y, p.width) + query * g.y.row, g.y.row, at.rows(dy, p.width) + query * dy.row, dy.row);
+    });
+  }
+
+ private:
   template <class S, class G>
   __device__ void make_dots(S const* y, index y_step, G const* dy, index dy_step) {
     elements<S, void const> const values(y);

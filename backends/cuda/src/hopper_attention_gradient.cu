@@ -43,9 +43,7 @@ __global__ void __launch_bounds__(most_groups_of_queries* group_size, 1)
   if (group * tile_rows < block_sees) keys.load(tiles, group * tile_rows, 0);
   index const own_place = at.flat * p.queries;
   query_pair own(p, g.lse + own_place, query);
-  with_stored<float>(g.dy, [&](auto const& dy) {
-    own.make_dots(at.rows(g.y, p.width) + query * g.y.row, g.y.row, at.rows(dy, p.width) + query * dy.row, dy.row);
-  });
+  own.make_dots(p, g, at, query);
   if (group == 0) own.leave_dots(g.dots + own_place + query);
   int const least = p.count(query);
   square_columns dq;
