@@ -61,6 +61,9 @@ emulated_cuda_switch:
 
 namespace {
 
+constexpr std::size_t most_shared_bytes = std::size_t{227} << 10U;  // a block of compute capability 9.0 may have
+constexpr std::size_t usual_shared_bytes = std::size_t{48} << 10U;
+
 thread_local int calls_inside = 0;
 
 /// A call of the driver: it fails before it has done anything where the host has no memory, and else has what it needs.
@@ -387,7 +390,8 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"emulated device", std::size_t{1} << 30U, 9, 0, 4, std::size_t{99} << 10U};
+  *properties = {"emulated device",     std::size_t{1} << 30U, 9, 0, 4,
+                 std::size_t{99} << 10U};  // the smallest limit, that the tests see it
   return cudaSuccess;
 }
 struct emulated_stream {
@@ -558,7 +562,31 @@ emulated_cuda::kernel const* emulated_cuda::known(kernel const& k) {
   std::lock_guard const lock(mutex);
   return &kernels->try_emplace(k.function, k).first->second;
 }
-cudaError_t cudaFuncSetAttribute(void const*, cudaFuncAttribute, int) { return cudaSuccess; }
+namespace {
+/// What kernels have asked for beyond the usual.
+struct shared_memory_requests {
+  std::mutex mutex;
+  std::map<void const*, std::size_t> bytes;
+};
+shared_memory_requests& requests() {
+  static auto* r = new shared_memory_requests;
+  return *r;
+}
+bool may_have(void const* function, std::size_t shared_bytes) {
+  if (shared_bytes <= usual_shared_bytes) return true;
+  std::lock_guard const lock(requests().mutex);
+  auto const found = requests().bytes.find(function);
+  return found != requests().bytes.end() && shared_bytes <= found->second;
+}
+}  // namespace
+cudaError_t cudaFuncSetAttribute(void const* function, cudaFuncAttribute, int value) {
+  driver_call const call;
+  if (call.refused()) return cudaErrorMemoryAllocation;
+  if (static_cast<std::size_t>(value) > most_shared_bytes) return cudaErrorInvalidValue;
+  std::lock_guard const lock(requests().mutex);
+  requests().bytes[function] = static_cast<std::size_t>(value);
+  return cudaSuccess;
+}
 namespace {
 std::function<cudaError_t()> launch_of(cudaKernelNodeParams const& p);
 }  // namespace
@@ -566,6 +594,7 @@ cudaError_t cudaLaunchKernel(void const* function, dim3 grid, dim3 block, void**
                              cudaStream_t stream) {
   driver_call const call;
   if (call.refused()) return cudaErrorMemoryAllocation;
+  if (!may_have(function, shared_bytes)) return cudaErrorInvalidValue;
   if (stream != nullptr && stream->lags)
     return in_turn(stream, launch_of({const_cast<void*>(function), grid, block, static_cast<unsigned>(shared_bytes),
                                       parameters, nullptr}));

@@ -126,17 +126,10 @@ class parameter_addresses {
   void* addresses_[most_parameters];
 };
 
-/// More shared memory than every block may have has to be asked for.
-void allow_shared_memory(call const& c) {
-  if (c.shared_bytes <= 48 * 1024) return;
-  check(cudaFuncSetAttribute(c.function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(c.shared_bytes)),
-        c.name);
-}
-
 void make(call const& c, std::byte* operands, cudaStream_t to) {
   switch (c.kind) {
     case call_kind::kernel: {
-      allow_shared_memory(c);
+      allow_shared_memory(c.function, c.shared_bytes, c.name);
       parameter_addresses places(c, operands);
       return check(cudaLaunchKernel(c.function, dim3(c.blocks), dim3(c.threads), places.data(), c.shared_bytes, to),
                    c.name);
@@ -241,7 +234,7 @@ class call_graph {
     cudaGraphNode_t node = nullptr;
     switch (c.kind) {
       case call_kind::kernel: {
-        allow_shared_memory(c);
+        allow_shared_memory(c.function, c.shared_bytes, c.name);
         parameter_addresses places(c, run_.operands_of(c));
         auto const p = launch_of(c, places);
         check(cudaGraphAddKernelNode(&node, graph_.get(), before, count, &p), c.name);

@@ -48,6 +48,11 @@ index multiprocessors();
 bool is_hopper();
 /// Bytes of shared memory that a block can ask for.
 std::size_t shared_memory_limit();
+/// More shared memory than every block may have has to be asked for, before a kernel is launched or its blocks are counted.
+inline void allow_shared_memory(void const* kernel, std::size_t bytes, char const* name) {
+  if (bytes <= 48 * 1024) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name);
+}
 /// Blocks that keep the device busy when each can take any share of the work.
 inline index busy_blocks() { return 16 * multiprocessors(); }
 
@@ -57,6 +62,7 @@ index resident_blocks([[maybe_unused]] void (*kernel)(P...), [[maybe_unused]] in
                       [[maybe_unused]] std::size_t shared_bytes = 0) {
 #if defined(__CUDACC__)
   int each = 0;
+  allow_shared_memory(reinterpret_cast<void const*>(kernel), shared_bytes, "occupancy");
   check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes), "occupancy");
   return each * multiprocessors();
 #else

@@ -388,7 +388,8 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
   auto like = [](destination const& d, const_view const& v) { return d.wanted() && d.out.type == v.type; };
   bool const known = like(to.x, in.x) && (in.f.empty() || (like(to.f, in.f) && !to.f.accumulate && !to.x.accumulate));
   if (!known) kind = gate_kind::any;
-  with_gate_form<2>(name, in, whole, kind, [&]<class Form>() {
+  bool too_large = false;  // for a block's shared memory, beside what a kernel has of it in any case
+  auto make = [&]<class Form>() {
     using T = typename Form::number;
     gate_operands<T> const g(in);
     index const d = g.width;
@@ -398,6 +399,8 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
     auto const room =
         queue_room<gate_columns<Form>, typename Form::x_queue, typename Form::f_queue, typename Form::dy_queue,
                    typename Form::old_queue, typename Form::numbers_queue>(threads);
+    too_large = room + 4096 > shared_memory_limit();
+    if (too_large) return;
     auto const shares = share_rows(kernel, threads, g.rows, g.lane_rows, room);
     bool const whole_lanes = shares.pieces == 1;
     index const stride = wide_sums * n + narrow_sums * d;
@@ -421,7 +424,9 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
     finish(
         name, sums,
         all_beside({to.h, to.scale, to.bias, to.query_weight, to.query_bias, to.gate, to.proj_weight, to.proj_bias}));
-  });
+  };
+  with_gate_form<2>(name, in, whole, kind, make);
+  if (too_large) with_gate_form<2>(name, in, whole, gate_kind::any, make);
 }
 
 }  // namespace ouro
