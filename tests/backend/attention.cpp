@@ -4,8 +4,12 @@
 // Attention of cuda by products in bf16, on values that are stored in f32 or in bf16, against the reference in f64 on the
 // same values.
 #include <cmath>
+#include <utility>
 
 #include <ouro_test/stored_twin.hpp>
+#if defined(OURO_EMULATED_CUDA)
+#include <emulated_cuda.hpp>
+#endif
 
 #if defined(OURO_HAS_CUDA)
 namespace {
@@ -69,6 +73,19 @@ std::vector<ouro::tensor<B>> results(problem const& c, storage const& s, bool st
                         part(k.read(), 0), part(v.read(), last), part(y.read(), 0), lse.read(), part(dy.read(), 0),
                         rule);
   return {y, lse, dq, dk, dv};
+}
+
+/// Calls f, on the emulated device with as much shared memory for a block as any has, and as on one of compute capability 9.0.
+template <class F>
+void with_any_shared_memory(F const& f) {
+  f();
+#if defined(OURO_EMULATED_CUDA)
+  struct limit {
+    std::size_t before = std::exchange(emulated_cuda::shared_memory_limit, std::size_t{227} << 10U);
+    ~limit() { emulated_cuda::shared_memory_limit = before; }
+  } const more;
+  f();
+#endif
 }
 
 void check(problem const& c, storage const& s) {
@@ -144,7 +161,9 @@ TEST_CASE("cuda: attention with products in bf16") {
       {{1, 2, 20, 70, 90, {20, 50, 0}, 0.3}, 0, true},
   };
   ouro::set_cuda_products(ouro::product_precision::bf16);
-  for (auto const& c : cases) check(c.of, storage::in_f32(c.shift, c.adds));
+  with_any_shared_memory([&] {
+    for (auto const& c : cases) check(c.of, storage::in_f32(c.shift, c.adds));
+  });
   ouro::set_cuda_products(ouro::product_precision::f32);
 }
 
@@ -187,26 +206,30 @@ TEST_CASE("cuda: attention of values in bf16") {
 
 TEST_CASE("cuda: attention of values in bf16 at the edges") {
   need_device();
-  check({2, 2, 64, 1, 200, {}, 0.3}, {});  // a single query
-  check({2, 2, 64, 2, 1, {}, 0.0}, {});
-  check({1, 2, 20, 70, 90, {20, 50, 0}, 0.3}, {.adds = {true, true, true}});
-  check({3, 2, 64, 48, 48, {0, 48, 0}, 0.1}, {});
-  check({1, 2, 64, 130, 200, {60, 70, 0}, 0.3}, {.adds = {true, false, true}});
-  check({1, 1, 128, 129, 128, {0, 128, 0}, 0.3}, {.adds = {true, true, false}, .shift = 8});
-  check({1, 1, 64, 70, 65, {0, 65, 0}, 0.0}, {.y_slope = dtype::f32, .shift = 3});
+  with_any_shared_memory([] {
+    check({2, 2, 64, 1, 200, {}, 0.3}, {});  // a single query
+    check({2, 2, 64, 2, 1, {}, 0.0}, {});
+    check({1, 2, 20, 70, 90, {20, 50, 0}, 0.3}, {.adds = {true, true, true}});
+    check({3, 2, 64, 48, 48, {0, 48, 0}, 0.1}, {});
+    check({1, 2, 64, 130, 200, {60, 70, 0}, 0.3}, {.adds = {true, false, true}});
+    check({1, 1, 128, 129, 128, {0, 128, 0}, 0.3}, {.adds = {true, true, false}, .shift = 8});
+    check({1, 1, 64, 70, 65, {0, 65, 0}, 0.0}, {.y_slope = dtype::f32, .shift = 3});
+  });
 }
 
 // Long enough for kernels that have 64 rows at a time, of which there may be few for the device.
 TEST_CASE("cuda: attention of long sequences in bf16") {
   need_device();
-  check({1, 1, 64, 192, 192, {}, 0.3}, {});
-  check({1, 1, 64, 200, 330, {60, 70, 0}, 0.0}, {.adds = {true, false, true}});
-  check({1, 2, 64, 257, 195, {100, 157, 0}, 0.1}, {.y_slope = dtype::f32, .shift = 8});
-  check({1, 2, 64, 194, 449, {130, 200, 250}, 0.3}, {.gradients = {dtype::f32, dtype::f32, dtype::bf16}});
-  check({3, 1, 64, 321, 321, {0, 321, 0}, 0.3}, {.adds = {true, true, false}});
-  check({2, 2, 64, 256, 256, {}, 0.0},
-        {.gradients = {dtype::f32, dtype::bf16, dtype::f32}, .adds = {true, true, true}});
-  check({1, 1, 64, 200, 220, {0, 210, 9}, 0.3}, {.shift = 3});
+  with_any_shared_memory([] {
+    check({1, 1, 64, 192, 192, {}, 0.3}, {});
+    check({1, 1, 64, 200, 330, {60, 70, 0}, 0.0}, {.adds = {true, false, true}});
+    check({1, 2, 64, 257, 195, {100, 157, 0}, 0.1}, {.y_slope = dtype::f32, .shift = 8});
+    check({1, 2, 64, 194, 449, {130, 200, 250}, 0.3}, {.gradients = {dtype::f32, dtype::f32, dtype::bf16}});
+    check({3, 1, 64, 321, 321, {0, 321, 0}, 0.3}, {.adds = {true, true, false}});
+    check({2, 2, 64, 256, 256, {}, 0.0},
+          {.gradients = {dtype::f32, dtype::bf16, dtype::f32}, .adds = {true, true, true}});
+    check({1, 1, 64, 200, 220, {0, 210, 9}, 0.3}, {.shift = 3});
+  });
 }
 
 // Operands in f32, whose gradients may be in bf16, whether products are rounded or not.

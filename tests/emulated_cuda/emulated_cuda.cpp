@@ -61,7 +61,6 @@ emulated_cuda_switch:
 
 namespace {
 
-constexpr std::size_t most_shared_bytes = std::size_t{227} << 10U;  // a block of compute capability 9.0 may have
 constexpr std::size_t usual_shared_bytes = std::size_t{48} << 10U;
 
 thread_local int calls_inside = 0;
@@ -576,13 +575,14 @@ bool may_have(void const* function, std::size_t shared_bytes) {
   if (shared_bytes <= usual_shared_bytes) return true;
   std::lock_guard const lock(requests().mutex);
   auto const found = requests().bytes.find(function);
-  return found != requests().bytes.end() && shared_bytes <= found->second;
+  return found != requests().bytes.end() && shared_bytes <= found->second &&
+         shared_bytes <= emulated_cuda::shared_memory_limit;
 }
 }  // namespace
 cudaError_t cudaFuncSetAttribute(void const* function, cudaFuncAttribute, int value) {
   driver_call const call;
   if (call.refused()) return cudaErrorMemoryAllocation;
-  if (static_cast<std::size_t>(value) > most_shared_bytes) return cudaErrorInvalidValue;
+  if (static_cast<std::size_t>(value) > emulated_cuda::shared_memory_limit) return cudaErrorInvalidValue;
   std::lock_guard const lock(requests().mutex);
   requests().bytes[function] = static_cast<std::size_t>(value);
   return cudaSuccess;

@@ -76,6 +76,8 @@ void limit_memory(std::size_t bytes);
 /// Whether this thread is in a call of the driver, which has failed already if the host had no memory, and else has what it
 /// needs: for tests in which there is no more.
 bool inside() noexcept;
+/// How much shared memory a block can ask for: as little as any device of compute capability 8.x has, unless it is set.
+inline std::size_t shared_memory_limit = std::size_t{99} << 10U;
 /// Whether blocks of device memory are used again as on a device, and not fresh each time; false unless it is set.
 inline bool keeps_memory = false;
 /// How many products of cuBLASLt there were until now, and how many of them had a bias.

@@ -180,7 +180,7 @@ void cuda::attention_gradient(destination dq, destination dk, destination dv, co
                               const_view y, const_view lse, const_view dy, attention_rule const& rule) {
   if (k.size() == 0) return;  // no lanes
   bool const fused = attention_is_fused(q, rule);
-  if (fused && fused_gradient_is_one_pass(dq, dk, dv, k))
+  if (fused && fused_gradient_is_one_pass(dq, dk, dv, q, k, rule))
     return fused_attention_gradient_in_one_pass(dq, dk, dv, q, k, v, y, lse.as<float>(), dy, rule);
   if (!fused && any_in_bf16(dq.out, dk.out, dv.out, q, dy)) {
     f32_result const results[] = {f32_result(dq), f32_result(dk), f32_result(dv)};

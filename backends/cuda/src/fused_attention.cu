@@ -59,13 +59,13 @@ __global__ void __launch_bounds__(most_warps* warp_size, Width <= 64 ? 2 : 1)
 }
 
 /// How many warps share their queries: more than one where there would be few for the device.
-template <class S>
+template <int Width, class S>
 int key_splits(fused_problem<S> const& p, row_split const& split) {
   constexpr index enough = 12;  // warps of a multiprocessor
   index const warps = p.flats() * split.tiles * split.warps;
   int splits = 1;
   while (2 * splits * split.warps <= most_warps && p.keys > splits * tile_rows &&
-         splits * warps < enough * multiprocessors())
+         splits * warps < enough * multiprocessors() && key_tiles<Width>::bytes(2 * splits) <= shared_memory_limit())
     splits *= 2;
   return splits;
 }
@@ -87,8 +87,8 @@ void fused_attention(view const& y, float* lse, const_view const& q, const_view 
       if (suits_hopper(p)) return hopper_attention(p, rows_of<S>(destination(y)), lse);
     }
     row_split const split(p.queries, p.flats(), most_warps, 4);
-    int const splits = key_splits(p, split);
     with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
+      int const splits = key_splits<Width>(p, split);
       launch("attention", fused_attention_kernel<Width, S>, p.flats() * split.tiles, splits * split.warps * warp_size,
              key_tiles<Width>::bytes(splits), p, rows_of<S>(destination(y)), lse, split.warps);
     });

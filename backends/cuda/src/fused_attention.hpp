@@ -21,9 +21,9 @@ bool attention_is_fused(const_view const& q, attention_rule const& rule);
 
 void fused_attention(view const& y, float* lse, const_view const& q, const_view const& k, const_view const& v,
                      attention_rule const& rule);
-/// Whether a block has all keys of a head, and so makes all gradients at once.
+/// Whether a block has room for all keys of a head, and so makes all gradients at once.
 bool fused_gradient_is_one_pass(destination const& dq, destination const& dk, destination const& dv,
-                                const_view const& k);
+                                const_view const& q, const_view const& k, attention_rule const& rule);
 void fused_attention_gradient_in_one_pass(destination const& dq, destination const& dk, destination const& dv,
                                           const_view const& q, const_view const& k, const_view const& v,
                                           const_view const& y, float const* lse, const_view const& dy,

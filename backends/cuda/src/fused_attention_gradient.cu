@@ -248,18 +248,27 @@ __global__ void __launch_bounds__(Width <= 64 ? 384 : most_warps * warp_size, 1)
 /// The warps of a block: one for 16 rows, and more where these would be few.
 int warps_of(row_split const& split) { return split.warps < 3 ? 4 : split.warps; }
 
+template <int Width>
+std::size_t room_of(row_split const& split, index queries, bool makes_dq) {
+  return key_room<Width>::bytes(split.warps * warp_rows, tiles_at_once(queries, makes_dq), makes_dq);
+}
+
 template <int Width, bool MakesDq, class S>
 void launch_dkv(char const* name, fused_problem<S> const& p, fused_slopes<S> const& g, row_split const& split) {
-  int const tiles = tiles_at_once(p.queries, MakesDq);
   launch(name, fused_dkv_kernel<Width, MakesDq, S>, p.flats() * split.tiles, warps_of(split) * warp_size,
-         key_room<Width>::bytes(split.warps * warp_rows, tiles, MakesDq), p, g, split.warps);
+         room_of<Width>(split, p.queries, MakesDq), p, g, split.warps);
 }
 
 }  // namespace
 
 bool fused_gradient_is_one_pass(destination const& dq, destination const& dk, destination const& dv,
-                                const_view const& k) {
-  return dq.wanted() && (dk.wanted() || dv.wanted()) && k.dims[1] <= most_warps * warp_rows;
+                                const_view const& q, const_view const& k, attention_rule const& rule) {
+  if (!dq.wanted() || !(dk.wanted() || dv.wanted()) || k.dims[1] > most_warps * warp_rows) return false;
+  bool fits = false;
+  with_fused_width(q.dims[2] / rule.heads, [&]<int Width>(std::integral_constant<int, Width>) {
+    fits = room_of<Width>(row_split::whole(k.dims[1]), q.dims[1], true) <= shared_memory_limit();
+  });
+  return fits;
 }
 
 void fused_attention_gradient_in_one_pass(destination const& dq, destination const& dk, destination const& dv,

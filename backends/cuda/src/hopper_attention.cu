@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(most_groups* group_size, 1)
 void hopper_attention(fused_problem<bf16> const& p, head_rows<bf16> const& y, float* lse) {
   index const blocks = p.flats() * divide_up(p.queries, tile_rows);
   int const groups = groups_of(blocks, p.keys, most_groups);
-  launch("attention", hopper_attention_kernel, blocks, groups * group_size, group_tiles::bytes(groups), p, y, lse);
+  launch("attention", hopper_attention_kernel, blocks, groups * group_size, group_room(groups), p, y, lse);
 }
 
 }  // namespace ouro::cuda_kernels

@@ -19,16 +19,6 @@ void hopper_attention(fused_problem<bf16> const& p, head_rows<bf16> const& y, fl
 /// Dots are made with dq; where that is not wanted they are made already.
 void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> g);
 
-/// How many groups of a block share its rows, where there are `blocks`, and `others` rows of the other sequence: one, or a
-/// divisor of those that a multiprocessor has registers for, so that all of it has work.
-inline int groups_of(index blocks, index others, int resident) {
-  index const tiles = divide_up(others, tile_rows);
-  int groups = 1;
-  for (int n = 2; n <= resident && n <= tiles; ++n)
-    if (resident % n == 0 && groups * blocks < resident * multiprocessors()) groups = n;
-  return groups;
-}
-
 /// Rows of dy from `row` on to a tile, by the threads of a group.
 __device__ inline void load_square_slopes(square_tile to, fused_problem<bf16> const& p, fused_slopes<bf16> const& g,
                                           fused_place const& at, int row) {
@@ -55,6 +45,20 @@ struct group_tiles {
     return static_cast<std::size_t>(2 + 4 * groups) * square_tile::bytes;
   }
 };
+
+/// The shared memory of so many groups, each of which keeps `known` bytes besides.
+inline std::size_t group_room(int groups, std::size_t known = 0) {
+  return group_tiles::bytes(groups) + static_cast<std::size_t>(groups) * known;
+}
+/// How many groups of a block share its rows, where there are `blocks`, and `others` rows of the other sequence: one, or a
+/// divisor of those that a multiprocessor has registers for, so that all of it has work.
+inline int groups_of(index blocks, index others, int resident, std::size_t known = 0) {
+  index const tiles = divide_up(others, tile_rows);
+  int groups = 1;
+  for (int n = 2; n <= resident && n <= tiles && group_room(n, known) <= shared_memory_limit(); ++n)
+    if (resident % n == 0 && groups * blocks < resident * multiprocessors()) groups = n;
+  return groups;
+}
 
 /// The keys and values of a head, as the threads of a group copy them to tiles.
 struct group_keys {

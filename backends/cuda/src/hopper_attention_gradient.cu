@@ -181,13 +181,13 @@ void hopper_attention_gradient(fused_problem<bf16> const& p, fused_slopes<bf16> 
     }
     index const blocks = p.flats() * divide_up(p.queries, tile_rows);
     int const groups = groups_of(blocks, p.keys, most_groups_of_queries);
-    launch("attention_gradient of q", hopper_dq_kernel, blocks, groups * group_size, group_tiles::bytes(groups), p, g);
+    launch("attention_gradient of q", hopper_dq_kernel, blocks, groups * group_size, group_room(groups), p, g);
   }
   if (makes_dkv) {
     index const blocks = p.flats() * divide_up(p.keys, tile_rows);
-    int const groups = groups_of(blocks, p.queries, most_groups_of_keys);
+    int const groups = groups_of(blocks, p.queries, most_groups_of_keys, sizeof(query_room));
     launch("attention_gradient of k and v", hopper_dkv_kernel, blocks, groups * group_size,
-           group_tiles::bytes(groups) + static_cast<std::size_t>(groups) * sizeof(query_room), p, g);
+           group_room(groups, sizeof(query_room)), p, g);
   }
 }
 

@@ -106,7 +106,13 @@ cudaStream_t stream_of(int line) { return now().streams[line]; }
 cudaStream_t stream() { return stream_of(line()); }
 index multiprocessors() { return now().multiprocessors; }
 bool is_hopper() { return now().is_hopper; }
-std::size_t shared_memory_limit() { return now().shared_memory_limit; }
+std::size_t shared_memory_limit() {
+#if defined(__CUDACC__)
+  return now().shared_memory_limit;
+#else
+  return emulated_cuda::shared_memory_limit;  // tests change it
+#endif
+}
 unsigned* tickets(index n) {
   require(n <= ticket_count, errc::shape, "cuda", "a call of ", n, " sums that end together");
   return now().tickets + side() * ticket_count;
