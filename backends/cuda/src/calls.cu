@@ -490,17 +490,15 @@ call_queue& queue() { return queue_of(line()); }
 class released_blocks {
  public:
   void add(void* memory) noexcept {
+    block b{memory, {}};
+    for (int line = 0; line < lines; ++line) b.behind[line] = queue_of(line).launch_of_all();
     try {
       std::lock_guard const lock(mutex_);
-      blocks_.push_back({memory, {}});
-      for (int line = 0; line < lines; ++line) blocks_.back().behind[line] = queue_of(line).launch_of_all();
+      blocks_.push_back(b);
       empty_ = false;
-    } catch (std::bad_alloc const&) {  // no room to remember it
+    } catch (std::bad_alloc const&) {  // no room to remember it: what cannot be launched now may use it for ever
       launch_calls_quietly();
-      bool launched = true;  // or it stays where it is
-      for (int line = 0; line < lines; ++line)
-        launched = launched && queue_of(line).has_launched(queue_of(line).launch_of_all());
-      if (launched) cudaFree(memory);
+      if (b.is_free()) cudaFree(memory);
     }
     free_launched();
   }
@@ -509,9 +507,7 @@ class released_blocks {
     std::lock_guard const lock(mutex_);
     std::size_t kept = 0;
     for (auto const& b : blocks_) {
-      bool launched = true;
-      for (int line = 0; line < lines; ++line) launched = launched && queue_of(line).has_launched(b.behind[line]);
-      if (launched) cudaFree(b.memory);
+      if (b.is_free()) cudaFree(b.memory);
       else blocks_[kept++] = b;
     }
     blocks_.resize(kept);
@@ -522,6 +518,12 @@ class released_blocks {
   struct block {
     void* memory;
     std::uint64_t behind[lines];
+
+    [[nodiscard]] bool is_free() const {
+      for (int line = 0; line < lines; ++line)
+        if (!queue_of(line).has_launched(behind[line])) return false;
+      return true;
+    }
   };
   std::mutex mutex_;
   std::vector<block> blocks_;

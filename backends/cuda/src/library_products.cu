@@ -73,6 +73,13 @@ constexpr std::uint64_t workspace_bytes = 1024;  // the tests run short of memor
 #endif
 constexpr index most_batches = 65535;  // more are refused for some shapes only when they are to be computed
 
+/// `text` says what a status means. Errors: std::bad_alloc where memory is exhausted.
+template <class Text>
+void check_products(cublasStatus_t status, char const* what, Text const& text) {
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) throw std::bad_alloc();
+  require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", text(status));
+}
+
 /// Products by cuBLASLt. A plan is made once, without timing anything, and kept: a product has the same bits from run to
 /// run. Calls are made one at a time; those of one side share a workspace.
 class cublaslt_products {
@@ -132,10 +139,7 @@ class cublaslt_products {
                       &how.algorithm, p.workspace, workspace_bytes, to);
   }
 
-  void check(cublasStatus_t status, char const* what) const {
-    if (status == CUBLAS_STATUS_ALLOC_FAILED) throw std::bad_alloc();
-    require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", lt_.status_text(status));
-  }
+  void check(cublasStatus_t status, char const* what) const { check_products(status, what, lt_.status_text); }
   template <class T>
   void set(cublasLtMatmulDesc_t of, cublasLtMatmulDescAttributes_t attribute, T const& value) const {
     check(lt_.set_operation(of, attribute, &value, sizeof(T)), "cublasLtMatmulDescSetAttribute");
@@ -220,10 +224,7 @@ class cublas_products {
   }
 
  private:
-  void check(cublasStatus_t status, char const* what) const {
-    if (status == CUBLAS_STATUS_ALLOC_FAILED) throw std::bad_alloc();
-    require(status == CUBLAS_STATUS_SUCCESS, errc::unavailable, "cuda", what, ": ", cublas_.status_text(status));
-  }
+  void check(cublasStatus_t status, char const* what) const { check_products(status, what, cublas_.status_text); }
 
   cublas_functions cublas_;
   std::mutex mutex_;

@@ -57,7 +57,7 @@ class cuda_mark {
 /// Numbers that the device writes where the host sees them at once: in pinned memory of the host.
 class cuda_early_values {
  public:
-  /// Errors: unavailable where there is no such memory.
+  /// Errors: unavailable where there is no device; std::bad_alloc where there is no such memory.
   explicit cuda_early_values(std::int64_t count);
   cuda_early_values(cuda_early_values const&) = delete;
   cuda_early_values& operator=(cuda_early_values const&) = delete;
