@@ -4,6 +4,7 @@
 // The emulated device: fibers, barriers and memory.
 #include <emulated_cuda.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <chrono>
@@ -19,10 +20,13 @@
 #include <utility>
 #include <vector>
 
+#include "races.hpp"
+
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -111,7 +115,16 @@ struct warp {
 /// A stack outlives the fibers that use it one after another; so does what the address sanitizer keeps beside it.
 struct stack {
   std::unique_ptr<std::byte[]> bytes = std::make_unique_for_overwrite<std::byte[]>(stack_size);
+  stack() { races::own_memory(bytes.get(), stack_size); }
   void* fake = nullptr;
+};
+
+/// Bytes that the device copies on its own, or zeroes if there are none to copy.
+struct copy_on_its_way {
+  void* to;
+  void const* from;
+  std::size_t bytes;
+  unsigned group;
 };
 
 struct fiber {
@@ -127,6 +140,9 @@ struct fiber {
   warp* mates = nullptr;
   barrier* waits_at = nullptr;
   unsigned waits_in = 0;  // the generation that must pass
+  std::vector<copy_on_its_way> copies;
+  unsigned groups = 0;                                       // of copies, that were closed
+  std::vector<std::pair<void const*, std::size_t>> factors;  // of products on their way
   bool done = true;
 };
 
@@ -158,6 +174,20 @@ device& gpu() {
   static auto* d = new device;
   return *d;
 }
+
+/// What is behind the work that this thread makes the device do, which comes behind it.
+thread_local races::moment* behind = nullptr;
+
+/// What the device does while it lives: one task at a time.
+class task {
+ public:
+  explicit task(char const* name) : lock_(gpu().mutex) {
+    if (behind != nullptr) *behind = races::begin_task(name, *behind);
+  }
+
+ private:
+  std::lock_guard<std::mutex> lock_;
+};
 
 /// Leaves one stack for another; returns when somebody comes back.
 void change(fiber& from, fiber& to) {
@@ -208,19 +238,24 @@ void prepare(fiber& f) {
 void resume(device& d, fiber& f) {
   d.now = &f;
   threadIdx = f.thread;
+  races::runs(static_cast<unsigned>(&f - d.fibers.data()), static_cast<unsigned>(f.mates - d.warps.data()));
   change(d.scheduler, f);
+  races::stops();
   if (!f.done) return;
   d.free_stacks.push_back(f.own);
   --d.alive;
   d.moved = true;
 }
 
-void wait(barrier& b) {
+/// The last that arrives calls `opened` first.
+template <class F>
+void wait(barrier& b, F const& opened) {
   device& d = gpu();
   if (++b.arrived == b.threads) {
     b.arrived = 0;
     ++b.generation;
     d.moved = true;
+    opened();
     return;
   }
   fiber& f = *d.now;
@@ -233,6 +268,8 @@ void start(device& d, fiber& f) {
   f.done = false;
   f.waits_at = nullptr;
   f.turn = 0;
+  f.copies.clear();
+  f.groups = 0;
   if (d.free_stacks.empty()) {
     d.stacks.push_back(std::make_unique<stack>());
     d.free_stacks.push_back(d.stacks.back().get());
@@ -251,6 +288,7 @@ void run_block(device& d) {
   d.meeting.arrived = 0;
   std::memset(d.shared.get(), 0xFF, d.shared_bytes);
   for (auto& w : d.warps) w.meeting.arrived = 0;
+  races::begin_block();
   d.coin = d.coin * 1664525U + 1013904223U;
   bool const backwards = d.coin >> 31U != 0;
   auto fiber_at = [&](unsigned t) -> fiber& { return d.fibers[backwards ? threads - 1 - t : t]; };
@@ -287,8 +325,8 @@ void run_block(device& d) {
 }  // namespace
 
 void run(char const* name, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*), void* data) {
+  task const now(name);
   device& d = gpu();
-  std::lock_guard const lock(d.mutex);
   unsigned const threads = block.x * block.y * block.z;
   d.name = name;
   d.body = body;
@@ -296,6 +334,7 @@ void run(char const* name, dim3 grid, dim3 block, std::size_t shared_bytes, void
   d.shared_bytes = shared_bytes;
   d.shared =
       std::make_unique_for_overwrite<std::byte[]>(shared_bytes);  // of this size, so that a sanitizer knows its end
+  races::begin_blocks(d.shared.get(), shared_bytes);
   d.fibers.assign(threads, fiber{});
   d.warps.assign((threads + warp_size - 1) / warp_size, warp{});
   d.meeting.threads = threads;
@@ -306,19 +345,58 @@ void run(char const* name, dim3 grid, dim3 block, std::size_t shared_bytes, void
     f.mates = &d.warps[t / warp_size];
     ++f.mates->meeting.threads;
   }
+  races::own_memory(d.warps.data(), d.warps.size() * sizeof(warp));
   blockDim = block;
   gridDim = grid;
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
       for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(d);
+  races::no_memory(d.shared.get(), shared_bytes);
 }
 
 std::uint64_t const* exchange(std::uint64_t bits) {
   fiber& f = *gpu().now;
   auto& given = f.mates->given[f.turn++ % 2];
   given[f.lane] = bits;
-  wait(f.mates->meeting);
+  meet();
   return given;
+}
+void meet() {
+  wait(gpu().now->mates->meeting, [] {});
+}
+
+void copy_later(void* to, void const* from, std::size_t bytes) {
+  fiber& f = *gpu().now;
+  f.copies.push_back({to, from, bytes, f.groups});
+  races::begin_copy(to, from, bytes);
+}
+void close_copies() { ++gpu().now->groups; }
+void finish_copies(unsigned but) {
+  fiber& f = *gpu().now;
+  auto const still = [&](copy_on_its_way const& c) { return c.group + but >= f.groups; };
+  for (auto const& c : f.copies) {
+    if (still(c)) continue;
+    races::end_copy(c.to, c.from, c.bytes);
+    if (c.from != nullptr) std::memcpy(c.to, c.from, c.bytes);
+    else std::memset(c.to, 0, c.bytes);
+  }
+  f.copies.erase(std::remove_if(f.copies.begin(), f.copies.end(), std::not_fn(still)), f.copies.end());
+}
+void finish_copies() {
+  close_copies();
+  finish_copies(0);
+}
+
+void hold_for_product(void const* factor, std::size_t bytes) {
+  fiber& f = *gpu().now;
+  if (!races::looked_for || f.lane != 0) return;  // for the warp
+  f.factors.emplace_back(factor, bytes);
+  races::begin_product(factor, bytes);
+}
+void finish_products() {
+  fiber& f = *gpu().now;
+  for (auto const& [factor, bytes] : f.factors) races::end_product(factor, bytes);
+  f.factors.clear();
 }
 
 void* shared_memory() { return gpu().shared.get(); }
@@ -326,21 +404,30 @@ int lane() { return static_cast<int>(gpu().now->lane); }
 
 }  // namespace emulated_cuda
 
-void __syncthreads() { emulated_cuda::wait(emulated_cuda::gpu().meeting); }
-void __syncwarp() { emulated_cuda::wait(emulated_cuda::gpu().now->mates->meeting); }
+void __syncthreads() { emulated_cuda::wait(emulated_cuda::gpu().meeting, emulated_cuda::races::met_block); }
+void __syncwarp() {
+  auto& d = emulated_cuda::gpu();
+  auto* const mates = d.now->mates;
+  emulated_cuda::wait(mates->meeting,
+                      [&] { emulated_cuda::races::met_warp(static_cast<unsigned>(mates - d.warps.data())); });
+}
 int __syncthreads_or(int predicate) {
   auto& d = emulated_cuda::gpu();
   unsigned const turn = d.meeting.generation % 2;
   if (d.meeting.arrived == 0) d.votes[turn] = 0;
   d.votes[turn] |= predicate;
-  emulated_cuda::wait(d.meeting);
+  emulated_cuda::wait(d.meeting, emulated_cuda::races::met_block);
   return d.votes[turn];
 }
 unsigned atomicInc(unsigned* count, unsigned most) {  // no other thread runs
+  emulated_cuda::races::takes_ticket(count);
   unsigned const before = *count;
   *count = before >= most ? 0 : before + 1;
   return before;
 }
+
+namespace races = emulated_cuda::races;
+using emulated_cuda::task;
 
 namespace {
 
@@ -371,6 +458,20 @@ void emulated_cuda::limit_memory(std::size_t bytes) {
   heap().limit = bytes;
 }
 
+void emulated_cuda::hand_out(void* p, std::size_t bytes) {
+  auto& m = heap();
+  std::lock_guard const lock(m.mutex);
+  auto const found = m.blocks.find(static_cast<std::byte const*>(p));
+  if (found == m.blocks.end()) return;
+  std::size_t const size = found->second;
+  std::size_t const asked = keeps_memory ? size : bytes;  // work that is enqueued may still use what was there before
+  races::bound_memory(p, asked, size);
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(p, asked);
+  __asan_poison_memory_region(static_cast<std::byte*>(p) + asked, size - asked);
+#endif
+}
+
 char const* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaSuccess: return "no error";
@@ -396,6 +497,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 struct emulated_stream {
   cudaGraph_t captured = nullptr;
   bool lags = false;
+  races::moment behind{};                              // how far it has come
   std::deque<std::function<cudaError_t()>> left = {};  // to do
   std::size_t done = 0;
   std::recursive_mutex mutex = {};
@@ -418,12 +520,44 @@ std::vector<cudaStream_t>& lagging() {
   static auto* s = new std::vector<cudaStream_t>;
   return *s;
 }
-/// Now, or when somebody waits for it.
+/// What the host has waited for.
+struct waited {
+  std::mutex mutex;
+  races::moment behind{};
+
+  void join(races::moment const& m) {
+    std::lock_guard const lock(mutex);
+    races::join(behind, m);
+  }
+  races::moment copy() {
+    std::lock_guard const lock(mutex);
+    return behind;
+  }
+};
+waited& host() {
+  static auto* w = new waited;
+  return *w;
+}
+
+/// Does what comes behind this.
+template <class F>
+cudaError_t work_behind(races::moment& m, F const& f) {
+  auto* const outer = std::exchange(emulated_cuda::behind, &m);
+  auto const status = f();
+  emulated_cuda::behind = outer;
+  return status;
+}
+/// Now, or when somebody waits for it; as a part of other work at once.
 template <class F>
 cudaError_t in_turn(cudaStream_t stream, F&& f) {
-  if (stream == nullptr || !stream->lags) return f();
+  if (stream == nullptr) return f();
+  auto work = [f = std::forward<F>(f), stream, waited = host().copy()] {
+    races::join(stream->behind, waited);
+    return work_behind(stream->behind, f);
+  };
+  if (!stream->lags) return work();
   std::lock_guard const lock(stream->mutex);
-  stream->left.emplace_back(std::forward<F>(f));
+  stream->left.emplace_back(std::move(work));
   return cudaSuccess;
 }
 }  // namespace
@@ -449,14 +583,19 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   driver_call const call;
   std::lock_guard const lock(stream->mutex);
-  return stream->work(stream->done + stream->left.size());
+  auto const status = stream->work(stream->done + stream->left.size());
+  host().join(stream->behind);
+  return status;
 }
 
 /// Works on as it is asked: not done the first time, if there was anything left.
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   driver_call const call;
   std::lock_guard const lock(stream->mutex);
-  if (stream->left.empty()) return cudaSuccess;
+  if (stream->left.empty()) {
+    host().join(stream->behind);
+    return cudaSuccess;
+  }
   auto const status = stream->work(stream->done + 1);
   return status == cudaSuccess ? cudaErrorNotReady : status;
 }
@@ -465,6 +604,7 @@ struct emulated_event {
   std::chrono::steady_clock::time_point at;
   cudaStream_t stream = nullptr;
   std::size_t work = 0;  // of the stream that it is behind
+  std::shared_ptr<races::moment> behind;
 };
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
   driver_call const call;
@@ -476,16 +616,26 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cuda
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   driver_call const call;
   if (call.refused()) return cudaErrorMemoryAllocation;
-  return in_turn(stream, [from = event->stream, work = event->work] { return from->work(work); });
+  return in_turn(stream, [from = event->stream, work = event->work, passed = event->behind] {
+    auto const status = from->work(work);
+    races::join(*emulated_cuda::behind, *passed);
+    return status;
+  });
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  driver_call const call;
   event->at = std::chrono::steady_clock::now();
   std::lock_guard const lock(stream->mutex);
   event->stream = stream;
+  event->behind = std::make_shared<races::moment>();
+  in_turn(stream, [passed = event->behind] {
+    *passed = *emulated_cuda::behind;
+    return cudaSuccess;
+  });
   event->work = stream->done + stream->left.size();
   return cudaSuccess;
 }
@@ -505,23 +655,34 @@ cudaError_t cudaMalloc(void** p, std::size_t bytes) {
   if (*p == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*p, 0xFF, bytes);  // a NaN in every floating type
   m.blocks[static_cast<std::byte const*>(*p)] = bytes;
+  races::device_memory(*p, bytes);
   m.used += bytes;
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
-  for (auto* s : lagging()) cudaStreamSynchronize(s);
+  driver_call const call;
+  for (auto* s : lagging()) {
+    std::lock_guard const lock(s->mutex);
+    s->work(s->done + s->left.size());
+  }
   auto& m = heap();
   std::lock_guard const lock(m.mutex);
   auto const found = m.blocks.find(static_cast<std::byte const*>(p));
   if (found == m.blocks.end()) return cudaErrorInvalidValue;
   m.used -= found->second;
+  races::no_memory(p, found->second);
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(p, found->second);
+#endif
   m.blocks.erase(found);
   ::operator delete(p, alignment);
   return cudaSuccess;
 }
 cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
   *p = ::operator new(bytes, std::nothrow);
-  return *p != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+  if (*p == nullptr) return cudaErrorMemoryAllocation;
+  races::host_memory(*p, bytes);
+  return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* p) {
   ::operator delete(p);
@@ -538,6 +699,9 @@ cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaM
       void const* host = kind == cudaMemcpyHostToDevice ? from : to;
       if (!m.holds(device, bytes) || m.holds(host, bytes)) return cudaErrorInvalidValue;
     }
+    task const now("copy");
+    if (kind == cudaMemcpyHostToDevice) races::writes(to, bytes);
+    else races::reads(from, bytes);
     std::memcpy(to, from, bytes);
     return cudaSuccess;
   });
@@ -549,6 +713,8 @@ cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t 
     auto& m = heap();
     std::lock_guard const lock(m.mutex);
     if (!m.holds(to, bytes)) return cudaErrorInvalidValue;
+    task const now("fill");
+    races::writes(to, bytes);
     std::memset(to, byte, bytes);
     return cudaSuccess;
   });
@@ -600,9 +766,11 @@ cudaError_t cudaLaunchKernel(void const* function, dim3 grid, dim3 block, void**
                                       parameters, nullptr}));
   auto const& kernel = *static_cast<emulated_cuda::kernel const*>(function);
   auto body = [&] { kernel.call(kernel.function, parameters); };
-  emulated_cuda::run(
-      kernel.name, grid, block, shared_bytes, [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body);
-  return cudaSuccess;
+  return in_turn(stream, [&] {
+    emulated_cuda::run(
+        kernel.name, grid, block, shared_bytes, [](void* f) { (*static_cast<decltype(body)*>(f))(); }, &body);
+    return cudaSuccess;
+  });
 }
 
 struct emulated_node {
@@ -628,6 +796,8 @@ struct emulated_graph {
   /// Whoever was added last goes first, as far as its edges allow: an edge that is missing gives wrong numbers.
   cudaError_t run() {
     std::vector<char> done(nodes.size(), 0);
+    auto const before_all = *emulated_cuda::behind;
+    std::vector<races::moment> behind(nodes.size(), before_all);
     for (std::size_t turn = 0; turn < nodes.size(); ++turn) {
       auto ready = [&](emulated_node const& n) {
         bool free = done[n.number] == 0;
@@ -637,8 +807,10 @@ struct emulated_graph {
       std::size_t next = nodes.size() - 1;
       while (!ready(*nodes[next])) --next;
       done[next] = 1;
-      if (auto const status = nodes[next]->run(); status != cudaSuccess) return status;
+      for (auto b : nodes[next]->before) races::join(behind[next], behind[b]);
+      if (auto const status = work_behind(behind[next], nodes[next]->run); status != cudaSuccess) return status;
     }
+    for (auto const& b : behind) races::join(*emulated_cuda::behind, b);
     return cudaSuccess;
   }
 };
@@ -729,7 +901,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream) {
   driver_call const call;
   if (call.refused()) return cudaErrorMemoryAllocation;
   ++counted_graphs.launches;
-  if (!stream->lags) return ready->run();
+  if (!stream->lags) return in_turn(stream, [ready] { return ready->run(); });
   auto const now = std::make_shared<emulated_graph>();  // its nodes may be set anew before it runs
   for (auto const& n : ready->nodes) now->nodes.push_back(std::make_unique<emulated_node>(*n));
   return in_turn(stream, [now] { return now->run(); });
@@ -812,6 +984,8 @@ struct stored_product {
   void const* alpha;
   void const* beta;
   void const* bias;
+  void* workspace;
+  std::size_t workspace_bytes;
 };
 
 template <class S, class C, class T>
@@ -833,7 +1007,36 @@ void multiply(stored_product const& p, unsigned dropped) {
       }
 }
 
+std::size_t size_of(cudaDataType type) { return type == CUDA_R_64F ? 8 : type == CUDA_R_32F ? 4 : 2; }
+
+/// What is read and written of a product.
+void touch(stored_product const& p) {
+  auto columns = [](auto const& f, void const* from, std::int64_t rows, std::int64_t count, std::int64_t leading,
+                    std::int64_t step, std::size_t size, std::int64_t batches) {
+    for (std::int64_t s = 0; s < batches; ++s)
+      for (std::int64_t j = 0; j < count; ++j)
+        f(static_cast<std::byte const*>(from) + static_cast<std::size_t>(s * step + j * leading) * size,
+          static_cast<std::size_t>(rows) * size);
+  };
+  auto factor = [&](stored_factor const& f, std::int64_t rows, std::int64_t count) {
+    if (f.turned) std::swap(rows, count);
+    columns(races::reads, f.data, rows, count, f.leading, f.step, size_of(p.factors), p.batches);
+  };
+  factor(p.a, p.m, p.k);
+  factor(p.b, p.k, p.n);
+  std::size_t const size = size_of(p.result);
+  if (p.bias != nullptr) races::reads(p.bias, static_cast<std::size_t>(p.m) * size);
+  bool const adds = p.computed == CUBLAS_COMPUTE_64F ? *static_cast<double const*>(p.beta) != 0
+                                                     : *static_cast<float const*>(p.beta) != 0;
+  if (adds) columns(races::reads, p.c, p.m, p.n, p.leading, p.step, size, p.batches);
+  columns(races::writes, p.c, p.m, p.n, p.leading, p.step, size, p.batches);
+  if (p.workspace == nullptr) return;
+  races::writes(p.workspace, p.workspace_bytes);
+  std::memset(p.workspace, 0xFF, p.workspace_bytes);
+}
+
 cublasStatus_t multiply(stored_product const& p) {
+  task const now("product");
   bool const in_f64 = p.computed == CUBLAS_COMPUTE_64F;
   bool const narrow = p.factors == CUDA_R_16BF && p.computed == CUBLAS_COMPUTE_32F;
   auto const expected = in_f64 ? CUDA_R_64F : CUDA_R_32F;
@@ -842,6 +1045,7 @@ cublasStatus_t multiply(stored_product const& p) {
   unsigned const dropped = p.computed == CUBLAS_COMPUTE_32F_FAST_16BF   ? 16
                            : p.computed == CUBLAS_COMPUTE_32F_FAST_TF32 ? 13
                                                                         : 0;
+  touch(p);
   if (in_f64) multiply<double, double, double>(p, dropped);
   else if (p.result == CUDA_R_16BF) multiply<bf16_bits, bf16_bits, float>(p, dropped);
   else if (narrow) multiply<bf16_bits, float, float>(p, dropped);
@@ -868,8 +1072,8 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t, cublasOperation_t t
   std::memcpy(&by, alpha, bytes);
   std::memcpy(&plus, beta, bytes);
   auto const run = [=] {
-    stored_product const p{m,      n,      k,      batches,  left, right, c,      ldc,
-                           step_c, type_a, type_c, computed, &by,  &plus, nullptr};
+    stored_product const p{m,      n,      k,        batches, left,  right,   c,       ldc, step_c,
+                           type_a, type_c, computed, &by,     &plus, nullptr, nullptr, 0};
     return multiply(p) == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
   };
   return in_turn(cublas_stream, run) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -1034,10 +1238,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
                                          of_d->batches, stored_factor{a, ta, of_a->leading, of_a->step},
                                          stored_factor{b, tb, of_b->leading, of_b->step}, d, of_d->leading, of_d->step,
                                          of_a->type, of_d->type, operation->computed, nullptr, nullptr,
-                                         operation->has_bias() ? operation->bias : nullptr},
-                  by = *static_cast<float const*>(alpha), plus = *static_cast<float const*>(beta), workspace,
-                  bytes = chosen.workspace_bytes] {
-    std::memset(workspace, 0xFF, bytes);
+                                         operation->has_bias() ? operation->bias : nullptr, workspace,
+                                         chosen.workspace_bytes},
+                  by = *static_cast<float const*>(alpha), plus = *static_cast<float const*>(beta)] {
     ++computed_products.all;
     if (asked.bias != nullptr) ++computed_products.with_bias;
     auto p = asked;

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -20,6 +21,8 @@
 #define __host__
 #define __shared__ static
 #define __launch_bounds__(...)
+/// What a kernel's accesses to memory are looked at for, this function's are not.
+#define OURO_UNCHECKED __attribute__((no_sanitize("thread")))
 
 struct dim3 {
   unsigned x = 1;
@@ -54,8 +57,8 @@ struct kernel {
 kernel const* known(kernel const& k);
 template <class... P>
 void const* known(char const* name, void (*function)(P...)) {
-  auto const call = [](void (*f)(), void** parameters) {
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
+  auto const call = [](void (*f)(), void** parameters) OURO_UNCHECKED {
+    [&]<std::size_t... I>(std::index_sequence<I...>) OURO_UNCHECKED {
       reinterpret_cast<void (*)(P...)>(f)(*static_cast<P*>(parameters[I])...);
     }
     (std::index_sequence_for<P...>());
@@ -69,6 +72,18 @@ void run(char const* name, dim3 grid, dim3 block, std::size_t shared_bytes, void
 void* shared_memory();
 /// Gives `bits` to the warp, and takes what every lane gave: 32 words that stay until the warp has met once more.
 std::uint64_t const* exchange(std::uint64_t bits);
+/// Waits for the other lanes of the warp, as instructions of a warp do, which order nothing in memory.
+void meet();
+/// Bytes on their way to shared memory, in the group that is open, or zeroes if they come from nowhere: they come when they
+/// are waited for, and not before.
+void copy_later(void* to, void const* from, std::size_t bytes);
+void close_copies();
+/// Waits for all groups that this thread has closed but the last `but`, or for everything.
+void finish_copies(unsigned but);
+void finish_copies();
+/// What a product of the device reads on its own, until its warp waits for all.
+void hold_for_product(void const* factor, std::size_t bytes);
+void finish_products();
 /// The lane of the thread that runs.
 int lane();
 /// How many bytes of device memory there are from now on; to test what happens when there are no more.
@@ -78,8 +93,11 @@ void limit_memory(std::size_t bytes);
 bool inside() noexcept;
 /// How much shared memory a block can ask for: as little as any device of compute capability 8.x has, unless it is set.
 inline std::size_t shared_memory_limit = std::size_t{99} << 10U;
-/// Whether blocks of device memory are used again as on a device, and not fresh each time; false unless it is set.
-inline bool keeps_memory = false;
+/// Of a block of fresh device memory no more than this is asked for: the rest is nobody's.
+void hand_out(void* p, std::size_t bytes);
+/// Whether blocks of device memory are used again as on a device, and not fresh each time; false unless it is set, or the
+/// environment has OURO_EMULATED_CUDA_KEEPS_MEMORY.
+inline bool keeps_memory = std::getenv("OURO_EMULATED_CUDA_KEEPS_MEMORY") != nullptr;
 /// How many products of cuBLASLt there were until now, and how many of them had a bias.
 struct product_count {
   int all;

@@ -136,6 +136,9 @@ __device__ void begin_product(Sums& sums, square_tile left, square_tile right) {
     for (int k = 0; k < square_tile::side; ++k) sum += element(left, row, k) * element(right, column, k);
     sum_at(sums, i) = sum;
   }
+  emulated_cuda::hold_for_product(left.eight(static_cast<int>(threadIdx.x) % group_size / warp_size * 16, 0),
+                                  left.bytes / group_warps);
+  emulated_cuda::hold_for_product(right.memory, right.bytes);
 #endif
 }
 
@@ -162,6 +165,7 @@ __device__ inline void begin_addition(square_columns& sums, fragment const (&lef
       int const k = fragment_column();
       multiply_add(sums[n], left[m], element(k) | element(k + 1) << 16U, element(k + 8) | element(k + 9) << 16U);
     }
+  emulated_cuda::hold_for_product(right.memory, right.bytes);
 #endif
 }
 
@@ -171,6 +175,8 @@ __device__ void finish_products([[maybe_unused]] Sums&... sums) {
 #if defined(__CUDACC__)
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
   (hold(sums), ...);
+#else
+  emulated_cuda::finish_products();
 #endif
 }
 

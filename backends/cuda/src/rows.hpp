@@ -29,13 +29,15 @@ __device__ T row_sum(index n, int lane, F const& f) {
   return warp_sum(sum);
 }
 
-/// log Σ_i exp(x_i).
+/// log Σ_i exp(x_i). Then every lane may overwrite what it has of x.
 template <class T>
 __device__ T row_log_sum_exp(T const* x, index n, int lane) {
   T top = x[0];
   for (index i = lane; i < n; i += warp_size) top = x[i] > top ? x[i] : top;
   top = warp_max(top);
-  return top + std::log(row_sum<T>(n, lane, [&](index i) { return std::exp(x[i] - top); }));
+  T const sum = row_sum<T>(n, lane, [&](index i) { return std::exp(x[i] - top); });
+  __syncwarp();  // every lane has read the first
+  return top + std::log(sum);
 }
 
 }  // namespace ouro::cuda_kernels

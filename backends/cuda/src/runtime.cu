@@ -47,7 +47,11 @@ struct device_blocks {
     cudaGetLastError();
     return nullptr;
   }
-  static void hand_out(void*, std::size_t) noexcept {}
+  static void hand_out([[maybe_unused]] void* p, [[maybe_unused]] std::size_t bytes) noexcept {
+#if !defined(__CUDACC__)
+    emulated_cuda::hand_out(p, bytes);
+#endif
+  }
   static void give_back(void* p) noexcept { release(p); }
 };
 

@@ -58,13 +58,14 @@ __device__ inline void load_later(void* to, void const* from, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(there ? 16 : 0)
                : "memory");
 #else
-  if (there) std::memcpy(to, from, 16);
-  else std::memset(to, 0, 16);
+  emulated_cuda::copy_later(to, there ? from : nullptr, 16);
 #endif
 }
 __device__ inline void finish_loads() {
 #if defined(__CUDACC__)
   asm volatile("cp.async.wait_all;" ::: "memory");
+#else
+  emulated_cuda::finish_copies();
 #endif
 }
 
@@ -76,17 +77,21 @@ __device__ void copy_later(void* to, void const* from) {
   auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(from), "n"(Bytes) : "memory");
 #else
-  std::memcpy(to, from, Bytes);
+  emulated_cuda::copy_later(to, from, Bytes);
 #endif
 }
 __device__ inline void close_loads() {
 #if defined(__CUDACC__)
   asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+  emulated_cuda::close_copies();
 #endif
 }
 __device__ inline void finish_loads_but_last() {
 #if defined(__CUDACC__)
   asm volatile("cp.async.wait_group 1;" ::: "memory");
+#else
+  emulated_cuda::finish_copies(1);
 #endif
 }
 
@@ -135,7 +140,7 @@ __device__ inline void multiply_add(tile_sums& sums, fragment const& left, bf16_
       sums.at[e] += a * b;
     }
   }
-  __syncwarp();  // the factors are on the threads' stacks
+  emulated_cuda::meet();  // the factors are on the threads' stacks
 #endif
 }
 
@@ -151,7 +156,7 @@ __device__ inline fragment load_squares(bf16_pair const* line) {
   std::uint64_t const* const all = emulated_cuda::exchange(reinterpret_cast<std::uint64_t>(line));
   for (int s = 0; s < 4; ++s)
     f.square[s] = reinterpret_cast<bf16_pair const*>(all[8 * s + fragment_line()])[fragment_column() / 2];
-  __syncwarp();  // before anybody overwrites what others have yet to read
+  emulated_cuda::meet();  // an instruction of the whole warp
 #endif
   return f;
 }
@@ -174,7 +179,7 @@ __device__ inline fragment load_squares_transposed(bf16_pair const* line) {
     };
     f.square[s] = element(0) | element(1) << 16U;
   }
-  __syncwarp();
+  emulated_cuda::meet();
 #endif
   return f;
 }
