@@ -21,7 +21,7 @@
 #define __host__
 #define __shared__ static
 #define __launch_bounds__(...)
-/// What a kernel's accesses to memory are looked at for, this function's are not.
+/// Of a function whose accesses to memory are not a kernel's, and are not looked at for races.
 #define OURO_UNCHECKED __attribute__((no_sanitize("thread")))
 
 struct dim3 {

@@ -32,20 +32,17 @@ struct device_numbers {
   int* data = nullptr;
 };
 
+cudaStream_t made_stream() {
+  cudaStream_t made = nullptr;
+  cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking);
+  return made;
+}
 cudaStream_t stream() {
-  static cudaStream_t const s = [] {
-    cudaStream_t made = nullptr;
-    cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking);
-    return made;
-  }();
+  static cudaStream_t const s = made_stream();
   return s;
 }
 cudaStream_t another_stream() {
-  static cudaStream_t const s = [] {
-    cudaStream_t made = nullptr;
-    cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking);
-    return made;
-  }();
+  static cudaStream_t const s = made_stream();
   return s;
 }
 
