@@ -213,4 +213,8 @@ __device__ T group_max(T x) {
   return x;
 }
 
+/// dots = y · dy of each row and head: (lanes, heads, queries), as log Σ exp of their scores.
+template <class T>
+void attention_dots(T* dots, const_view const& y, const_view const& dy, index heads);
+
 }  // namespace ouro::cuda_kernels

@@ -172,6 +172,15 @@ bool any_in_bf16(View const&... v) {
 }
 
 }  // namespace
+
+template <class T>
+void attention_dots(T* dots, const_view const& y, const_view const& dy, index heads) {
+  for_rows("attention_gradient", y.dims[0] * heads * y.dims[1],
+           row_dots<T>{y.dims[1], heads, y.dims[2] / heads, stored_rows_of(y), stored_rows_of(dy), dots});
+}
+template void attention_dots(float*, const_view const&, const_view const&, index);
+template void attention_dots(double*, const_view const&, const_view const&, index);
+
 }  // namespace cuda_kernels
 
 using namespace cuda_kernels;
@@ -189,16 +198,10 @@ void cuda::attention_gradient(destination dq, destination dk, destination dv, co
     for (auto const& r : results) r.finish();
     return;
   }
+  if (fused) return fused_attention_gradient(dq, dk, dv, q, k, v, y, lse.as<float>(), dy, rule);
   with_real(lse.type, "attention_gradient", [&]<class T>(std::type_identity<T>) {
-    index const rows = lse.size();
-    device_array<T> const dots(rows);
-    if (!fused || !fused_gradient_makes_dots(dq, dk, dv, q, k, v, y, dy, rule))
-      for_rows("attention_gradient", rows,
-               row_dots<T>{q.dims[1], rule.heads, q.dims[2] / rule.heads, stored_rows_of(y), stored_rows_of(dy),
-                           dots.data()});
-    if constexpr (std::is_same_v<T, float>) {
-      if (fused) return fused_attention_gradient(dq, dk, dv, q, k, v, y, lse.as<T>(), dots.data(), dy, rule);
-    }
+    device_array<T> const dots(lse.size());
+    attention_dots(dots.data(), y, dy, rule.heads);
     if (attention_is_long(q, k))
       return attention_gradient_by_products<T>(dq, dk, dv, q, k, v, lse.as<T>(), dots.data(), dy, rule);
     attention_problem<T> const p(q, k, v, rule);

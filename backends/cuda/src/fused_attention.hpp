@@ -28,14 +28,9 @@ void fused_attention_gradient_in_one_pass(destination const& dq, destination con
                                           const_view const& q, const_view const& k, const_view const& v,
                                           const_view const& y, float const* lse, const_view const& dy,
                                           attention_rule const& rule);
-/// Whether the kernel for dq makes the dots.
-bool fused_gradient_makes_dots(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
-                               const_view const& k, const_view const& v, const_view const& y, const_view const& dy,
-                               attention_rule const& rule);
-/// dots: y · dy of each row and head, in the order of lse, or where there is room for them.
 void fused_attention_gradient(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
                               const_view const& k, const_view const& v, const_view const& y, float const* lse,
-                              float* dots, const_view const& dy, attention_rule const& rule);
+                              const_view const& dy, attention_rule const& rule);
 
 /// Calls f(constant) with the width that a kernel for heads of this one is made for.
 template <class F>

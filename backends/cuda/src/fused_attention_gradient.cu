@@ -284,24 +284,19 @@ void fused_attention_gradient_in_one_pass(destination const& dq, destination con
   });
 }
 
-bool fused_gradient_makes_dots(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
-                               const_view const& k, const_view const& v, const_view const& y, const_view const& dy,
-                               attention_rule const& rule) {
-  if (!dq.wanted() || q.type != dtype::bf16) return false;
-  fused_problem<bf16> p(q, k, v, rule);
-  slopes_of(p, dq, dk, dv, y, nullptr, dy);
-  return suits_hopper(p);
-}
-
 void fused_attention_gradient(destination const& dq, destination const& dk, destination const& dv, const_view const& q,
                               const_view const& k, const_view const& v, const_view const& y, float const* lse,
-                              float* dots, const_view const& dy, attention_rule const& rule) {
+                              const_view const& dy, attention_rule const& rule) {
   with_fused_storage(q.type, [&]<class S>(std::type_identity<S>) {
     fused_problem<S> p(q, k, v, rule);
     auto g = slopes_of(p, dq, dk, dv, y, lse, dy);
-    g.dots = dots;
+    device_array<float> const dots(p.flats() * p.queries);
+    g.dots = dots.data();
+    bool hopper = false;
+    if constexpr (std::is_same_v<S, bf16>) hopper = suits_hopper(p);
+    if (!hopper || !dq.wanted()) attention_dots(dots.data(), y, dy, rule.heads);  // else the kernel for dq makes them
     if constexpr (std::is_same_v<S, bf16>) {
-      if (suits_hopper(p)) return hopper_attention_gradient(p, g);
+      if (hopper) return hopper_attention_gradient(p, g);
     }
     with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
       if (dq.wanted()) {
