@@ -4,7 +4,6 @@
 // The emulated device: fibers, barriers and memory.
 #include <emulated_cuda.hpp>
 
-#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <chrono>
@@ -380,7 +379,7 @@ void finish_copies(unsigned but) {
     if (c.from != nullptr) std::memcpy(c.to, c.from, c.bytes);
     else std::memset(c.to, 0, c.bytes);
   }
-  f.copies.erase(std::remove_if(f.copies.begin(), f.copies.end(), std::not_fn(still)), f.copies.end());
+  std::erase_if(f.copies, std::not_fn(still));
 }
 void finish_copies() {
   close_copies();
@@ -513,6 +512,10 @@ struct emulated_stream {
     }
     return status;
   }
+  cudaError_t work_all() {
+    std::lock_guard const lock(mutex);
+    return work(done + left.size());
+  }
 };
 namespace {
 /// Those that lag; never destroyed.
@@ -583,7 +586,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   driver_call const call;
   std::lock_guard const lock(stream->mutex);
-  auto const status = stream->work(stream->done + stream->left.size());
+  auto const status = stream->work_all();
   host().join(stream->behind);
   return status;
 }
@@ -661,10 +664,7 @@ cudaError_t cudaMalloc(void** p, std::size_t bytes) {
 }
 cudaError_t cudaFree(void* p) {
   driver_call const call;
-  for (auto* s : lagging()) {
-    std::lock_guard const lock(s->mutex);
-    s->work(s->done + s->left.size());
-  }
+  for (auto* s : lagging()) s->work_all();
   auto& m = heap();
   std::lock_guard const lock(m.mutex);
   auto const found = m.blocks.find(static_cast<std::byte const*>(p));

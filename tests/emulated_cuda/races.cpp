@@ -219,7 +219,7 @@ void check_words(detector& d, page& p, std::uintptr_t at, bool writes) {
 
 void check_read(detector& d, byte_record& b, std::uintptr_t at, bool shared) {
   auto const& now = d.now;
-  if (b.read.with(now) && !b.copied) return;
+  if (now.block != 0 && b.read.with(now) && !b.copied) return;
   if (b.copied) report("read, and a copy to it is on its way", at, b.write);
   if (b.write.block != 0 && !before_now(d, b.write, shared)) report("read, and written by another thread", at, b.write);
   if (b.what == kind::device && !b.written) report("read, and never written", at);
@@ -257,19 +257,19 @@ void check_write(detector& d, byte_record& b, std::uintptr_t at, bool shared) {
   b.written = true;
 }
 
+/// An access of the task that runs: of d.now, or of all of it where that is no thread.
 template <bool Writes>
-void touch(void const* p, std::size_t bytes, void const* caller) {
-  if (!running) return;
-  auto& d = all();
-  d.now.from = static_cast<std::uint32_t>(static_cast<char const*>(caller) - &__executable_start);
+void touch(detector& d, void const* p, std::size_t bytes) {
+  bool const of_kernel = d.now.block != 0;
   each_page(p, bytes, [&](std::uintptr_t first, std::uintptr_t last) {
-    bool const is_fixed = fixed(first);
+    bool const is_fixed = of_kernel && fixed(first);
     page* const found = d.near_page(first, is_fixed);
     std::uintptr_t word = 0;
     for (std::uintptr_t at = first; at < last; ++at) {
       byte_record* const b = found != nullptr ? &found->bytes[at % page_bytes] : nullptr;
       if (is_fixed) b->what = kind::fixed;
-      if (b == nullptr || b->what == kind::none) return report("no memory of the device", at);
+      if (b == nullptr || b->what == kind::none || (!of_kernel && b->what != kind::device))
+        return report("no memory of the device", at);
       if (b->what == kind::own) return;
       bool const shared = b->what == kind::shared || is_fixed;
       if constexpr (Writes) check_write(d, *b, at, shared);
@@ -281,26 +281,22 @@ void touch(void const* p, std::size_t bytes, void const* caller) {
     }
   });
 }
-
-/// By a task that is no kernel.
 template <bool Writes>
-void touch_whole(void const* p, std::size_t bytes) {
+void touch_by_thread(void const* p, std::size_t bytes, void const* caller) {
+  if (!running) return;
+  auto& d = all();
+  d.now.from = static_cast<std::uint32_t>(static_cast<char const*>(caller) - &__executable_start);
+  touch<Writes>(d, p, bytes);
+}
+template <bool Writes>
+void touch_by_task(void const* p, std::size_t bytes) {
   auto& d = all();
   d.now = {};
-  each_page(p, bytes, [&](std::uintptr_t first, std::uintptr_t last) {
-    page* const found = d.near_page(first, false);
-    std::uintptr_t word = 0;
-    for (std::uintptr_t at = first; at < last; ++at) {
-      byte_record* const b = found != nullptr ? &found->bytes[at % page_bytes] : nullptr;
-      if (b == nullptr || b->what != kind::device) return report("no memory of the device", at);
-      if constexpr (Writes) b->written = true;
-      else if (!b->written) report("read, and never written", at);
-      if (at / word_bytes != word) {
-        word = at / word_bytes;
-        check_words(d, *found, at, Writes);
-      }
-    }
-  });
+  touch<Writes>(d, p, bytes);
+}
+void touch_by_copy(void* to, void const* from, std::size_t bytes, void const* caller) {
+  if (from != nullptr) touch_by_thread<false>(from, bytes, caller);
+  touch_by_thread<true>(to, bytes, caller);
 }
 
 template <class F>
@@ -363,8 +359,8 @@ moment begin_task(char const* name, moment const& before) {
   d.first_block = d.next_block;
   return d.behind;
 }
-void reads(void const* p, std::size_t bytes) { touch_whole<false>(p, bytes); }
-void writes(void const* p, std::size_t bytes) { touch_whole<true>(p, bytes); }
+void reads(void const* p, std::size_t bytes) { touch_by_task<false>(p, bytes); }
+void writes(void const* p, std::size_t bytes) { touch_by_task<true>(p, bytes); }
 
 void begin_blocks(void const* shared, std::size_t bytes) {
   auto& d = all();
@@ -399,16 +395,12 @@ void takes_ticket(void const* ticket) {
 }
 
 void begin_copy(void* to, void const* from, std::size_t bytes) {
-  auto const* const here = __builtin_return_address(0);
-  if (from != nullptr) touch<false>(from, bytes, here);
-  touch<true>(to, bytes, here);
+  touch_by_copy(to, from, bytes, __builtin_return_address(0));
   each_record(to, bytes, [](byte_record& b) { b.copied = true; });
 }
 void end_copy(void* to, void const* from, std::size_t bytes) {
-  auto const* const here = __builtin_return_address(0);
   each_record(to, bytes, [](byte_record& b) { b.copied = false; });
-  if (from != nullptr) touch<false>(from, bytes, here);
-  touch<true>(to, bytes, here);
+  touch_by_copy(to, from, bytes, __builtin_return_address(0));
 }
 void begin_product(void const* factor, std::size_t bytes) {
   each_record(factor, bytes, [](byte_record& b) { ++b.products; });
@@ -427,7 +419,7 @@ void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
 #define OURO_ACCESS(name, writes, bytes) \
-  void name(void* p) { emulated_cuda::races::touch<writes>(p, bytes, __builtin_return_address(0)); }
+  void name(void* p) { emulated_cuda::races::touch_by_thread<writes>(p, bytes, __builtin_return_address(0)); }
 #define OURO_ACCESSES(bytes)                              \
   OURO_ACCESS(__tsan_read##bytes, false, bytes)           \
   OURO_ACCESS(__tsan_write##bytes, true, bytes)           \
@@ -439,10 +431,10 @@ OURO_ACCESSES(4)
 OURO_ACCESSES(8)
 OURO_ACCESSES(16)
 void __tsan_read_range(void* p, std::size_t bytes) {
-  emulated_cuda::races::touch<false>(p, bytes, __builtin_return_address(0));
+  emulated_cuda::races::touch_by_thread<false>(p, bytes, __builtin_return_address(0));
 }
 void __tsan_write_range(void* p, std::size_t bytes) {
-  emulated_cuda::races::touch<true>(p, bytes, __builtin_return_address(0));
+  emulated_cuda::races::touch_by_thread<true>(p, bytes, __builtin_return_address(0));
 }
 // Of the host's part of a source.
 #define OURO_ATOMIC(bits)                                                                                   \

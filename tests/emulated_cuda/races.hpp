@@ -37,7 +37,7 @@ void no_memory(void const* p, std::size_t bytes);
 
 /// What the device does until the next task is this one, behind `before`; returns what is behind it.
 moment begin_task(char const* name, moment const& before);
-/// By this task, or by the host before the program asks.
+/// By a task that is no kernel.
 void reads(void const* p, std::size_t bytes);
 void writes(void const* p, std::size_t bytes);
 

@@ -210,6 +210,8 @@ TEST_CASE("races: memory that is not the device's, or that nobody has written") 
   device_numbers const fresh(128);
   launch(read_first, 1, 64, fresh.data);
   CHECK(races::take_reports() == reports{"read, and never written"});
+  cudaMemcpyAsync(host, fresh.data, 256, cudaMemcpyDeviceToHost, stream());
+  CHECK(races::take_reports() == reports{"read, and never written"});
   emulated_cuda::hand_out(fresh.data, 256);  // half of it
   launch(own, 2, 64, fresh.data);
   CHECK(races::take_reports() == reports{"no memory of the device"});

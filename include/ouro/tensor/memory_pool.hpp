@@ -15,10 +15,10 @@
 namespace ouro {
 
 /// A Source has `take(bytes)`, which returns nullptr when there is no more, `give_back(p)`, and `hand_out(p, bytes)` for
-/// blocks fresh and used, with the bytes that were asked for, all noexcept and static, and says in `keeps_blocks` whether blocks may be reused at all. Of
-/// several blocks the one that was used last is handed out, or the one with the lowest address if it says `lowest_first`:
-/// then the same calls get the same blocks again, whatever order they were given back in. Thread safe. Throws
-/// std::bad_alloc when memory is exhausted, after giving its unused blocks back.
+/// blocks fresh and used, with the bytes that were asked for, all noexcept and static, and says in `keeps_blocks` whether
+/// blocks may be reused at all. Of several blocks the one that was used last is handed out, or the one with the lowest
+/// address if it says `lowest_first`: then the same calls get the same blocks again, whatever order they were given back
+/// in. Thread safe. Throws std::bad_alloc when memory is exhausted, after giving its unused blocks back.
 template <class Source>
 class memory_pool {
  public:
