@@ -375,16 +375,16 @@ std::vector<double> rounds_of_calls(bool graphs) {
     for (int i = 0; i < 12; ++i) {
       C::dropout({y.write()}, x.read(), 0.25, {static_cast<std::uint64_t>(round), static_cast<std::uint64_t>(i)});
       C::scale({x.write(), true}, y.read(), 0.01 * (round + i));
-      C::begin_beside();
+      C::begin_branch();
       C::reduce_sum({sums.write()}, x.read(), 1.0);
       C::combine(ouro::binary::multiply, {sums.write()}, sums.read(), sums.read());
-      C::end_beside();
+      C::end_branch();
       for (int again = 0; again < (round < 4 ? 1 : 2); ++again) C::matmul({c.write()}, a.read(), x.read(), 0.5);
-      C::begin_beside();
+      C::begin_branch();
       C::matmul({squares.write()}, x.read().transpose(0, 1), x.read(), 0.125);
-      C::end_beside();
+      C::end_branch();
       C::combine(ouro::binary::add, {kept.write(), true}, c.read(), c.read());
-      C::join();
+      C::join_branch();
       C::combine(ouro::binary::add, {kept.write(), true}, c.read(), sums.read().expand({48, 48}));
       C::combine(ouro::binary::subtract, {kept.write(), true}, squares.read(), kept.read());
     }
@@ -451,7 +451,7 @@ TEST_CASE("cuda: gradients of a product whose factors share their memory are not
   }
 }
 
-TEST_CASE("cuda: a gradient that calls beside others read is not added to where it is") {
+TEST_CASE("cuda: a gradient that calls on the branch read is not added to where it is") {
   need_device();
   std::vector<double> values;
   for (int i = 0; i < 64; ++i) values.push_back(0.1 * (i * 7 % 11) - 0.4);
@@ -519,27 +519,27 @@ TEST_CASE("cuda: what is postponed first runs while the rest is recorded") {
     }
 }
 
-TEST_CASE("cuda: what is given back after a part is not handed out apart before the next") {
+TEST_CASE("cuda: what is given back after a fork is not handed out in the side stream before the next") {
   need_device();
   ouro_test::memory_used_again const as_a_device;
-  auto apart = [](double value) {
-    C::begin_apart();
+  auto in_side_stream = [](double value) {
+    C::begin_side_stream();
     auto const made = ouro::tensor<C>::full({77'777}, dtype::f32, value);
-    C::end_apart();
+    C::end_side_stream();
     return made;
   };
-  auto first = apart(1);
-  C::meet();
+  auto first = in_side_stream(1);
+  C::join_side_stream();
   void const* const place = first.read().data;
-  C::part();
+  C::fork_side_stream();
   auto const read_after = first.copy();
   first = {};
-  auto const early = apart(2);  // behind the part, and perhaps before what has read the first
+  auto const early = in_side_stream(2);  // behind the fork, and perhaps before what has read the first
   CHECK(early.read().data != place);
-  C::meet();
+  C::join_side_stream();
   CHECK(read_after.values<float>() == std::vector<float>(77'777, 1.0F));
-  CHECK(apart(3).read().data == place);
-  C::meet();
+  CHECK(in_side_stream(3).read().data == place);
+  C::join_side_stream();
 }
 
 #if defined(OURO_EMULATED_CUDA)

@@ -158,7 +158,7 @@ TEST_CASE("lives: with inner values in bf16 cuda learns what it learns in f32") 
   CHECK(exact.back() < 0.9 * exact.front());
 }
 
-TEST_CASE("lives: calls beside others, graphs and memory that is used again change no bit of what is learned") {
+TEST_CASE("lives: branches, a side stream, graphs and memory that is used again change no bit of what is learned") {
   ouro_test::need_device();
   auto config = small();
   config.brain_layers = 2;

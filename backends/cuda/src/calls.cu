@@ -33,14 +33,14 @@ struct call {
   std::size_t at = 0;  // its parameters in the run's bytes
   std::size_t bytes = 0;
   call_kind kind = call_kind::kernel;
-  bool beside = false;  // behind all calls before it; those after it wait for the next that joins
-  bool joins = false;   // behind those beside, too
+  bool on_branch = false;  // behind all calls before it; those after it wait for the next that joins
+  bool joins = false;      // behind those on the branch, too
 
   /// Whether a node of a graph that was made for one serves the other with other parameters.
   [[nodiscard]] bool like(call const& o) const {
     return kind == o.kind && function == o.function && library == o.library && places == o.places &&
            blocks == o.blocks && threads == o.threads && shared_bytes == o.shared_bytes && at == o.at &&
-           bytes == o.bytes && beside == o.beside && joins == o.joins;
+           bytes == o.bytes && on_branch == o.on_branch && joins == o.joins;
   }
 };
 
@@ -94,7 +94,7 @@ struct call_run {
     mix(reinterpret_cast<std::uintptr_t>(c.function));
     mix(reinterpret_cast<std::uintptr_t>(c.library));
     mix((std::uint64_t{c.blocks} << 32U) ^ (std::uint64_t{c.threads} << 20U) ^ c.shared_bytes);
-    mix(c.bytes * 64 + static_cast<std::uint64_t>(c.kind) * 4 + (c.beside ? 2 : 0) + (c.joins ? 1 : 0));
+    mix(c.bytes * 64 + static_cast<std::uint64_t>(c.kind) * 4 + (c.on_branch ? 2 : 0) + (c.joins ? 1 : 0));
     if (c.kind == call_kind::library)
       for (std::size_t i = 0; i + 8 <= c.bytes; i += 8) {
         std::uint64_t word = 0;
@@ -169,22 +169,22 @@ class call_graph {
     cudaGraph_t graph = nullptr;
     check(cudaGraphCreate(&graph, 0), "cudaGraphCreate");
     graph_.reset(graph);
-    cudaGraphNode_t chain = nullptr;   // the last call that is not beside the others
-    cudaGraphNode_t beside = nullptr;  // the last that is and that no call has joined
+    cudaGraphNode_t chain = nullptr;   // the last call that is not on the branch
+    cudaGraphNode_t branch = nullptr;  // the last that is and that no call has joined
     cudaGraphNode_t behind = nullptr;  // what that is behind
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       auto const& c = run_.calls[i];
       cudaGraphNode_t before[2];
       std::size_t count = 0;
-      if (chain != nullptr && !(c.beside && beside != nullptr && behind == chain)) before[count++] = chain;
-      if (beside != nullptr && (c.beside || c.joins)) before[count++] = beside;
+      if (chain != nullptr && !(c.on_branch && branch != nullptr && behind == chain)) before[count++] = chain;
+      if (branch != nullptr && (c.on_branch || c.joins)) before[count++] = branch;
       nodes_[i] = add(c, before, count);
-      if (c.beside) {
-        beside = nodes_[i];
+      if (c.on_branch) {
+        branch = nodes_[i];
         behind = chain;
       } else {
         chain = nodes_[i];
-        if (c.joins) beside = nullptr;
+        if (c.joins) branch = nullptr;
       }
     }
     cudaGraphExec_t ready = nullptr;
@@ -287,21 +287,22 @@ class call_graph {
   owned_ready_graph ready_;
 };
 
-/// How many times this thread has begun and not ended to make calls beside others, and apart.
-thread_local int depth_beside = 0;
-thread_local int depth_apart = 0;
+/// How many scopes of each kind this thread has begun and not ended.
+thread_local int branch_depth = 0;
+thread_local int side_stream_depth = 0;
 
-/// The calls of all threads in one line. Never destroyed.
+/// The calls of all threads to one stream. Never destroyed.
 class call_queue {
  public:
-  explicit call_queue(int line) : line_(line) {}
+  explicit call_queue(int stream) : number_(stream) {}
   void add(call c, void const* operands, std::size_t bytes) {
     std::lock_guard const lock(mutex_);
     rethrow();
-    c.beside = depth_beside > 0 && line_ == 0;  // a call apart fills the device: branches would only withhold memory
-    c.joins = joins_next_ && !c.beside;
+    c.on_branch = branch_depth > 0 &&
+                  number_ == 0;  // those of the side stream fill the device: branches would only withhold memory
+    c.joins = joins_next_ && !c.on_branch;
     run_.add(c, operands, bytes);
-    if (c.beside) waits_ = true;
+    if (c.on_branch) waits_ = true;
     else joins_next_ = false;
     launch_of_all_ = launches_ + 1;
     if (run_.calls.size() < length_) return;
@@ -323,13 +324,13 @@ class call_queue {
     std::lock_guard const lock(mutex_);
     launch_or_keep_failure();
   }
-  void join() noexcept {
+  void join_branch() noexcept {
     std::lock_guard const lock(mutex_);
     if (!waits_) return;
     joins_next_ = true;
     end_wait();
   }
-  std::uint64_t waits_for_join() noexcept {
+  std::uint64_t unjoined_branch() noexcept {
     std::lock_guard const lock(mutex_);
     return waits_ ? wait_ : 0;
   }
@@ -340,24 +341,24 @@ class call_queue {
     std::lock_guard const lock(mutex_);
     launch_or_keep_failure();
     if (graphs_ == 0) return;
-    cudaStreamSynchronize(stream_of(line_));  // some may still run
+    cudaStreamSynchronize(stream_of(number_));  // some may still run
     known_.clear();
     graphs_ = 0;
   }
   /// A device that has nothing to do then gets the next calls at once, and short runs first.
   void wait() {
     std::lock_guard const lock(mutex_);
-    check(cudaStreamSynchronize(stream_of(line_)), "cudaStreamSynchronize");
+    check(cudaStreamSynchronize(stream_of(number_)), "cudaStreamSynchronize");
     length_ = first;
   }
-  /// All calls until now, and no later one, come before what the other line makes next.
+  /// All calls until now, and no later one, come before what the other stream gets next.
   void lead(int other) {
     std::lock_guard const lock(mutex_);
     rethrow();
     launch();
     if (passed_ == nullptr)
       check(cudaEventCreateWithFlags(&passed_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
-    check(cudaEventRecord(passed_, stream_of(line_)), "cudaEventRecord");
+    check(cudaEventRecord(passed_, stream_of(number_)), "cudaEventRecord");
     check(cudaStreamWaitEvent(stream_of(other), passed_, 0), "cudaStreamWaitEvent");
   }
   void set_graphs(bool wanted) {
@@ -395,7 +396,7 @@ class call_queue {
     try {
       if (!run_.calls.empty() && !launched_as_graph())
         for (; made < run_.calls.size(); ++made)
-          make(run_.calls[made], run_.operands_of(run_.calls[made]), stream_of(line_));
+          make(run_.calls[made], run_.operands_of(run_.calls[made]), stream_of(number_));
     } catch (std::bad_alloc const&) {
       run_.drop(made);
       throw;
@@ -432,7 +433,7 @@ class call_queue {
     if (!graph->serves(run_)) return false;
     graph->used = ++now_;
     try {
-      graph->launch(run_, stream_of(line_));
+      graph->launch(run_, stream_of(number_));
       return true;
     } catch (...) {  // if a call is at fault, it will say so
       graph.reset();
@@ -458,19 +459,19 @@ class call_queue {
     auto oldest = known_.end();
     for (auto at = known_.begin(); at != known_.end(); ++at)
       if (at->second != nullptr && (oldest == known_.end() || at->second->used < oldest->second->used)) oldest = at;
-    check(cudaStreamSynchronize(stream_of(line_)), "cudaStreamSynchronize");  // it may still run
+    check(cudaStreamSynchronize(stream_of(number_)), "cudaStreamSynchronize");  // it may still run
     oldest->second.reset();
     --graphs_;
   }
 
-  int line_;
+  int number_;
   std::mutex mutex_;
   cudaEvent_t passed_ = nullptr;
   call_run run_;
   std::size_t length_ = shortest;
-  bool waits_ = false;       // whether calls are beside the others that nobody has joined
+  bool waits_ = false;       // whether there are calls on the branch that nobody has joined
   std::uint64_t wait_ = 1;   // the number of this wait or the next
-  bool joins_next_ = false;  // the next call that is not beside the others
+  bool joins_next_ = false;  // the next call that is not on the branch
   std::atomic<std::uint64_t> launches_ = 0;
   std::atomic<std::uint64_t> launch_of_all_ = 0;
   std::exception_ptr failure_;
@@ -480,18 +481,18 @@ class call_queue {
   std::uint64_t now_ = 0;
 };
 
-call_queue& queue_of(int line) {
-  static call_queue* const queues[lines] = {new call_queue(0), new call_queue(1)};
-  return *queues[line];
+call_queue& queue_of(int stream) {
+  static call_queue* const queues[stream_count] = {new call_queue(0), new call_queue(1)};
+  return *queues[stream];
 }
-call_queue& queue() { return queue_of(line()); }
+call_queue& queue() { return queue_of(stream_number()); }
 
 /// Device memory that goes back to the driver when the calls before are in their streams.
 class released_blocks {
  public:
   void add(void* memory) noexcept {
     block b{memory, {}};
-    for (int line = 0; line < lines; ++line) b.behind[line] = queue_of(line).launch_of_all();
+    for (int stream = 0; stream < stream_count; ++stream) b.behind[stream] = queue_of(stream).launch_of_all();
     try {
       std::lock_guard const lock(mutex_);
       blocks_.push_back(b);
@@ -517,11 +518,11 @@ class released_blocks {
  private:
   struct block {
     void* memory;
-    std::uint64_t behind[lines];
+    std::uint64_t behind[stream_count];
 
     [[nodiscard]] bool is_free() const {
-      for (int line = 0; line < lines; ++line)
-        if (!queue_of(line).has_launched(behind[line])) return false;
+      for (int stream = 0; stream < stream_count; ++stream)
+        if (!queue_of(stream).has_launched(behind[stream])) return false;
       return true;
     }
   };
@@ -534,7 +535,7 @@ released_blocks& released() {
   return *r;
 }
 
-std::atomic<bool> met = true;  // whether no calls are apart that nobody has met
+std::atomic<bool> joined = true;  // whether the side stream has no calls that nobody has joined
 
 }  // namespace
 
@@ -562,51 +563,51 @@ void enqueue_copy(void* to, void const* from, std::size_t bytes) {
   copy_operands const operands{to, from, bytes};
   queue().add(c, &operands, sizeof(operands));
 }
-int line() noexcept { return depth_apart > 0 ? 1 : 0; }
-void part() { queue_of(0).lead(1); }
-void begin_apart() {
-  met = false;
-  ++depth_apart;
+int stream_number() noexcept { return side_stream_depth > 0 ? 1 : 0; }
+void fork_side_stream() { queue_of(0).lead(1); }
+void begin_side_stream() {
+  joined = false;
+  ++side_stream_depth;
 }
-void end_apart() noexcept {
-  if (--depth_apart == 0) queue_of(1).launch_quietly();
+void end_side_stream() noexcept {
+  if (--side_stream_depth == 0) queue_of(1).launch_quietly();
 }
-void meet() {
-  if (line() == 1 || met.exchange(true)) return;
+void join_side_stream() {
+  if (stream_number() == 1 || joined.exchange(true)) return;
   try {
     queue_of(0).launch_all();  // that is not behind it
     queue_of(1).lead(0);
   } catch (...) {
-    met = false;
+    joined = false;
     throw;
   }
 }
-void begin_beside() noexcept { ++depth_beside; }
-void end_beside() noexcept { --depth_beside; }
-void join() noexcept {
-  if (depth_beside == 0) queue().join();  // calls beside come one after another
+void begin_branch() noexcept { ++branch_depth; }
+void end_branch() noexcept { --branch_depth; }
+void join_branch() noexcept {
+  if (branch_depth == 0) queue().join_branch();  // calls on the branch come one after another
 }
-int side() noexcept { return 2 * line() + (depth_beside > 0 ? 1 : 0); }
-std::uint64_t waits_for_join() noexcept { return queue().waits_for_join(); }
+int strand() noexcept { return 2 * stream_number() + (branch_depth > 0 ? 1 : 0); }
+std::uint64_t unjoined_branch() noexcept { return queue().unjoined_branch(); }
 void launch_calls() {
-  for (int line = 0; line < lines; ++line) queue_of(line).launch_all();
+  for (int stream = 0; stream < stream_count; ++stream) queue_of(stream).launch_all();
   released().free_launched();
 }
 void wait_for_calls() {
   launch_calls();
-  for (int line = 0; line < lines; ++line) queue_of(line).wait();
+  for (int stream = 0; stream < stream_count; ++stream) queue_of(stream).wait();
 }
 void launch_calls_quietly() noexcept {
-  for (int line = 0; line < lines; ++line) queue_of(line).launch_quietly();
+  for (int stream = 0; stream < stream_count; ++stream) queue_of(stream).launch_quietly();
   released().free_launched();
 }
 void give_way() noexcept {
-  for (int line = 0; line < lines; ++line) queue_of(line).give_way();
+  for (int stream = 0; stream < stream_count; ++stream) queue_of(stream).give_way();
   released().free_launched();
 }
 void release(void* block) noexcept { released().add(block); }
 void set_graphs(bool wanted) {
-  for (int line = 0; line < lines; ++line) queue_of(line).set_graphs(wanted);
+  for (int stream = 0; stream < stream_count; ++stream) queue_of(stream).set_graphs(wanted);
 }
 
 }  // namespace ouro::cuda_kernels

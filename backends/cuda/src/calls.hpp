@@ -4,7 +4,7 @@
 // Calls on their way to the device. They are gathered and go into a stream as runs; a run whose like has been there before
 // goes as one CUDA graph, in which only the parameters that are new have to be set: a launch costs the host several
 // microseconds, a node of a graph next to nothing. Training steps and bytes that are said are such runs. There are two
-// streams: one for the calls between begin_apart() and end_apart(), one for all others.
+// streams: the side stream for the calls between begin_side_stream() and end_side_stream(), the other for all others.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -51,11 +51,11 @@ struct kernel_call {
 /// of its operands, and throws if it fails.
 using library_call = void (*)(void const* operands, cudaStream_t to);
 
-/// 1 where the calls of this thread are apart, else 0.
-int line() noexcept;
-inline constexpr int lines = 2;
+/// 1, the side stream, or 0: where the calls of this thread go.
+int stream_number() noexcept;
+inline constexpr int stream_count = 2;
 /// What is enqueued there may not be in it yet. Errors: no device.
-cudaStream_t stream_of(int line);
+cudaStream_t stream_of(int stream);
 
 /// Puts a call behind those before it. `bytes` are copied; of equal operands or parameters also the padding should be
 /// equal. Errors: those of a call before, by name. Where memory is exhausted (std::bad_alloc) the call is not made, but those
@@ -74,25 +74,26 @@ void wait_for_calls();
 void give_way() noexcept;
 /// Gives device memory back to the driver once the calls before are in their streams.
 void release(void* block) noexcept;
-/// What is apart from here on is behind all calls until here. Errors: those of calls before.
-void part();
-/// Calls of this thread between begin_apart() and end_apart() are apart: behind those made before part(), and before others only
-/// from meet() on. Errors: those of calls before.
-void begin_apart();
-void end_apart() noexcept;
-void meet();
-/// Calls of this thread between begin_beside() and end_beside(), of which there may be several in each other, are beside the
-/// others: one after another, behind all calls that were made before, and as far as a graph has them before or after or at
-/// the same time as those that are made after them, until join().
-void begin_beside() noexcept;
-void end_beside() noexcept;
-void join() noexcept;
-/// Calls of one side come one after another, and may share scratch memory: those of this thread are of this side.
-int side() noexcept;
-inline constexpr int sides = 2 * lines;
-/// 0 if no calls are beside the others that nobody has joined, else a number that stays the same as long as there are.
+/// What the side stream gets from here on is behind all calls until here. Errors: those of calls before.
+void fork_side_stream();
+/// Calls of this thread between begin_side_stream() and end_side_stream() are behind those made before fork_side_stream(), and
+/// before others only from join_side_stream() on. Errors: those of calls before.
+void begin_side_stream();
+void end_side_stream() noexcept;
+void join_side_stream();
+/// Calls of this thread between begin_branch() and end_branch(), of which there may be several in each other, are on the
+/// branch: one after another, behind all calls that were made before, and as far as a graph has them before or after or at
+/// the same time as those that are made after them, until join_branch().
+void begin_branch() noexcept;
+void end_branch() noexcept;
+void join_branch() noexcept;
+/// Calls of one strand (a stream, or the branch of one) come one after another, and may share scratch memory: the strand
+/// that those of this thread are of.
+int strand() noexcept;
+inline constexpr int strands = 2 * stream_count;
+/// 0 if there are no calls on the branch that nobody has joined, else a number that stays the same as long as there are.
 /// Memory that they may still use must not be handed out before.
-std::uint64_t waits_for_join() noexcept;
+std::uint64_t unjoined_branch() noexcept;
 /// Whether runs that come again are launched as graphs, from now on.
 void set_graphs(bool wanted);
 

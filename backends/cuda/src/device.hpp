@@ -39,7 +39,7 @@ inline constexpr unsigned everybody = 0xFFFFFFFFU;
 /// Throws ouro::error (unavailable) with the function's or kernel's name unless all is well.
 void check(cudaError_t status, char const* what);
 
-/// That of this thread's line.
+/// That of this thread's calls.
 cudaStream_t stream();
 /// Bytes on their way from the host to the device when it returns; the host's memory may then be used again.
 void send(void* to, void const* host, std::size_t bytes);

@@ -419,7 +419,7 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
     gate_slopes<T> const slopes{statistics.as<T>(),   reals<T>(dy),         reals<T>(const_view(to.x.out)),
                                 real_places<T>(to.x), real_places<T>(to.f), whole_lanes ? place_of<T>(to.h) : nullptr,
                                 to.h.accumulate};
-    if (shares.blocks() == 1 || whole_lanes) join();  // it takes sums itself
+    if (shares.blocks() == 1 || whole_lanes) join_branch();  // it takes sums itself
     launch(name, kernel, shares.blocks(), threads, room, g, slopes, shares, sums);
     finish(
         name, sums,

@@ -81,7 +81,7 @@ void check_products(cublasStatus_t status, char const* what, Text const& text) {
 }
 
 /// Products by cuBLASLt. A plan is made once, without timing anything, and kept: a product has the same bits from run to
-/// run. Calls are made one at a time; those of one side share a workspace.
+/// run. Calls are made one at a time; those of one strand share a workspace.
 class cublaslt_products {
  public:
   cublaslt_products() {
@@ -101,7 +101,7 @@ class cublaslt_products {
     if (at == plans_.end()) at = plans_.emplace(kind, planned(p)).first;
     plan& how = at->second;
     if (!how.possible) return false;
-    void*& workspace = workspaces_[side()];
+    void*& workspace = workspaces_[strand()];
     if (workspace == nullptr) workspace = cuda::allocate(workspace_bytes);
     planned_product const now{&how, p.a.data, p.b.data, p.c, p.bias, workspace, p.alpha};
     if (how.tried) {
@@ -204,7 +204,7 @@ class cublaslt_products {
   std::mutex mutex_;
   cublasLtHandle_t handle_ = nullptr;
   cublasLtMatmulPreference_t preference_ = nullptr;
-  void* workspaces_[sides] = {};
+  void* workspaces_[strands] = {};
   std::map<decltype(kind_of(std::declval<library_product const&>())), plan> plans_;
 };
 

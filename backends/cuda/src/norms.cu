@@ -187,7 +187,7 @@ void cuda::layer_norm_gradient(destination dx, destination dw, destination db, c
           parts.data(),
           2 * width,
           shares.blocks()};
-      if (shares.blocks() == 1) join();  // it takes the sums itself
+      if (shares.blocks() == 1) join_branch();  // it takes the sums itself
       launch(name, kernel, shares.blocks(), threads, 0, real_places<T>(dx), reals<T>(x), mean.as<T>(), rstd.as<T>(),
              w.as<T>(), reals<T>(dy), width, shares, sums);
       finish(name, sums, all_beside({dw, db}));

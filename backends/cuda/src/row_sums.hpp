@@ -113,21 +113,21 @@ __global__ void finish_row_sums(row_sums<T, N> s) {
   put(to.place[group * to.columns + column], static_cast<T>(sum), to.accumulate);
 }
 
-/// Whether everything that is wanted of these may be written beside other calls.
+/// Whether everything that is wanted of these may be written on the branch.
 inline bool all_beside(std::initializer_list<destination> list) {
   for (auto const& d : list)
-    if (d.wanted() && !d.beside) return false;
+    if (d.wanted() && !d.on_branch) return false;
   return true;
 }
 
-/// Sums the parts that the blocks have left: beside other calls, if that may be.
+/// Sums the parts that the blocks have left: on the branch, if that may be.
 template <class T, int N>
 void finish(char const* name, row_sums<T, N> const& s, bool aside) {
   if (s.blocks == 1) return;
   index tiles = 0;
   for (auto const& sum : s.sum)
     if (sum.place != nullptr) tiles += sum.groups * divide_up(sum.columns, sum_columns);
-  beside_scope<cuda> const others(aside);
+  branch_scope<cuda> const others(aside);
   launch(name, finish_row_sums<T, N>, tiles, sum_columns * sum_walkers, 0, s);
 }
 

@@ -65,33 +65,33 @@ struct staging {
   std::size_t used = 0;
 };
 
-constexpr index ticket_count = 8192;  // of each side
+constexpr index ticket_count = 8192;  // of each strand
 
 struct runtime {
-  cudaStream_t streams[lines] = {};
+  cudaStream_t streams[stream_count] = {};
   staging outbox;
   index multiprocessors = 1;
   bool is_hopper = false;
   std::size_t shared_memory_limit = 0;
   unsigned* tickets = nullptr;
   std::string description;
-  memory_pool<device_blocks> pools[lines];  // whoever gets a block is behind all who had it, in the same stream
+  memory_pool<device_blocks> pools[stream_count];  // whoever gets a block is behind all who had it, in the same stream
 
   runtime() {
     require(cuda_available(), errc::unavailable, "cuda", "no device");
     cudaDeviceProp p{};
     check(cudaGetDeviceProperties(&p, 0), "cudaGetDeviceProperties");
     int last = 0;
-    int first = 0;  // what is apart is long, and waits for nobody
+    int first = 0;  // what the side stream gets is long, and waits for nobody
     check(cudaDeviceGetStreamPriorityRange(&last, &first), "cudaDeviceGetStreamPriorityRange");
-    for (int line = 0; line < lines; ++line)
-      check(cudaStreamCreateWithPriority(&streams[line], cudaStreamNonBlocking, line == 0 ? first : last),
+    for (int stream = 0; stream < stream_count; ++stream)
+      check(cudaStreamCreateWithPriority(&streams[stream], cudaStreamNonBlocking, stream == 0 ? first : last),
             "cudaStreamCreateWithPriority");
     check(cudaMallocHost(reinterpret_cast<void**>(&outbox.room), staging::size), "cudaMallocHost");
     multiprocessors = p.multiProcessorCount;
     shared_memory_limit = p.sharedMemPerBlockOptin;
     is_hopper = p.major == 9 && p.minor == 0;
-    std::size_t const ticket_bytes = sides * ticket_count * sizeof(unsigned);
+    std::size_t const ticket_bytes = strands * ticket_count * sizeof(unsigned);
     check(cudaMalloc(reinterpret_cast<void**>(&tickets), ticket_bytes), "cudaMalloc");
     check(cudaMemsetAsync(tickets, 0, ticket_bytes, streams[0]), "cudaMemsetAsync");
     description = std::string(p.name) + ", compute capability " + std::to_string(p.major) + "." +
@@ -106,8 +106,8 @@ runtime& now() {
 
 }  // namespace
 
-cudaStream_t stream_of(int line) { return now().streams[line]; }
-cudaStream_t stream() { return stream_of(line()); }
+cudaStream_t stream_of(int stream) { return now().streams[stream]; }
+cudaStream_t stream() { return stream_of(stream_number()); }
 index multiprocessors() { return now().multiprocessors; }
 bool is_hopper() { return now().is_hopper; }
 std::size_t shared_memory_limit() {
@@ -119,7 +119,7 @@ std::size_t shared_memory_limit() {
 }
 unsigned* tickets(index n) {
   require(n <= ticket_count, errc::shape, "cuda", "a call of ", n, " sums that end together");
-  return now().tickets + side() * ticket_count;
+  return now().tickets + strand() * ticket_count;
 }
 
 namespace {
@@ -243,45 +243,45 @@ struct block {
   std::size_t bytes;
 };
 
-/// Device memory: each line has a pool, to which a block goes back when what comes next there is behind all that may use it.
+/// Device memory: each stream has a pool, to which a block goes back when what comes next there is behind all that may use it.
 class device_memory {
  public:
   void* allocate(std::size_t bytes) {
-    int const line = cuda_kernels::line();
+    int const stream = cuda_kernels::stream_number();
     {
       std::lock_guard const lock(mutex_);
-      if (!withheld_[line].blocks.empty()) renew(line, cuda_kernels::waits_for_join());
+      if (!withheld_[stream].blocks.empty()) renew(stream, cuda_kernels::unjoined_branch());
     }
     void* p = nullptr;
     try {
-      p = pool(line).allocate(bytes);
+      p = pool(stream).allocate(bytes);
     } catch (std::bad_alloc const&) {
       exhaust();
-      p = pool(line).allocate(bytes);
+      p = pool(stream).allocate(bytes);
     }
-    if (line == 0) return p;
+    if (stream == 0) return p;
     try {
       std::lock_guard const lock(mutex_);
-      apart_.insert(p);
-      any_apart_ = true;
+      side_blocks_.insert(p);
+      any_side_blocks_ = true;
     } catch (...) {
-      pool(line).deallocate(p, bytes);
+      pool(stream).deallocate(p, bytes);
       throw;
     }
     return p;
   }
 
   void deallocate(void* p, std::size_t bytes) noexcept {
-    int const line = cuda_kernels::line();
+    int const stream = cuda_kernels::stream_number();
     int const owner = owner_of(p);
     try {
       std::lock_guard const lock(mutex_);
-      if (owner != line) return crossed_[owner].push_back({p, bytes});
-      if (auto const wait = cuda_kernels::waits_for_join(); wait != 0) {
-        auto& w = renew(line, wait);
+      if (owner != stream) return crossed_[owner].push_back({p, bytes});
+      if (auto const wait = cuda_kernels::unjoined_branch(); wait != 0) {
+        auto& w = renew(stream, wait);
         w.blocks.push_back({p, bytes});
         w.bytes += bytes;
-        if (w.bytes > most_withheld) cuda_kernels::join();
+        if (w.bytes > most_withheld) cuda_kernels::join_branch();
         return;
       }
     } catch (std::bad_alloc const&) {  // no room to remember it: when all is done it is nobody's
@@ -294,17 +294,17 @@ class device_memory {
     pool(owner).deallocate(p, bytes);
   }
 
-  /// What the other line has given back of this line's memory, which comes after it from here on.
-  void meet(int line) noexcept {
+  /// The stream's pool takes what the other stream has given back of it: from here on it is behind that.
+  void take_crossed(int stream) noexcept {
     std::lock_guard const lock(mutex_);
-    give_back(crossed_[line], line);
+    give_back(crossed_[stream], stream);
   }
 
  private:
   struct withheld {
     std::vector<block> blocks;
     std::size_t bytes = 0;
-    std::uint64_t wait = 0;  // how cuda_kernels::waits_for_join() calls it
+    std::uint64_t wait = 0;  // how cuda_kernels::unjoined_branch() calls it
   };
 #if defined(__CUDACC__)
   static constexpr std::size_t most_withheld = 128U << 20U;
@@ -312,21 +312,21 @@ class device_memory {
   static constexpr std::size_t most_withheld = 128U << 10U;
 #endif
 
-  static memory_pool<cuda_kernels::device_blocks>& pool(int line) { return cuda_kernels::now().pools[line]; }
-  static void give_back(std::vector<block>& blocks, int line) noexcept {
-    for (auto const& b : blocks) pool(line).deallocate(b.memory, b.bytes);
+  static memory_pool<cuda_kernels::device_blocks>& pool(int stream) { return cuda_kernels::now().pools[stream]; }
+  static void give_back(std::vector<block>& blocks, int stream) noexcept {
+    for (auto const& b : blocks) pool(stream).deallocate(b.memory, b.bytes);
     blocks.clear();
   }
   int owner_of(void* p) noexcept {
-    if (!any_apart_) return 0;
+    if (!any_side_blocks_) return 0;
     std::lock_guard const lock(mutex_);
-    return apart_.erase(p) > 0 ? 1 : 0;
+    return side_blocks_.erase(p) > 0 ? 1 : 0;
   }
   /// The blocks that are withheld during this wait: those of an earlier one need not be any more.
-  withheld& renew(int line, std::uint64_t wait) noexcept {
-    auto& w = withheld_[line];
+  withheld& renew(int stream, std::uint64_t wait) noexcept {
+    auto& w = withheld_[stream];
     if (w.wait != wait) {
-      give_back(w.blocks, line);
+      give_back(w.blocks, stream);
       w.bytes = 0;
       w.wait = wait;
     }
@@ -336,18 +336,18 @@ class device_memory {
   void exhaust() {
     cuda_kernels::wait_for_calls();
     std::lock_guard const lock(mutex_);
-    for (int line = 0; line < cuda_kernels::lines; ++line) {
-      give_back(crossed_[line], line);
-      give_back(withheld_[line].blocks, line);
-      pool(line).trim();
+    for (int stream = 0; stream < cuda_kernels::stream_count; ++stream) {
+      give_back(crossed_[stream], stream);
+      give_back(withheld_[stream].blocks, stream);
+      pool(stream).trim();
     }
   }
 
   std::mutex mutex_;
-  std::unordered_set<void*> apart_;  // blocks of the second line's pool that are in use
-  std::atomic<bool> any_apart_ = false;
-  std::vector<block> crossed_[cuda_kernels::lines];  // blocks of a line that the other has given back
-  withheld withheld_[cuda_kernels::lines];           // while calls beside the others may use them
+  std::unordered_set<void*> side_blocks_;  // blocks of the side stream's pool that are in use
+  std::atomic<bool> any_side_blocks_ = false;
+  std::vector<block> crossed_[cuda_kernels::stream_count];  // blocks of a stream that the other has given back
+  withheld withheld_[cuda_kernels::stream_count];           // while calls on the branch may use them
 };
 /// Never destroyed.
 device_memory& memory() {
@@ -355,34 +355,34 @@ device_memory& memory() {
   return *m;
 }
 
-std::atomic<bool> parted = false;  // and nothing apart has begun since
+std::atomic<bool> forked = false;  // and the side stream was not begun since
 
 }  // namespace
 
 void* cuda::allocate(std::size_t bytes) { return memory().allocate(bytes); }
 void cuda::deallocate(void* p, std::size_t bytes) noexcept { memory().deallocate(p, bytes); }
 
-void cuda::begin_beside() noexcept { cuda_kernels::begin_beside(); }
-void cuda::end_beside() noexcept { cuda_kernels::end_beside(); }
-void cuda::join() noexcept { cuda_kernels::join(); }
+void cuda::begin_branch() noexcept { cuda_kernels::begin_branch(); }
+void cuda::end_branch() noexcept { cuda_kernels::end_branch(); }
+void cuda::join_branch() noexcept { cuda_kernels::join_branch(); }
 
-void cuda::part() {
-  if (cuda_kernels::line() != 0) return;
-  cuda_kernels::part();
-  memory().meet(1);
-  parted = true;
+void cuda::fork_side_stream() {
+  if (cuda_kernels::stream_number() != 0) return;
+  cuda_kernels::fork_side_stream();
+  memory().take_crossed(1);
+  forked = true;
 }
-void cuda::begin_apart() {
-  if (cuda_kernels::line() == 0) {
-    if (!parted) part();
-    parted = false;
+void cuda::begin_side_stream() {
+  if (cuda_kernels::stream_number() == 0) {
+    if (!forked) fork_side_stream();
+    forked = false;
   }
-  cuda_kernels::begin_apart();
+  cuda_kernels::begin_side_stream();
 }
-void cuda::end_apart() noexcept { cuda_kernels::end_apart(); }
-void cuda::meet() {
-  cuda_kernels::meet();
-  if (cuda_kernels::line() == 0) memory().meet(0);
+void cuda::end_side_stream() noexcept { cuda_kernels::end_side_stream(); }
+void cuda::join_side_stream() {
+  cuda_kernels::join_side_stream();
+  if (cuda_kernels::stream_number() == 0) memory().take_crossed(0);
 }
 
 namespace {

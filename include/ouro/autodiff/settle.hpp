@@ -236,7 +236,7 @@ struct postponed_step final : backward_step<B> {
   }
 
   shared<computation<B>> run;
-  std::vector<tensor<B>> inputs;  // kept until then: who works apart may still read them
+  std::vector<tensor<B>> inputs;  // kept until then: the side stream may still read them
   recording<B>& tape;             // which owns this step
   bool prepared = false;
   std::vector<std::pair<std::int64_t, tensor<B>>> found;
@@ -252,8 +252,9 @@ void postponed(recording<B>& tape, std::vector<tensor<B>> inputs, shared<computa
                                 make_owned<postponed_step<B>>(std::move(f), std::move(inputs), tape));
   tape.slot(node).value = seed;
   tape.postponed.push_back(node);
-  if (tape.postponed.size() == 1) tape.part_ahead();
-  if (tape.postponed.size() == 2) tape.prepare_ahead(tape.postponed.front());  // beside all that came after it
+  if (tape.postponed.size() == 1) tape.fork_ahead();
+  if (tape.postponed.size() == 2)
+    tape.prepare_ahead(tape.postponed.front());  // while the device does what came after it
 }
 
 }  // namespace detail

@@ -47,29 +47,29 @@ class recording final : public recorder<B> {
   }
 
   /// Runs the recorded steps from `last` down to `first`, dropping each gradient and closure once it is used. What was made
-  /// beside them is there at the end. The backend may work for a postponed one while it runs those behind it.
+  /// on the branch is there at the end. The backend may work for a postponed one while it runs those behind it.
   void run(std::int64_t last, std::int64_t first) {
     for (std::int64_t i = last; i >= first; --i) {
       bool const waited = !postponed.empty() && postponed.back() == i;
       if (waited) {
         prepare(i);
-        meet<B>();
+        join_side_stream<B>();
         postponed.pop_back();
       }
       run_step(i);
-      if (waited && !postponed.empty()) part_ahead();
+      if (waited && !postponed.empty()) fork_ahead();
     }
-    join<B>();
+    join_branch<B>();
   }
 
   /// What is prepared next needs nothing that is made from here on: its calls come later, so that a device that follows its
   /// host has the others first.
-  void part_ahead() {
-    if (ahead) ouro::part<B>();
+  void fork_ahead() {
+    if (ahead) ouro::fork_side_stream<B>();
   }
-  /// Computes what was postponed to node i apart from the calls that come after, if the backend can and may.
+  /// Computes what was postponed to node i in the side stream, if the backend has one and may.
   void prepare_ahead([[maybe_unused]] std::int64_t i) {
-    if constexpr (ApartBackend<B>)
+    if constexpr (SideStreamBackend<B>)
       if (ahead) prepare(i);
   }
 
@@ -95,14 +95,14 @@ class recording final : public recorder<B> {
 
  private:
   void prepare(std::int64_t i) {
-    apart_scope<B> const apart(ahead);
+    side_stream_scope<B> const aside(ahead);
     auto const step = nodes[static_cast<std::size_t>(i)].step;  // it may move the nodes
     step->prepare();
   }
   void run_step(std::int64_t i) {
     auto& n = nodes[static_cast<std::size_t>(i)];
     if (!n.step || n.gradient.value.empty()) return;
-    if (n.gradient.beside) join<B>();
+    if (n.gradient.on_branch) join_branch<B>();
     tensor<B> const dy = std::exchange(n.gradient.value, {});
     auto const step = std::exchange(n.step, nullptr);
     auto const inputs = std::move(n.inputs);

@@ -180,79 +180,80 @@ concept AddDroppedBackend = requires(view y, const_view x, double rate, random_d
   B::add_dropped(y, x, x, rate, draw);  // (y, x, f, rate, draw), all contiguous and of one shape
 };
 
-/// A backend that can make calls beside the others: those between begin_beside() and end_beside() of one thread come behind
-/// all that were made before and one after another, but what is made after them waits for them only from join() on. Until
-/// then nothing else may read or write what they write. (What only the end of a backward pass reads need not hold up the
-/// rest of it.)
+/// A backend whose calls can leave their order for a branch: those between begin_branch() and end_branch() of one thread come
+/// behind all that were made before and one after another, but what is made after them waits for them only from join_branch()
+/// on. Until then nothing else may read or write what they write. (What only the end of a backward pass reads need not hold
+/// up the rest of it.)
 template <class B>
-concept BesideBackend = requires {
-  B::begin_beside();
-  B::end_beside();
-  B::join();
+concept BranchBackend = requires {
+  B::begin_branch();
+  B::end_branch();
+  B::join_branch();
 };
-/// Calls are beside the others as long as it lives, if that is wanted and the backend can.
+/// Calls are on the branch as long as it lives, if that is wanted and the backend has one.
 template <class B>
-class beside_scope {
+class branch_scope {
  public:
-  explicit beside_scope([[maybe_unused]] bool wanted = true) {
-    if constexpr (BesideBackend<B>)
-      if ((open_ = wanted)) B::begin_beside();
+  explicit branch_scope([[maybe_unused]] bool wanted = true) {
+    if constexpr (BranchBackend<B>)
+      if ((open_ = wanted)) B::begin_branch();
   }
-  beside_scope(beside_scope const&) = delete;
-  beside_scope& operator=(beside_scope const&) = delete;
-  ~beside_scope() {
-    if constexpr (BesideBackend<B>)
-      if (open_) B::end_beside();
+  branch_scope(branch_scope const&) = delete;
+  branch_scope& operator=(branch_scope const&) = delete;
+  ~branch_scope() {
+    if constexpr (BranchBackend<B>)
+      if (open_) B::end_branch();
   }
 
  private:
   bool open_ = false;
 };
-/// What comes next is behind the calls beside, too.
+/// What comes next is behind the calls on the branch, too.
 template <class B>
-void join() {
-  if constexpr (BesideBackend<B>) B::join();
+void join_branch() {
+  if constexpr (BranchBackend<B>) B::join_branch();
 }
 
-/// A backend that can do two things at once: calls of a thread from begin_apart() to end_apart() are behind all that were made
-/// before, or if part() was called since the last of them, behind those made before it; what else is made from there on may
-/// run at the same time until meet(). Until then nothing else may read or write what they write, nor write what they read.
+/// A backend that can do two things at once: the calls of a thread from begin_side_stream() to end_side_stream() are behind all
+/// that were made before, or if fork_side_stream() was called since the last of them, behind those made before it; what else
+/// is made from there on may run at the same time until join_side_stream(). Until then nothing else may read or write what
+/// they write, nor write what they read.
 template <class B>
-concept ApartBackend = requires {
-  B::part();
-  B::begin_apart();
-  B::end_apart();
-  B::meet();
+concept SideStreamBackend = requires {
+  B::fork_side_stream();
+  B::begin_side_stream();
+  B::end_side_stream();
+  B::join_side_stream();
 };
-/// What is apart next is behind the calls until here.
+/// What the side stream gets next is behind the calls until here.
 template <class B>
-void part() {
-  if constexpr (ApartBackend<B>) B::part();
+void fork_side_stream() {
+  if constexpr (SideStreamBackend<B>) B::fork_side_stream();
 }
-/// Calls are apart as long as it lives, if that is wanted and the backend can.
+/// Calls go to the side stream as long as it lives, if that is wanted and the backend has one.
 template <class B>
-class apart_scope {
+class side_stream_scope {
  public:
-  explicit apart_scope([[maybe_unused]] bool wanted = true) {
-    if constexpr (ApartBackend<B>) {
-      if (wanted) B::begin_apart();
+  explicit side_stream_scope([[maybe_unused]] bool wanted = true) {
+    if constexpr (SideStreamBackend<B>) {
+      if (wanted) B::begin_side_stream();
       open_ = wanted;
     }
   }
-  apart_scope(apart_scope const&) = delete;
-  apart_scope& operator=(apart_scope const&) = delete;
-  ~apart_scope() {
-    if constexpr (ApartBackend<B>)
-      if (open_) B::end_apart();
+  side_stream_scope(side_stream_scope const&) = delete;
+  side_stream_scope& operator=(side_stream_scope const&) = delete;
+  ~side_stream_scope() {
+    if constexpr (SideStreamBackend<B>)
+      if (open_) B::end_side_stream();
   }
 
  private:
   bool open_ = false;
 };
-/// What comes next is behind the calls apart, too.
+/// What comes next is behind the calls of the side stream, too.
 template <class B>
-void meet() {
-  if constexpr (ApartBackend<B>) B::meet();
+void join_side_stream() {
+  if constexpr (SideStreamBackend<B>) B::join_side_stream();
 }
 
 /// A backend that has numbers the host can see before all is done that was asked for: an early_values(count) has so many.

@@ -103,10 +103,11 @@ tensor<B> fused_hormone_gate(hormone_gate_inputs<B> const& in) {
                          return d;
                        };
                        dx.give(10, g);
-                       B::hormone_gate_gradient({shaped(dx.into(0), kept.x.dims()), shaped(dx.beside(1), kept.h.dims()),
-                                                 shaped(dx.into(2), {rows, wide}), dx.beside(3), dx.beside(4),
-                                                 dx.beside(5), dx.beside(6), dx.beside(7), dx.beside(8), dx.beside(9)},
-                                                operands(kept, {}), statistics.read(), g.read().reshape({rows, wide}));
+                       B::hormone_gate_gradient(
+                           {shaped(dx.into(0), kept.x.dims()), shaped(dx.on_branch(1), kept.h.dims()),
+                            shaped(dx.into(2), {rows, wide}), dx.on_branch(3), dx.on_branch(4), dx.on_branch(5),
+                            dx.on_branch(6), dx.on_branch(7), dx.on_branch(8), dx.on_branch(9)},
+                           operands(kept, {}), statistics.read(), g.read().reshape({rows, wide}));
                      });
 }
 

@@ -25,7 +25,7 @@ tensor<B> normalize_rows(tensor<B> const& x, tensor<B> const& weight, tensor<B> 
   return recorded<B>("normalize_rows", std::move(y), {&x, &weight, &bias},
                      [flat, mean, rstd, w = weight.detach()](tensor<B> const& dy, gradients<B>& dx) {
                        auto const g = packed(dy);
-                       B::layer_norm_gradient(dx.into(0), dx.beside(1), dx.beside(2), flat.read(), mean.read(),
+                       B::layer_norm_gradient(dx.into(0), dx.on_branch(1), dx.on_branch(2), flat.read(), mean.read(),
                                               rstd.read(), w.read(), g.read());
                      });
 }

@@ -26,7 +26,7 @@ struct gradient_slot {
   std::int64_t whole = -1;  ///< the node that this one is a slice or copy of, if it is one: [start, …) of `axis`
   int axis = 0;
   std::int64_t start = 0;
-  bool beside = false;  ///< whether calls beside the others may have written the value
+  bool on_branch = false;  ///< whether calls on the branch may have written the value
 
   /// Whether the slice lies in one run of the whole's memory.
   [[nodiscard]] bool runs_on() const {
@@ -59,8 +59,8 @@ class gradients {
   /// The buffer of an input's gradient, in the input's shape and contiguous; not wanted if nobody watches the input. That
   /// of a slice lies in the gradient of the whole.
   [[nodiscard]] destination into(std::size_t input) { return buffer(nodes_[input], false); }
-  /// The same for calls that may be made beside the others: whoever needs the gradient joins them.
-  [[nodiscard]] destination beside(std::size_t input) { return buffer(nodes_[input], false, BesideBackend<B>); }
+  /// The same for calls that may be made on the branch: whoever needs the gradient joins it.
+  [[nodiscard]] destination on_branch(std::size_t input) { return buffer(nodes_[input], false, BranchBackend<B>); }
   /// The same in the memory of `spent`, whose values the step reads for the last time as it writes, if the gradient has
   /// their shape and type, nothing has contributed to it yet, and nobody else owns that memory.
   [[nodiscard]] destination into(std::size_t input, tensor<B>& spent) {
@@ -69,7 +69,7 @@ class gradients {
     if (!slot.value.empty() || slot.whole >= 0 || slot.type != spent.type() || !(slot.dims == spent.dims()) ||
         !spent.unique() || !spent.contiguous())
       return into(input);
-    join<B>();  // they may read it
+    join_branch<B>();  // they may read it
     view const memory = spent.write();
     slot.value = spent;
     return {memory, false};
@@ -157,22 +157,22 @@ class gradients {
     return {slot.value.write().slice(p.axis, p.start, p.length), false};
   }
 
-  destination buffer(std::int64_t node, bool strided, bool beside = false) {
+  destination buffer(std::int64_t node, bool strided, bool on_branch = false) {
     if (node < 0) return {};
     auto& slot = tape_.slot(node);
     bool const fresh = slot.value.empty();
     if (fresh && slot.whole >= 0 && (strided || slot.runs_on())) {
-      auto const whole = buffer(slot.whole, strided, beside);
+      auto const whole = buffer(slot.whole, strided, on_branch);
       if (slot.dims == whole.out.dims) return whole;
       if (!whole.accumulate) B::fill(whole.out, 0.0);
-      return {whole.out.slice(slot.axis, slot.start, slot.dims[slot.axis]), true, beside};
+      return {whole.out.slice(slot.axis, slot.start, slot.dims[slot.axis]), true, on_branch};
     }
     bool const stays = fresh || (slot.value.unique() && slot.value.contiguous());
-    if (slot.beside && !(beside && stays)) join<B>();
+    if (slot.on_branch && !(on_branch && stays)) join_branch<B>();
     if (fresh) slot.value = tensor<B>(slot.dims, slot.type);
     else if (!stays) slot.value = slot.value.copy();
-    slot.beside = slot.beside || beside;
-    return {slot.value.write(), !fresh, beside};
+    slot.on_branch = slot.on_branch || on_branch;
+    return {slot.value.write(), !fresh, on_branch};
   }
 
   recorder<B>& tape_;
@@ -200,7 +200,7 @@ template <class B, class First, class... Others>
 void each_gradient(tensor<B> const& dy, gradients<B>& dx, First const& first, Others const&... others) {
   destination const front = dx.into(0);
   std::size_t count = 0;
-  destination const to[] = {(static_cast<void>(others), dx.beside(++count))...};
+  destination const to[] = {(static_cast<void>(others), dx.on_branch(++count))...};
   bool apart = true;  // the factors of a product may be one, or parts of one
   for (auto const& d : to)
     if (front.wanted() && d.wanted() && detail::may_overlap(front.out, d.out)) apart = false;
@@ -208,14 +208,14 @@ void each_gradient(tensor<B> const& dy, gradients<B>& dx, First const& first, Ot
     if (front.wanted()) first(front);
   };
   auto make_others = [&] {
-    beside_scope<B> const aside;
+    branch_scope<B> const branch;
     auto const* d = to;
     ((d->wanted() ? others(*d) : void(), ++d), ...);
   };
-  if (!apart) make_first();  // what is made beside comes behind it
+  if (!apart) make_first();  // what is made on the branch comes behind it
   make_others();
   if (apart) make_first();
-  if (!dy.unique()) join<B>();  // it may become another gradient, which is added to where it is
+  if (!dy.unique()) join_branch<B>();  // it may become another gradient, which is added to where it is
 }
 
 /// Records `y = op(inputs…)` with its vector-Jacobian product `backward(dy, dx)` on the tape that watches the inputs.

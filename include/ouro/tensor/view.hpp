@@ -93,11 +93,11 @@ using const_view = basic_view<void const>;
 struct destination {
   view out;
   bool accumulate = false;
-  bool beside = false;  ///< whether it may be written by a call beside the others (BesideBackend), and has been before
+  bool on_branch = false;  ///< whether it may be written by a call on the branch (BranchBackend), and has been before
 
   destination() = default;
-  destination(view v, bool add = false, bool aside = false)  // NOLINT: a plain view is overwritten
-      : out(v), accumulate(add), beside(aside) {}
+  destination(view v, bool add = false, bool branch = false)  // NOLINT: a plain view is overwritten
+      : out(v), accumulate(add), on_branch(branch) {}
   [[nodiscard]] bool wanted() const { return !out.empty(); }
 };
 

@@ -111,7 +111,8 @@ class trainer {
   std::int64_t room_;
   std::vector<moments<backend>> moments_;
   shared<narrow_weights<backend>> narrow_ = make_owned<narrow_weights<backend>>();
-  shared<narrow_weights<backend>> narrow_of_losses_ = make_owned<narrow_weights<backend>>();  // which may be made apart
+  shared<narrow_weights<backend>> narrow_of_losses_ =
+      make_owned<narrow_weights<backend>>();  // which the side stream may make
   std::int64_t updates_ = 0;
 };
 

@@ -83,13 +83,13 @@ struct cuda {
   /// Errors: unavailable where there is no device; std::bad_alloc where its memory is exhausted.
   static void* allocate(std::size_t bytes);
   static void deallocate(void* p, std::size_t bytes) noexcept;
-  static void begin_beside() noexcept;
-  static void end_beside() noexcept;
-  static void join() noexcept;
-  static void part();
-  static void begin_apart();
-  static void end_apart() noexcept;
-  static void meet();
+  static void begin_branch() noexcept;
+  static void end_branch() noexcept;
+  static void join_branch() noexcept;
+  static void fork_side_stream();
+  static void begin_side_stream();
+  static void end_side_stream() noexcept;
+  static void join_side_stream();
   static void upload(view to, const_view host);
   static void download(view host, const_view from);
 
@@ -151,8 +151,8 @@ struct cuda {
   static void sum_of_squares(view y, const_view const* list, std::size_t count);
 };
 
-static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && BesideBackend<cuda> &&
-              ApartBackend<cuda> && EarlyBackend<cuda> && MixBackend<cuda> && NarrowBackend<cuda> &&
+static_assert(Backend<cuda> && AffineBackend<cuda> && AddDroppedBackend<cuda> && BranchBackend<cuda> &&
+              SideStreamBackend<cuda> && EarlyBackend<cuda> && MixBackend<cuda> && NarrowBackend<cuda> &&
               HormoneGateBackend<cuda> && HormoneNetworksBackend<cuda>);
 
 /// Whether this program is linked with ouro::cuda.

@@ -65,7 +65,7 @@ struct profiled : B {
     return table;
   }
 
-  static void begin_apart() = delete;  // what runs at the same time as something else cannot be timed
+  static void begin_side_stream() = delete;  // what runs at the same time as something else cannot be timed
 
   static void fill(view v, double a) {
     timed(
