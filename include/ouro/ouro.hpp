@@ -63,6 +63,7 @@
 #include <ouro/ops/mix_rows.hpp>
 #include <ouro/ops/movement.hpp>
 #include <ouro/ops/noise.hpp>
+#include <ouro/ops/norm.hpp>
 #include <ouro/ops/normalize_rows.hpp>
 #include <ouro/ops/record.hpp>
 #include <ouro/ops/record_pair.hpp>

@@ -6,8 +6,13 @@
 
 #if defined(OURO_HAS_CPU)
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <cstring>
+#include <fstream>
 #include <limits>
+#include <new>
 
 #include <ouro/backend/cpu.hpp>
 #include <ouro/backend/cpu/math.hpp>
@@ -26,6 +31,71 @@ TEST_CASE("cpu: results do not depend on the number of threads from run to run")
   CHECK(first.values<float>() == second.values<float>());
   ouro::set_cpu_threads(before);
   CHECK_THROWS_AS(ouro::set_cpu_threads(0), ouro::error);
+}
+
+TEST_CASE("cpu: elementwise results have the same bits with any number of threads") {
+  int const before = ouro::cpu_threads();
+  using C = ouro::cpu;
+  auto const x = ouro_test::noise<C>({100'003}, ouro::dtype::f32);
+  auto const dy = ouro_test::noise<C>({100'003}, ouro::dtype::f32);
+  std::vector<std::vector<float>> first;
+  for (int const threads : {1, 2, 3, 5, 7}) {
+    ouro::set_cpu_threads(threads);
+    std::vector<std::vector<float>> now;
+    auto keep = [&](auto const& f) {
+      ouro::tensor<C> y(x.dims());
+      f(y);
+      now.push_back(y.values<float>());
+    };
+    for (auto const f : {ouro::unary::gelu, ouro::unary::tanh, ouro::unary::sigmoid}) {
+      keep([&](auto& y) { C::map(f, y.write(), x.read()); });
+      keep([&](auto& y) { C::map_gradient(f, y.write(), x.read(), dy.read()); });
+    }
+    keep([&](auto& y) { C::combine(ouro::binary::divide, y.write(), x.read(), dy.read()); });
+    keep([&](auto& y) { C::add_dropped(y.write(), x.read(), dy.read(), 0.3, {1, 2}); });
+    keep([&](auto& y) { C::dropout(y.write(), x.read(), 0.3, {1, 2}); });
+    if (first.empty()) first = now;
+    CHECK(first == now);
+  }
+  ouro::set_cpu_threads(before);
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // whose own memory has no bounds
+TEST_CASE("cpu: a product that finds no memory says so, or is right") {
+  using C = ouro::cpu;
+  int const before = ouro::cpu_threads();
+  ouro::set_cpu_threads(1);
+  auto const a = ouro_test::noise<C>({1100, 1100}, ouro::dtype::f32);
+  auto c = ouro::tensor<C>::full(a.dims(), ouro::dtype::f32, 7);
+  auto again = c.copy();
+  ouro::view const to[] = {c.write(), again.write()};
+  C::matmul({to[0].slice(0, 0, 16)}, a.read().slice(0, 0, 16), a.read(), 1.0);  // the library is ready
+  ::rlimit all{};
+  ::getrlimit(RLIMIT_AS, &all);
+  std::int64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  ::rlimit none = all;
+  none.rlim_cur = static_cast<::rlim_t>(pages * ::sysconf(_SC_PAGESIZE));
+  bool said = false;
+  ::setrlimit(RLIMIT_AS, &none);
+  try {
+    C::matmul({to[0]}, a.read(), a.read(), 1.0);
+  } catch (std::bad_alloc const&) {
+    said = true;
+  }
+  ::setrlimit(RLIMIT_AS, &all);
+  C::matmul({to[1]}, a.read(), a.read(), 1.0);
+  ouro::set_cpu_threads(before);
+  CHECK((said || c.values<float>() == again.values<float>()));
+}
+#endif
+
+TEST_CASE("cpu: what lies backwards in memory is scaled as it lies") {
+  using C = ouro::cpu;
+  auto const x = ouro::tensor<C>::from(std::vector<float>{1, 2, 3, 4}, {4});
+  ouro::tensor<C> y({4});
+  C::scale({y.write()}, x.read().reverse(0), 2.0);
+  CHECK(y.values<float>() == std::vector<float>{8, 6, 4, 2});
 }
 
 namespace {

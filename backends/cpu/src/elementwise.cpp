@@ -68,7 +68,7 @@ void cpu::copy(view to, const_view from, bool accumulate) {
 
 void cpu::scale(destination y, const_view x, double factor) {
   runs const r(y.out.dims, y.out.steps, x.steps, x.steps);
-  if (!all_f32(y.out, x) || y.out.size() == 0 || r.along(0) != 1 || r.along(1) > 1)
+  if (!all_f32(y.out, x) || y.out.size() == 0 || r.along(0) != 1 || (r.along(1) != 0 && r.along(1) != 1))
     return reference::scale(y, x, factor);
   auto* p = y.out.as<float>();
   auto const* q = x.as<float>();
@@ -204,8 +204,8 @@ namespace {
 /// y = dropout(x), or before + dropout(x).
 void drop(float* y, float const* before, const_view x, double rate, random_draw draw) {
   auto const dropper = cpu_kernels::dropper(rate, draw);
-  constexpr std::int64_t together = dropout_mask::together;
-  cpu_threading::parallel(dropout_mask::groups(x.size()), 512, [&](std::int64_t from, std::int64_t to) {
+  constexpr std::int64_t together = 4 * dropout_mask::together;  // whole blocks, as runs share them
+  cpu_threading::parallel((x.size() + together - 1) / together, 128, [&](std::int64_t from, std::int64_t to) {
     std::int64_t const start = from * together;
     kernels().dropout(y + start, before == nullptr ? nullptr : before + start, x.as<float>() + start, dropper,
                       static_cast<std::uint64_t>(start), std::min(to * together, x.size()) - start);

@@ -5,6 +5,7 @@
 // absent), each thread on rows or columns of its own.
 #include <algorithm>
 #include <atomic>
+#include <new>
 
 #include <ouro/backend/cpu.hpp>
 #include <ouro/tensor/tensor.hpp>
@@ -81,10 +82,11 @@ void gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k, floa
   int const before = omp_get_max_threads();
   if (before != 1) omp_set_num_threads(1);
 #endif
-  dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  auto const status = dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 #if defined(OURO_WITH_OPENMP)
   if (before != 1) omp_set_num_threads(before);
 #endif
+  if (status != dnnl_success) throw std::bad_alloc();  // its operands are what it takes
 #else
   plain(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 #endif

@@ -5,6 +5,7 @@
 // joined, so that a run is as long as possible.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include <ouro/tensor/view.hpp>
@@ -47,8 +48,11 @@ struct runs {
     constexpr std::int64_t grain = 16384;
     std::int64_t const length = n[rank - 1];
     if (rank == 1) {
-      cpu_threading::parallel(length, grain, [&](std::int64_t from, std::int64_t to) {
-        f(from * along(0), from * along(1), from * along(2), to - from);
+      // Whole blocks are shared: what a vector and what a tail rounds to may differ, and must not change with the threads.
+      constexpr std::int64_t block = 128;
+      cpu_threading::parallel((length + block - 1) / block, grain / block, [&](std::int64_t first, std::int64_t last) {
+        std::int64_t const from = first * block;
+        f(from * along(0), from * along(1), from * along(2), std::min(last * block, length) - from);
       });
       return;
     }

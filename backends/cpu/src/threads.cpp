@@ -52,9 +52,12 @@ class pool {
       if (n > 0) f(context, 0, n);
       return;
     }
-    std::unique_lock const one_at_a_time(busy_);
+    std::unique_lock one_at_a_time(busy_);
     std::int64_t const parts = std::min<std::int64_t>(most, threads_);
-    if (parts <= 1) return f(context, 0, n);
+    if (parts <= 1) {
+      one_at_a_time.unlock();  // f may call again
+      return f(context, 0, n);
+    }
     start();
     job_ = {f, context, n, parts};
     failure_ = nullptr;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <ouro/autodiff/tape.hpp>
+#include <ouro/ops/arithmetic.hpp>
 
 namespace ouro {
 
@@ -19,9 +20,21 @@ namespace detail {
 template <class B>
 shared<recording<B>> recording_of(std::vector<tensor<B>> const& inputs) {
   for (auto const& x : inputs)
-    if (auto const watcher = x.origin().first; watcher && watcher->open())
-      return shared<recording<B>>(static_cast<recording<B>*>(watcher.get()));
+    if (auto const watcher = x.origin().first) return shared<recording<B>>(static_cast<recording<B>*>(watcher.get()));
   return nullptr;
+}
+
+/// The nodes of values, -1 for those that nobody watches. Errors (argument): another tape watches one.
+template <class B>
+std::vector<std::int64_t> nodes_of(std::vector<tensor<B>> const& values, recording<B> const& tape) {
+  std::vector<std::int64_t> nodes;
+  for (auto const& x : values) {
+    auto const [watcher, node] = x.origin();
+    require(watcher == nullptr || watcher.get() == &tape, errc::argument, "settle",
+            "operands are watched by two different tapes");
+    nodes.push_back(node);
+  }
+  return nodes;
 }
 
 /// A function that may run several times: f(part, inputs). A type of its own behind one face, so that what runs it is
@@ -41,21 +54,29 @@ struct computation_of final : computation<B> {
   F f;
 };
 
+template <class B>
+void require_scalar(tensor<B> const& y) {
+  require(y.size() == 1, errc::shape, "settle", "the function must return a scalar, got shape ", y.dims());
+}
+
 /// Runs forward and backward of f on detached inputs; parameters' and inputs' gradients land in buffers of their own.
 template <class B>
 class local_gradient {
  public:
   local_gradient(shared<recording<B>> tape, std::vector<tensor<B>> const& inputs)
-      : tape_(std::move(tape)), mark_(static_cast<std::int64_t>(tape_->nodes.size())), outer_(tape_->settled_from) {
-    tape_->settled_from = mark_;
-    std::swap(tape_->settled, outer_settled_);
+      : tape_(std::move(tape)),
+        nodes_(nodes_of(inputs, *tape_)),
+        mark_(static_cast<std::int64_t>(tape_->nodes.size())),
+        outer_(tape_->settled_from) {
     for (auto const& x : inputs) {
       inputs_.push_back(x.detach());
-      if (x.origin().first == nullptr) continue;
+      if (nodes_[inputs_.size() - 1] < 0) continue;
       tape_->nodes.push_back({"input", {}, nullptr, {{}, x.dims(), x.type()}});
       inputs_.back().set_origin(tape_, static_cast<std::int64_t>(tape_->nodes.size()) - 1);
     }
     first_ = static_cast<std::int64_t>(tape_->nodes.size());
+    tape_->settled_from = mark_;  // last: what fails before has left nothing but nodes that nobody knows
+    std::swap(tape_->settled, outer_settled_);
   }
   local_gradient(local_gradient const&) = delete;
   local_gradient& operator=(local_gradient const&) = delete;
@@ -68,6 +89,7 @@ class local_gradient {
   /// y = f(inputs), and its gradients for dy = 1.
   tensor<B> run(computation<B> const& f, std::int64_t part) {
     auto const y = f(part, inputs_);
+    require_scalar(y);
     back(y.origin(), tensor<B>::full(y.dims(), y.type(), 1.0));
     return y.detach();
   }
@@ -78,13 +100,12 @@ class local_gradient {
   }
 
   /// (node, gradient) of everything outside that received one: the leaves, and the inputs under their own nodes.
-  std::vector<std::pair<std::int64_t, tensor<B>>> take(std::vector<tensor<B>> const& inputs) {
+  std::vector<std::pair<std::int64_t, tensor<B>>> take() {
     std::vector<std::pair<std::int64_t, tensor<B>>> out;
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      auto const local = inputs_[i].origin();
-      if (local.first == nullptr) continue;
-      auto g = tape_->nodes[static_cast<std::size_t>(local.second)].gradient.value;
-      if (g) out.emplace_back(inputs[i].origin().second, std::move(g));
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      if (nodes_[i] < 0) continue;
+      auto g = tape_->nodes[static_cast<std::size_t>(inputs_[i].origin().second)].gradient.value;
+      if (g) out.emplace_back(nodes_[i], std::move(g));
     }
     for (auto& s : tape_->settled)
       if (s.gradient.value) out.emplace_back(s.node, std::move(s.gradient.value));
@@ -93,20 +114,33 @@ class local_gradient {
 
  private:
   void back(std::pair<shared<recorder<B>>, std::int64_t> const& from, tensor<B> const& dy) {
-    if (from.first != nullptr && from.second >= first_) {
-      tape_->slot(from.second).value = dy;
+    if (from.first.get() == tape_.get()) {  // also where it is an input or a leaf
+      std::vector<std::int64_t> const nodes{from.second};
+      gradients<B>(*tape_, nodes).give(0, dy);
       tape_->run(static_cast<std::int64_t>(tape_->nodes.size()) - 1, first_);
     }
     tape_->nodes.resize(static_cast<std::size_t>(first_));
   }
 
   shared<recording<B>> tape_;
+  std::vector<std::int64_t> nodes_;  // of the inputs outside
   std::vector<tensor<B>> inputs_;
   std::int64_t mark_;
   std::int64_t first_ = 0;
   std::int64_t outer_;
   std::vector<typename recording<B>::settled_gradient> outer_settled_;
 };
+
+/// Whether two views may have an element in common: their memory is looked at from the first byte to the last.
+inline bool may_overlap(view const& a, view const& b) {
+  auto end = [](view const& v) {
+    std::int64_t last = 0;
+    for (int i = 0; i < v.dims.rank(); ++i) last += (v.dims[i] - 1) * v.steps[i];
+    return static_cast<char const*>(v.data) + (last + 1) * size_of(v.type);
+  };
+  if (a.size() == 0 || b.size() == 0) return false;
+  return static_cast<char const*>(a.data) < end(b) && static_cast<char const*>(b.data) < end(a);
+}
 
 /// Adds factor · list[i] (contiguous) to the gradient of input i for all of them, at once where they lie apart.
 template <class B>
@@ -151,11 +185,12 @@ void hand_on(recording<B>& tape, std::vector<std::pair<std::int64_t, tensor<B>>>
 
 template <class B>
 tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, computation<B> const& f) {
+  require(parts > 0, errc::argument, "settle", "needs at least one part");
   auto const tape = recording_of(inputs);
   tensor<B> total;
   auto sum = [&](tensor<B> const& y) {
-    if (total.empty()) total = y.copy();
-    else B::scale({total.write(), true}, y.read(), 1.0);
+    require_scalar(y);
+    total = total.empty() ? y : add(total, y);  // which is recorded where leaves are watched that are no inputs
   };
   if (tape == nullptr) {
     for (std::int64_t p = 0; p < parts; ++p) sum(f(p, inputs));
@@ -165,7 +200,7 @@ tensor<B> settled(std::vector<tensor<B>> const& inputs, std::int64_t parts, comp
   {
     local_gradient<B> local(tape, inputs);
     for (std::int64_t p = 0; p < parts; ++p) sum(local.run(f, p));
-    kept = local.take(inputs);
+    kept = local.take();
   }
   struct step final : backward_step<B> {
     std::vector<std::pair<std::size_t, tensor<B>>> list;
@@ -188,13 +223,11 @@ tensor<B> checkpointed(std::vector<tensor<B>> const& inputs, shared<computation<
   if (tape == nullptr) return (*f)(0, inputs);
   std::vector<tensor<B>> plain;
   tensor<B> y;
-  auto const mark = tape->nodes.size();
   {
     local_gradient<B> local(tape, inputs);
     for (auto const& x : inputs) plain.push_back(x.detach());
     y = (*f)(0, plain).detach();
   }
-  tape->nodes.resize(mark);
 
   struct step final : backward_step<B> {
     step(shared<computation<B>> g, std::vector<tensor<B>> x, recording<B>& t)
@@ -207,14 +240,13 @@ tensor<B> checkpointed(std::vector<tensor<B>> const& inputs, shared<computation<
       {
         local_gradient<B> local(shared<recording<B>>(&tape), inputs);
         local.run(*run, 0, dy);
-        found = local.take(inputs);
+        found = local.take();
       }
       hand_on(tape, found);
     }
   };
-  std::vector<std::int64_t> nodes;
-  for (auto const& x : inputs) nodes.push_back(x.origin().second);
-  auto const node = tape->record("checkpoint", y, std::move(nodes), make_owned<step>(std::move(f), inputs, *tape));
+  auto const node =
+      tape->record("checkpoint", y, nodes_of(inputs, *tape), make_owned<step>(std::move(f), inputs, *tape));
   y.set_origin(tape, node);
   return y;
 }
@@ -225,10 +257,11 @@ struct postponed_step final : backward_step<B> {
   postponed_step(shared<computation<B>> g, std::vector<tensor<B>> x, recording<B>& t)
       : run(std::move(g)), inputs(std::move(x)), tape(t) {}
   void prepare() override {
-    if (std::exchange(prepared, true)) return;
+    if (prepared) return;
     local_gradient<B> local(shared<recording<B>>(&tape), inputs);
     local.run(*run, 0);
-    found = local.take(inputs);
+    found = local.take();
+    prepared = true;
   }
   void operator()(tensor<B> const&, gradients<B>&) override {
     prepare();
@@ -246,8 +279,8 @@ template <class B>
 void postponed(recording<B>& tape, std::vector<tensor<B>> inputs, shared<computation<B>> f) {
   require(tape.settled_from == 0, errc::argument, "postpone", "inside of settle or checkpoint there is no later");
   auto const seed = tensor<B>::full({1}, dtype::f32, 1.0);
-  std::vector<std::int64_t> nodes;
-  for (auto const& x : inputs) nodes.push_back(x.origin().second);
+  auto nodes = nodes_of(inputs, tape);
+  tape.postponed.reserve(tape.postponed.size() + 1);  // what fails later must not leave a loss that nobody waits for
   auto const node = tape.record("postpone", seed, std::move(nodes),
                                 make_owned<postponed_step<B>>(std::move(f), std::move(inputs), tape));
   tape.slot(node).value = seed;
@@ -262,7 +295,7 @@ void postponed(recording<B>& tape, std::vector<tensor<B>> inputs, shared<computa
 /// Σ_part f(part, inputs) for part = 0 … parts − 1, where each f is a scalar: every part runs forward and backward at
 /// once and is forgotten; only the gradients towards the inputs and the leaves are kept, to be multiplied by the
 /// derivative of what follows (the chain rule is linear in it). f must reach watched values only through `inputs` and
-/// leaves. Unwatched, it only computes.
+/// leaves. Where no input is watched, it is the sum that f computes. Errors: no part (argument); f is no scalar (shape).
 template <Backend B, class F>
 tensor<B> settle(std::vector<tensor<B>> const& inputs, std::int64_t parts, F const& f) {
   return detail::settled<B>(inputs, parts, detail::computation_of<B, F const&>(f));

@@ -24,19 +24,33 @@ class recording final : public recorder<B> {
     std::vector<std::int64_t> inputs;
     shared<backward_step<B>> step;  // null for a leaf, and once it has run
     gradient_slot<B> gradient;
+    bool used = false;            // whether the step has run
+    std::int64_t asked_for = -1;  // the last operation that has this or a part of it as an input
   };
 
   [[nodiscard]] bool open() const override { return open_; }
 
+  /// Of inputs that have elements in common all but the first are recorded as copies: the step has a gradient for each.
   std::int64_t record(char const* name, tensor<B> const& y, std::vector<std::int64_t> inputs,
                       shared<backward_step<B>> step) override {
+    auto const number = static_cast<std::int64_t>(nodes.size());
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      if (inputs[i] < 0) continue;
+      auto& whole = at(whole_of(inputs[i]));
+      if (std::exchange(whole.asked_for, number) != number) continue;
+      for (std::size_t j = 0; j < i; ++j)
+        if (have_common_elements(inputs[i], inputs[j])) {
+          inputs[i] = record_copy(inputs[i]);
+          break;
+        }
+    }
     nodes.push_back({name, std::move(inputs), std::move(step), {{}, y.dims(), y.type()}});
     return static_cast<std::int64_t>(nodes.size()) - 1;
   }
 
   /// Inside settle(), contributions to leaves from before it go to buffers of their own.
   gradient_slot<B>& slot(std::int64_t n) override {
-    auto& own = nodes[static_cast<std::size_t>(n)];
+    auto& own = at(n);
     if (n >= settled_from) return own.gradient;
     require(!own.step, errc::argument, "settle", "the function uses a value of the outer computation (made by ",
             own.name, "); pass it as an argument");
@@ -94,19 +108,50 @@ class recording final : public recorder<B> {
   bool ahead = true;                    ///< whether what is postponed may be computed before its turn
 
  private:
+  node& at(std::int64_t i) { return nodes[static_cast<std::size_t>(i)]; }
+  /// The node that this one is a slice of a slice … of, or itself.
+  std::int64_t whole_of(std::int64_t i) {
+    while (at(i).gradient.whole >= 0) i = at(i).gradient.whole;
+    return i;
+  }
+  bool have_common_elements(std::int64_t a, std::int64_t b) {
+    if (a < 0 || b < 0 || whole_of(a) != whole_of(b)) return false;
+    auto first_of = [this](std::int64_t i) {
+      shape first = at(i).gradient.dims;
+      for (int axis = 0; axis < first.rank(); ++axis) first[axis] = 0;
+      for (; at(i).gradient.whole >= 0; i = at(i).gradient.whole) first[at(i).gradient.axis] += at(i).gradient.start;
+      return first;
+    };
+    shape const begin[2] = {first_of(a), first_of(b)};
+    shape const length[2] = {at(a).gradient.dims, at(b).gradient.dims};
+    for (int axis = 0; axis < begin[0].rank(); ++axis)
+      if (begin[0][axis] >= begin[1][axis] + length[1][axis] || begin[1][axis] >= begin[0][axis] + length[0][axis])
+        return false;
+    return true;
+  }
+  std::int64_t record_copy(std::int64_t i) {
+    struct copied final : backward_step<B> {
+      void operator()(tensor<B> const& dy, gradients<B>& dx) override { dx.give(0, dy); }
+    };
+    nodes.push_back({"copy", {i}, make_owned<copied>(), {{}, at(i).gradient.dims, at(i).gradient.type}});
+    return static_cast<std::int64_t>(nodes.size()) - 1;
+  }
+
   void prepare(std::int64_t i) {
     side_stream_scope<B> const aside(ahead);
-    auto const step = nodes[static_cast<std::size_t>(i)].step;  // it may move the nodes
+    auto const step = at(i).step;  // it may move the nodes
     step->prepare();
   }
   void run_step(std::int64_t i) {
-    auto& n = nodes[static_cast<std::size_t>(i)];
+    auto& n = at(i);
+    require(!n.used || n.gradient.value.empty(), errc::argument, "backward",
+            "a tape runs back over each operation once; call it for the sum of the losses");
     if (!n.step || n.gradient.value.empty()) return;
     if (n.gradient.on_branch) join_branch<B>();
     tensor<B> const dy = std::exchange(n.gradient.value, {});
     auto const step = std::exchange(n.step, nullptr);
     auto const inputs = std::move(n.inputs);
-    n.name = "used";
+    n.used = true;
     gradients<B> dx(*this, inputs);
     (*step)(dy, dx);  // may record more, and so move the nodes
   }
@@ -128,12 +173,15 @@ class tape {
   ~tape() { recording_->close(); }
 
   /// Makes a tensor a leaf: operations on it, and on copies of it, are recorded, and its gradient is kept. Watching
-  /// twice is harmless. Errors: another tape watches the same storage.
+  /// twice is harmless. Errors (argument): another tape watches it; it is a view, detached or the result of an operation on
+  /// a tape, for its copy() is what can be watched.
   void watch(tensor<B> const& x) {
     if (x.empty()) return;
     auto const [owner, node] = x.origin();
     if (owner == recording_) return;
     require(owner == nullptr, errc::argument, "tape", "the tensor is already watched by another tape");
+    require(x.is_plain(), errc::argument, "tape",
+            "a view, a detached tensor or a result cannot be watched; watch its copy()");
     require(is_floating(x.type()), errc::argument, "tape", "only f32 and f64 have gradients, got ", name_of(x.type()));
     recording_->nodes.push_back({"leaf", {}, nullptr, {{}, x.dims(), x.type()}});
     recording_->leaves.push_back(x);  // first: who is watched will be let go
@@ -141,7 +189,8 @@ class tape {
   }
 
   /// Runs the recording in reverse from `y` (one element), adding seed · ∂y/∂leaf to every leaf's gradient. A tape runs
-  /// back over each operation once: call it for the sum of the losses. Errors: y is not recorded here.
+  /// back over each operation once: call it for the sum of the losses. Errors: y is no scalar (shape); it is not recorded here,
+  /// or depends on what the tape has run back over already (argument).
   void backward(tensor<B> const& y, double seed = 1.0) {
     require(y.size() == 1, errc::shape, "backward", "needs a scalar, got shape ", y.dims());
     auto const [owner, node] = y.origin();

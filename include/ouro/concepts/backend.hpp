@@ -15,11 +15,12 @@
 //   determinism  the same inputs give the same bits from run to run, whatever the scheduling of threads
 //   randomness   number i of a draw is `random_draw`'s number i, on every backend
 //
-// Contracts common to all. f32 and f64 compute; all floating operands of a call have one dtype. An empty optional
+// Contracts common to all. f32 and f64 compute; all floating operands of a call have one dtype, but that bf16 may stand for
+// f32 where the backend takes it. An empty optional
 // destination is skipped. Outputs must not overlap inputs unless they are the same view of an elementwise primitive.
 // "rows" means that the last axis is the row: contiguous views are read as (rows, width).
 //
-// What it is not. A backend knows no tape, no module and no model, throws nothing about shapes, and keeps no state but
+// What it is not. A backend knows no tape, no module and no model, checks no shapes, and keeps no state but
 // its memory pool and its threads.
 #pragma once
 

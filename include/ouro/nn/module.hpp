@@ -17,7 +17,7 @@
 namespace ouro {
 
 /// What a tensor of a module is: learned, estimated while running, or fixed.
-enum class field_kind : std::uint8_t { parameter, statistic, constant };
+enum class field_kind : std::uint8_t { parameter, statistic };
 
 /// A learned tensor. `decay` and `learning_rate` scale what the optimiser is told.
 template <class B>
@@ -37,14 +37,6 @@ struct statistic : tensor<B> {
   static constexpr field_kind kind = field_kind::statistic;
   statistic() = default;
   statistic(tensor<B> value) : tensor<B>(std::move(value)) {}  // NOLINT
-};
-
-/// A fixed tensor that is saved with the module.
-template <class B>
-struct constant : tensor<B> {
-  static constexpr field_kind kind = field_kind::constant;
-  constant() = default;
-  constant(tensor<B> value) : tensor<B>(std::move(value)) {}  // NOLINT
 };
 
 /// One tensor of a module. `Tensor` is `tensor<B>` or `tensor<B> const`.
@@ -110,7 +102,7 @@ void field_walk<B>::visit(Member& member) {
     std::visit([this](auto& chosen) { this->visit(chosen); }, member);
   } else {
     static_assert(std::is_trivially_copyable_v<Member>,
-                  "a member of a module must be a parameter, statistic or constant, a module, a vector, optional or "
+                  "a member of a module must be a parameter or statistic, a module, a vector, optional or "
                   "variant of modules, or a trivially copyable configuration");
   }
 }

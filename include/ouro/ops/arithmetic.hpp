@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Sums, differences, products and quotients with broadcasting (extents agree or one is 1, aligned at the last axis). Of
-// f32 and bf16 the result is f32.
+// f32 and bf16, where the backend takes both, the result is f32.
 #pragma once
 
 #include <ouro/ops/record.hpp>
@@ -29,8 +29,8 @@ void sum_to(gradients<B>& dx, std::size_t input, shape const& dims, const_view d
 
 template <class B>
 tensor<B> combine(char const* name, binary f, tensor<B> const& a, tensor<B> const& b) {
-  require(is_real(a.type()) && computed_in(a.type()) == computed_in(b.type()), errc::shape, name,
-          "dtypes must agree and be real, got ", name_of(a.type()), " and ", name_of(b.type()));
+  require(!b.empty(), errc::argument, name, "an operand is absent");
+  require_one_type(name, a, {&b});
   shape const dims = broadcast(a.dims(), b.dims(), name);
   tensor<B> y(dims, wider(a.type(), b.type()));
   B::combine(f, y.write(), a.read().expand(dims), b.read().expand(dims));
@@ -99,7 +99,7 @@ tensor<B> divide(tensor<B> const& a, tensor<B> const& b) {
 /// factor · x.
 template <Backend B>
 tensor<B> scale(tensor<B> const& x, double factor) {
-  require(is_real(x.type()), errc::shape, "scale", "needs a real dtype, got ", name_of(x.type()));
+  require_one_type("scale", x);
   tensor<B> y(x.dims(), x.type());
   B::scale(y.write(), x.read(), factor);
   return recorded<B>("scale", std::move(y), {&x},
@@ -119,8 +119,20 @@ tensor<B> operator*(tensor<B> const& a, tensor<B> const& b) {
   return multiply(a, b);
 }
 template <Backend B>
+tensor<B> operator/(tensor<B> const& a, tensor<B> const& b) {
+  return divide(a, b);
+}
+template <Backend B>
 tensor<B> operator*(double factor, tensor<B> const& x) {
   return scale(x, factor);
+}
+template <Backend B>
+tensor<B> operator*(tensor<B> const& x, double factor) {
+  return scale(x, factor);
+}
+template <Backend B>
+tensor<B> operator-(tensor<B> const& x) {
+  return scale(x, -1.0);
 }
 
 }  // namespace ouro

@@ -22,6 +22,7 @@ struct column_statistics {
 template <Backend B>
 column_statistics<B> column_moments(tensor<B> const& x) {
   require(x.rank() == 2 && x.dim(0) > 0, errc::shape, "column_moments", "needs x (R,C) with R > 0, got ", x.dims());
+  require_one_type("column_moments", x);
   std::int64_t const width = x.dim(1);
   auto const flat = packed(x);
   tensor<B> both({2, width}, x.type());
@@ -58,6 +59,7 @@ batch_norm_result<B> batch_norm(tensor<B> const& x, tensor<B> const& weight, ten
   require(x.rank() == 2 && x.dim(0) > 0 && weight.dims() == shape{x.dim(1)} && bias.dims() == weight.dims(),
           errc::shape, "batch_norm", "needs x (R,C) with R > 0, weight (C), bias (C), got ", x.dims(), ", ",
           weight.dims(), " and ", bias.dims());
+  require_one_type("batch_norm", x, {&weight, &bias});
   auto const flat = packed(x);
   tensor<B> y(x.dims(), result.value_or(x.type()));
   tensor<B> mean({x.dim(1)}, computed_in(x.type()));

@@ -19,6 +19,7 @@ tensor<B> gather_sum(tensor<B> const& table, tensor<B> const& index, tensor<B> c
               (addend.empty() || addend.dims() == shape{table.dim(2)}),
           errc::shape, "gather_sum", "needs table (K,V,C), i32 index (R,K) and addend (C), got ", table.dims(), ", ",
           index.dims(), " and ", addend.dims());
+  require_one_type("gather_sum", table, {&addend});
   auto const tables = packed(table);
   auto const at = packed(index);
   tensor<B> y({index.dim(0), table.dim(2)}, result.value_or(table.type()));

@@ -127,6 +127,9 @@ tensor<B> hormone_gate(hormone_gate_inputs<B> const& in) {
           in.scale.dims());
   require(in.residual.empty() || in.residual.dims() == out, errc::shape, "hormone_gate", "needs a residual ", out,
           ", got ", in.residual.dims());
+  require_one_type("hormone_gate", in.x,
+                   {&in.h, &in.f, &in.scale, &in.bias, &in.query_weight, &in.query_bias, &in.gate, &in.proj_weight,
+                    &in.proj_bias, &in.residual});
   if constexpr (HormoneGateBackend<B>)
     if (B::has_hormone_gate(in.gate.type()) && in.x.size() > 0 && in.bias && in.gate.size() % 8 == 0)
       return detail::fused_hormone_gate(in);

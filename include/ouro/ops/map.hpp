@@ -11,7 +11,7 @@ namespace ouro {
 
 template <Backend B>
 tensor<B> map(char const* name, unary f, tensor<B> const& x) {
-  require(is_real(x.type()), errc::shape, name, "needs a real dtype, got ", name_of(x.type()));
+  require_one_type(name, x);
   tensor<B> y(x.dims(), x.type());
   B::map(f, y.write(), x.read());
   auto saved = gradient_from_result(f) ? y.detach() : x.detach();

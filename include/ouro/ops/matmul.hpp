@@ -33,7 +33,8 @@ bool exact_products(dtype type) {
 
 /// c = a b, or addend + a b: (M,K)(K,N) → (M,N), or for every batch (N,M,K)(N,K,P) → (N,M,P). Transposed operands are
 /// views; the addend may be absent, and is repeated along axes where it has extent 1. c has the type
-/// `result`: that of a, if none is said. Any of them may be bf16 where others are f32.
+/// `result`: that of a, if none is said. Any of them may be bf16 where others are f32,
+/// if the backend takes it.
 template <Backend B>
 tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend = {},
                  std::optional<dtype> result = {}) {
@@ -46,9 +47,7 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend
   shape const out = a.dims().with(-1, b.dim(-1));
   require(addend.empty() || (addend.rank() == out.rank() && broadcast(addend.dims(), out, "matmul") == out),
           errc::shape, "matmul", "the addend must fit the result ", out, ", got ", addend.dims());
-  dtype const in = computed_in(a.type());
-  require(is_real(a.type()) && computed_in(b.type()) == in && (addend.empty() || computed_in(addend.type()) == in),
-          errc::shape, "matmul", "dtypes must agree and be real, got ", name_of(a.type()), " and ", name_of(b.type()));
+  require_one_type("matmul", a, {&b, &addend});
   tensor<B> c(out, result.value_or(a.type()));
   if (addend) detail::product_onto<B>(c.write(), a.read(), b.read(), addend.read());
   else B::matmul(c.write(), a.read(), b.read(), 1.0);
@@ -63,16 +62,13 @@ tensor<B> matmul(tensor<B> const& a, tensor<B> const& b, tensor<B> const& addend
 }
 
 /// y = x Wᵀ + b: x (…,I), W (O,I), b (O) or absent → (…,O), of the type `result`: that of x, if none is said. Any of them
-/// may be bf16 where others are f32.
+/// may be bf16 where others are f32, if the backend takes it.
 template <Backend B>
 tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b, std::optional<dtype> result = {}) {
   require(x.rank() >= 1 && w.rank() == 2 && x.dim(-1) == w.dim(1) && (b.empty() || b.dims() == shape{w.dim(0)}),
           errc::shape, "linear", "needs x (...,I), weight (O,I), bias (O), got ", x.dims(), ", ", w.dims(), " and ",
           b.dims());
-  dtype const inner = computed_in(x.type());
-  require(is_real(x.type()) && computed_in(w.type()) == inner && (b.empty() || computed_in(b.type()) == inner),
-          errc::shape, "linear", "dtypes must agree and be real, got ", name_of(x.type()), ", ", name_of(w.type()),
-          " and ", name_of(b.type()));
+  require_one_type("linear", x, {&w, &b});
   auto const flat = packed(x);
   shape const in{x.dims().rows(), w.dim(1)};
   shape const out{x.dims().rows(), w.dim(0)};

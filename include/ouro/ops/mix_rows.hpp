@@ -13,7 +13,8 @@
 namespace ouro {
 
 /// y_q = x + (before − x) ⊙ share_q for each of the shares, in one pass where the backend has it: x and before (…,D), shares
-/// (Q,D) → Q tensors (…,D) of the type of x. x and before may be bf16 where shares are f32.
+/// (Q,D) → Q tensors (…,D) of the type of x. x and before may be bf16 where shares are f32, if the
+/// backend takes it.
 template <Backend B>
 std::vector<tensor<B>> mix_rows(tensor<B> const& x, tensor<B> const& before, tensor<B> const& shares) {
   require(x.rank() >= 1 && x.dims() == before.dims() && shares.rank() == 2 && shares.dim(1) == x.dim(-1), errc::shape,

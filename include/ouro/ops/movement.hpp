@@ -14,6 +14,9 @@ namespace ouro {
 /// The same elements in row-major order under another shape of the same size.
 template <Backend B>
 tensor<B> reshape(tensor<B> const& x, shape const& dims) {
+  require(!x.empty(), errc::argument, "reshape", "the operand is absent");
+  for (int i = 0; i < dims.rank(); ++i)
+    require(dims[i] >= 0, errc::shape, "reshape", "extents must not be negative, got ", dims);
   require(dims.size() == x.dims().size(), errc::shape, "reshape", "sizes must agree, got ", x.dims(), " to ", dims);
   auto const flat = packed(x);
   return recorded<B>("reshape", flat.alias(flat.read().reshape(dims)), {&x},
@@ -26,11 +29,10 @@ tensor<B> reshape(tensor<B> const& x, shape const& dims) {
 /// The part [start, start + length) of an axis (negative axes count from the end); x itself if that is all of it.
 template <Backend B>
 tensor<B> slice(tensor<B> const& x, int axis, std::int64_t start, std::int64_t length) {
-  require(axis < x.rank() && axis >= -x.rank(), errc::shape, "slice", "no axis ", axis, " in shape ", x.dims());
+  axis = axis_of(x.dims(), axis, "slice");
   require(start >= 0 && length >= 0 && start + length <= x.dim(axis), errc::shape, "slice", "[", start, ", ",
           start + length, ") must lie inside axis ", axis, " of ", x.dims());
   if (length == x.dim(axis)) return x;
-  if (axis < 0) axis += x.rank();
   auto y = recorded<B>("slice", x.alias(x.read().slice(axis, start, length)), {&x},
                        [axis, start, length](tensor<B> const& dy, gradients<B>& dx) {
                          if (dx.wants(0)) B::copy(dx.into_zeroed(0).slice(axis, start, length), dy.read(), true);
@@ -47,7 +49,7 @@ tensor<B> slice(tensor<B> const& x, int axis, std::int64_t start, std::int64_t l
 /// The elements of an axis in the opposite order.
 template <Backend B>
 tensor<B> reverse(tensor<B> const& x, int axis) {
-  require(axis < x.rank() && axis >= -x.rank(), errc::shape, "reverse", "no axis ", axis, " in shape ", x.dims());
+  axis = axis_of(x.dims(), axis, "reverse");
   tensor<B> y(x.dims(), x.type());
   if (x.size() > 0) B::copy(y.write(), x.read().reverse(axis), false);
   return recorded<B>("reverse", std::move(y), {&x}, [axis](tensor<B> const& dy, gradients<B>& dx) {
@@ -58,6 +60,8 @@ tensor<B> reverse(tensor<B> const& x, int axis) {
 /// Two axes exchanged.
 template <Backend B>
 tensor<B> transpose(tensor<B> const& x, int a, int b) {
+  a = axis_of(x.dims(), a, "transpose");
+  b = axis_of(x.dims(), b, "transpose");
   return recorded<B>("transpose", x.alias(x.read().transpose(a, b)), {&x},
                      [a, b](tensor<B> const& dy, gradients<B>& dx) {
                        if (auto d = dx.into(0); d.wanted()) B::copy(d.out, dy.read().transpose(a, b), d.accumulate);
@@ -85,14 +89,15 @@ template <Backend B>
 tensor<B> concat(std::vector<tensor<B>> const& parts, int axis) {
   require(!parts.empty(), errc::shape, "concat", "needs at least one tensor");
   shape dims = parts[0].dims();
-  axis = axis < 0 ? axis + dims.rank() : axis;
+  axis = axis_of(dims, axis, "concat");
   dims[axis] = 0;
   std::vector<std::int64_t> lengths;
   std::vector<tensor<B> const*> inputs;
   for (auto const& p : parts) {
-    require(p.rank() == dims.rank() && p.type() == parts[0].type() && p.dims().with(axis, 0) == dims.with(axis, 0),
-            errc::shape, "concat", "shapes must agree outside axis ", axis, ", got ", parts[0].dims(), " and ",
-            p.dims());
+    require(p.rank() == dims.rank() && p.dims().with(axis, 0) == dims.with(axis, 0), errc::shape, "concat",
+            "shapes must agree outside axis ", axis, ", got ", parts[0].dims(), " and ", p.dims());
+    require(p.type() == parts[0].type(), errc::shape, "concat", "dtypes must agree, got ", name_of(parts[0].type()),
+            " and ", name_of(p.type()));
     lengths.push_back(p.dim(axis));
     inputs.push_back(&p);
     dims[axis] += p.dim(axis);
@@ -113,11 +118,16 @@ tensor<B> concat(std::vector<tensor<B>> const& parts, int axis) {
                      });
 }
 
-/// y, which holds the values of x in another type, as a result of x. Its gradient is summed in that of x, and in its type.
+/// y, which holds the values of x in another type, as a result of x. Its gradient is summed in that of x, and in its type, where
+/// both are computed in one.
 template <Backend B>
 tensor<B> as_copy_of(tensor<B> const& x, tensor<B> y) {
-  y = recorded<B>("copied", std::move(y), {&x}, [](tensor<B> const& dy, gradients<B>& dx) { dx.give(0, dy); });
-  if (auto const [tape, node] = y.origin(); tape != nullptr) {
+  bool const together = computed_in(x.type()) == computed_in(y.type());
+  y = recorded<B>("copied", std::move(y), {&x}, [together](tensor<B> const& dy, gradients<B>& dx) {
+    if (together) return dx.give(0, dy);
+    if (auto const d = dx.into(0); d.wanted()) B::copy(d.out, dy.read(), d.accumulate);
+  });
+  if (auto const [tape, node] = y.origin(); together && tape != nullptr) {
     auto& slot = tape->slot(node);
     slot.whole = x.origin().second;
     slot.type = x.type();

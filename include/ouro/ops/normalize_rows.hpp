@@ -15,8 +15,10 @@ namespace ouro {
 template <Backend B>
 tensor<B> normalize_rows(tensor<B> const& x, tensor<B> const& weight, tensor<B> const& bias, double eps = 1e-5,
                          std::optional<dtype> result = {}) {
-  require(weight.dims() == shape{x.dim(-1)} && bias.dims() == weight.dims(), errc::shape, "normalize_rows",
-          "weight and bias must have the row's width, got ", x.dims(), ", ", weight.dims(), " and ", bias.dims());
+  require_one_type("normalize_rows", x, {&weight, &bias});
+  require(x.rank() > 0 && weight.dims() == shape{x.dim(-1)} && bias.dims() == weight.dims(), errc::shape,
+          "normalize_rows", "weight and bias must have the row's width, got ", x.dims(), ", ", weight.dims(), " and ",
+          bias.dims());
   auto const flat = packed(x);
   tensor<B> y(x.dims(), result.value_or(x.type()));
   tensor<B> mean({x.dims().rows()}, weight.type());

@@ -4,7 +4,8 @@
 // What an operation sees of a tape: it hands over its result, its inputs and its vector-Jacobian product.
 //
 // Convention of every gradient: the first contribution to an input's gradient assigns, later ones add. An input that
-// no tape watches is not wanted and its work is skipped.
+// no tape watches is not wanted and its work is skipped. Gradients of inputs that are one value, or overlapping parts of
+// one, have memory of their own: a step may write all that it is asked for in any order, or at once.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +36,16 @@ struct gradient_slot {
     return true;
   }
 };
+
+/// Errors: an operand is absent (argument); one that is there is not computed in the type of the first, or that is not real (shape).
+template <class B>
+void require_one_type(char const* where, tensor<B> const& x, std::initializer_list<tensor<B> const*> others = {}) {
+  require(!x.empty(), errc::argument, where, "an operand is absent");
+  require(is_real(x.type()), errc::shape, where, "needs a real dtype, got ", name_of(x.type()));
+  for (auto const* o : others)
+    require(o->empty() || (is_real(o->type()) && computed_in(o->type()) == computed_in(x.type())), errc::shape, where,
+            "dtypes must agree and be real, got ", name_of(x.type()), " and ", name_of(o->type()));
+}
 
 template <class B>
 class gradients;
@@ -179,21 +190,6 @@ class gradients {
   std::vector<std::int64_t> const& nodes_;
 };
 
-namespace detail {
-
-/// Whether two views may have an element in common: their memory is looked at from the first byte to the last.
-inline bool may_overlap(view const& a, view const& b) {
-  auto end = [](view const& v) {
-    std::int64_t last = 0;
-    for (int i = 0; i < v.dims.rank(); ++i) last += (v.dims[i] - 1) * v.steps[i];
-    return static_cast<char const*>(v.data) + (last + 1) * size_of(v.type);
-  };
-  if (a.size() == 0 || b.size() == 0) return false;
-  return static_cast<char const*>(a.data) < end(b) && static_cast<char const*>(b.data) < end(a);
-}
-
-}  // namespace detail
-
 /// The gradients of the inputs 0, 1, … that are wanted, by a call for each, which is told where it goes and reads dy: the
 /// rest of a backward pass waits for the first alone, and for the others when it needs what they write.
 template <class B, class First, class... Others>
@@ -201,20 +197,12 @@ void each_gradient(tensor<B> const& dy, gradients<B>& dx, First const& first, Ot
   destination const front = dx.into(0);
   std::size_t count = 0;
   destination const to[] = {(static_cast<void>(others), dx.on_branch(++count))...};
-  bool apart = true;  // the factors of a product may be one, or parts of one
-  for (auto const& d : to)
-    if (front.wanted() && d.wanted() && detail::may_overlap(front.out, d.out)) apart = false;
-  auto make_first = [&] {
-    if (front.wanted()) first(front);
-  };
-  auto make_others = [&] {
+  {
     branch_scope<B> const branch;
     auto const* d = to;
     ((d->wanted() ? others(*d) : void(), ++d), ...);
-  };
-  if (!apart) make_first();  // what is made on the branch comes behind it
-  make_others();
-  if (apart) make_first();
+  }
+  if (front.wanted()) first(front);
   if (!dy.unique()) join_branch<B>();  // it may become another gradient, which is added to where it is
 }
 
@@ -226,7 +214,7 @@ tensor<B> recorded(char const* name, tensor<B> y, tensor<B> const* const* inputs
   std::vector<std::int64_t> nodes(count, -1);
   for (std::size_t i = 0; i < count; ++i) {
     auto [watcher, node] = inputs[i]->origin();
-    if (watcher == nullptr || !watcher->open()) continue;
+    if (watcher == nullptr) continue;
     require(tape == nullptr || tape == watcher, errc::argument, name, "operands are watched by two different tapes");
     tape = std::move(watcher);
     nodes[i] = node;

@@ -11,6 +11,7 @@ namespace ouro {
 namespace detail {
 template <class B>
 tensor<B> reduce(char const* name, tensor<B> const& x, shape const& dims, double factor) {
+  require_one_type(name, x);
   tensor<B> y(dims, x.type());
   B::reduce_sum(y.write(), x.read(), factor);
   return recorded<B>(name, std::move(y), {&x}, [factor](tensor<B> const& dy, gradients<B>& dx) {
@@ -27,11 +28,13 @@ inline shape ones(shape dims) {
 /// The sum over one axis, which keeps its place with extent 1: (…,N,…) → (…,1,…).
 template <Backend B>
 tensor<B> sum(tensor<B> const& x, int axis) {
+  axis = axis_of(x.dims(), axis, "sum");
   return detail::reduce("sum", x, x.dims().with(axis, 1), 1.0);
 }
 /// The mean over one axis, which keeps its place with extent 1.
 template <Backend B>
 tensor<B> mean(tensor<B> const& x, int axis) {
+  axis = axis_of(x.dims(), axis, "mean");
   require(x.dim(axis) > 0, errc::shape, "mean", "the axis must not be empty, got ", x.dims());
   return detail::reduce("mean", x, x.dims().with(axis, 1), 1.0 / static_cast<double>(x.dim(axis)));
 }

@@ -18,6 +18,7 @@ tensor<B> scaled_dot_product_attention(tensor<B> const& q, tensor<B> const& k, t
   require(q.rank() == 3 && k.rank() == 3 && v.dims() == k.dims() && q.dim(0) == k.dim(0) && q.dim(2) == k.dim(2),
           errc::shape, "scaled_dot_product_attention", "needs q (N,Tq,D), k and v (N,Tk,D), got ", q.dims(), ", ",
           k.dims(), " and ", v.dims());
+  require_one_type("scaled_dot_product_attention", q, {&k, &v});
   require(rule.heads > 0 && q.dim(2) % rule.heads == 0, errc::shape, "scaled_dot_product_attention", "width ", q.dim(2),
           " must be a multiple of ", rule.heads, " heads");
   require(k.dim(1) > 0 && (rule.sees.first >= rule.sees.prefix || rule.sees.prefix > 0), errc::shape,

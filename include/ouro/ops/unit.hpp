@@ -11,6 +11,7 @@ namespace ouro {
 /// y = x / max(‖x‖₂, eps) over the last axis: (…,D) → (…,D). A zero row stays zero.
 template <Backend B>
 tensor<B> unit(tensor<B> const& x, double eps = 1e-5) {
+  require_one_type("unit", x);
   auto const flat = packed(x);
   tensor<B> y(x.dims(), x.type());
   tensor<B> norm({x.dims().rows()}, x.type());

@@ -26,8 +26,10 @@ struct patches {
     return bytes[static_cast<std::size_t>((lane * count + patch) * width + i)];
   }
   void validate(char const* where) const {
-    require(lanes >= 1 && count >= 1 && static_cast<std::int64_t>(bytes.size()) == lanes * count * width, errc::shape,
-            where, "needs ", lanes, "x", count, "x", width, " bytes, got ", bytes.size());
+    require(lanes >= 1 && count >= 1, errc::shape, where, "needs at least one lane and one patch, got ", lanes, " and ",
+            count);
+    require(static_cast<std::int64_t>(bytes.size()) == lanes * count * width, errc::shape, where, "needs ", lanes, "x",
+            count, "x", width, " bytes, got ", bytes.size());
     for (auto b : bytes) require(b >= 0 && b < byte_vocabulary, errc::data, where, "bytes must be in 0..257, got ", b);
   }
 };

@@ -70,11 +70,14 @@ constexpr char const* name_of(dtype type) {
 
 template <class T>
 inline constexpr dtype dtype_of = [] {
+  static_assert(std::is_same_v<T, double> || std::is_same_v<T, float> || std::is_same_v<T, bf16> ||
+                    std::is_same_v<T, std::int32_t> || std::is_same_v<T, std::uint16_t>,
+                "the elements of a tensor are double, float, ouro::bf16, std::int32_t or std::uint16_t");
   if constexpr (std::is_same_v<T, double>) return dtype::f64;
   if constexpr (std::is_same_v<T, float>) return dtype::f32;
   if constexpr (std::is_same_v<T, bf16>) return dtype::bf16;
   if constexpr (std::is_same_v<T, std::int32_t>) return dtype::i32;
-  if constexpr (std::is_same_v<T, std::uint16_t>) return dtype::u16;
+  return dtype::u16;
 }();
 
 constexpr bool is_floating(dtype type) { return type == dtype::f64 || type == dtype::f32; }

@@ -35,14 +35,15 @@ class memory_pool {
       std::lock_guard const lock(mutex_);
       auto& blocks = free_[number];
       in_use_ += size;
-      if (in_use_ > peak_) peak_ = in_use_;
       if (Source::keeps_blocks && !blocks.empty()) {
         if constexpr (Source::lowest_first) std::pop_heap(blocks.begin(), blocks.end(), is_behind);
         p = blocks.back();
         blocks.pop_back();
+        peak_ = in_use_ > peak_ ? in_use_ : peak_;
       }
     }
-    if (p == nullptr) p = Source::take(size);
+    bool const fresh = p == nullptr;
+    if (fresh) p = Source::take(size);
     if (p == nullptr) {
       trim();
       p = Source::take(size);
@@ -51,6 +52,10 @@ class memory_pool {
       std::lock_guard const lock(mutex_);
       in_use_ -= size;
       throw std::bad_alloc();
+    }
+    if (fresh) {
+      std::lock_guard const lock(mutex_);
+      peak_ = in_use_ > peak_ ? in_use_ : peak_;
     }
     Source::hand_out(p, bytes);
     return p;

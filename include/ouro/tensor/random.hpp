@@ -84,6 +84,7 @@ struct dropout_mask {
       bits += 4;
       levels *= 16;
       threshold = static_cast<std::uint32_t>(rate * levels + 0.5);
+      if (threshold >= levels) threshold = static_cast<std::uint32_t>(levels) - 1;  // a few are left in any case
       apart = threshold / levels - rate;
     } while (bits < 16 && (apart < 0 ? -apart : apart) > close);
     factor = levels / (levels - threshold);

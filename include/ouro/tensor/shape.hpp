@@ -81,6 +81,12 @@ class shape {
   int rank_ = 0;
 };
 
+/// An axis of a shape, counted from the first. Errors (shape): there is no such axis.
+inline int axis_of(shape const& dims, int axis, char const* where) {
+  require(axis < dims.rank() && axis >= -dims.rank(), errc::shape, where, "no axis ", axis, " in shape ", dims);
+  return axis < 0 ? axis + dims.rank() : axis;
+}
+
 /// The shape two operands broadcast to (sizes agree or one of them is 1, aligned at the last axis).
 inline shape broadcast(shape const& a, shape const& b, char const* where) {
   int const rank = a.rank() > b.rank() ? a.rank() : b.rank();

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -60,7 +61,7 @@ class tensor {
   tensor& operator=(tensor const& other);
   tensor& operator=(tensor&& other) noexcept;
   ~tensor();
-  /// Uninitialised memory for `dims`; every extent must be at least 0.
+  /// Uninitialised memory for `dims`. Errors (shape): a negative extent, or more bytes than can be counted.
   explicit tensor(shape const& dims, dtype type = dtype::f32);
 
   static tensor full(shape const& dims, dtype type, double value);
@@ -116,12 +117,14 @@ class tensor {
   /// The same storage seen under another shape, strides and offset: for the movement operations of ops/.
   [[nodiscard]] tensor alias(const_view const& v) const;
 
-  /// The tape and node that produced this value, or that watch it as a leaf; used by ops/record.hpp.
+  /// The open tape and the node that produced this value, or that watch it as a leaf; used by ops/record.hpp.
   [[nodiscard]] std::pair<shared<recorder<B>>, std::int64_t> origin() const {
-    if (node_ >= 0) return {tape_, node_};
-    if (node_ == inherited && storage_ && storage_->watcher) return {storage_->watcher, storage_->leaf};
+    if (node_ >= 0 && tape_->open()) return {tape_, node_};
+    if (is_plain() && storage_ && storage_->watcher) return {storage_->watcher, storage_->leaf};
     return {nullptr, unwatched};
   }
+  /// Whether it is all of its storage and sees who watches that: neither detached, nor a view, nor the result of a tape.
+  [[nodiscard]] bool is_plain() const { return node_ == inherited; }
   void set_origin(shared<recorder<B>> tape, std::int64_t node) {
     tape_ = std::move(tape);
     node_ = node;
@@ -160,9 +163,16 @@ template <class B>
 tensor<B>::~tensor() = default;
 
 template <class B>
-tensor<B>::tensor(shape const& dims, dtype type) : type_(type), dims_(dims), steps_(dims.strides()) {
-  for (int i = 0; i < dims.rank(); ++i)
+tensor<B>::tensor(shape const& dims, dtype type) : type_(type), dims_(dims) {
+  std::int64_t bytes = size_of(type);
+  for (int i = 0; i < dims.rank(); ++i) {
     require(dims[i] >= 0, errc::shape, "tensor", "extents must not be negative, got ", dims);
+    std::int64_t const counted = dims[i] == 0 ? 1 : dims[i];  // steps are counted even where there is nothing
+    require(bytes <= std::numeric_limits<std::int64_t>::max() / counted, errc::shape, "tensor",
+            "too many elements: ", dims);
+    bytes *= counted;
+  }
+  steps_ = dims.strides();
   storage_ = make_owned<detail::storage<B>>(dims.size() * size_of(type));
 }
 

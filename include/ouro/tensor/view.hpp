@@ -31,8 +31,10 @@ struct basic_view {
     return {data, type, dims, steps};
   }
 
+  /// The first element. Errors (shape): elements of another type.
   template <class T>
   [[nodiscard]] auto* as() const {
+    require(type == dtype_of<T>, errc::shape, "view", "elements are ", name_of(type), ", needs ", name_of(dtype_of<T>));
     return static_cast<std::conditional_t<std::is_const_v<Void>, T const, T>*>(data);
   }
   [[nodiscard]] bool empty() const { return data == nullptr; }

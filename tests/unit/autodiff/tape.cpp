@@ -23,6 +23,7 @@ using R = ouro::reference;
 using T = ouro::tensor<R>;
 using ouro_test::noise;
 using ouro_test::relative_error;
+using list = std::vector<T>;
 
 TEST_CASE("gradients are absent, zero or there") {
   T const used = noise<R>({3});
@@ -234,4 +235,91 @@ TEST_CASE("the gradient check sees a wrong gradient") {
     });
   };
   CHECK(ouro::gradient_error<R>({noise<R>({3})}, wrong) > 0.1);
+}
+
+TEST_CASE("a tape watches values, not views of them") {
+  T const base = noise<R>({4, 4});
+  ouro::tape<R> t;
+  for (auto const& view :
+       {ouro::slice(base, 0, 0, 2), ouro::reshape(base, {16}), ouro::transpose(base, 0, 1), base.detach()})
+    CHECK_THROWS_AS(t.watch(view), ouro::error);
+  auto const own = ouro::slice(base, 0, 0, 2).copy();
+  t.watch(own);
+  t.backward(ouro::sum(ouro::square(base)) + ouro::sum(own));
+  CHECK(t.gradient(own).values<double>() == std::vector<double>(8, 1.0));
+}
+
+TEST_CASE("what a tape made that is gone is a plain value to the next") {
+  T const x = noise<R>({3});
+  std::vector<T> made;
+  {
+    ouro::tape<R> first;
+    first.watch(x);
+    for (int i = 0; i < 40; ++i) made.push_back(ouro::square(x));
+  }
+  T const z = noise<R>({3});
+  T const idle = noise<R>({3});
+  auto product = [](list const& in) { return ouro::sum(in[0] * in[1]); };
+  for (auto const& y : made) {
+    ouro::tape<R> t;
+    t.watch(idle);
+    t.watch(z);
+    t.backward(ouro::settle<R>({y, z}, 1, product) + ouro::checkpoint<R>({y, z}, product));
+    CHECK(t.gradient(idle).empty());
+    CHECK(relative_error(t.gradient(z), ouro::scale(y.copy(), 2.0)) < 1e-14);
+  }
+}
+
+TEST_CASE("operations that give back what they got keep its gradient") {
+  T const x = noise<R>({3});
+  T const leaf = noise<R>({3});
+  auto gradient_of_x = [&](auto const& f) {
+    ouro::tape<R> t;
+    t.watch(x);
+    t.watch(leaf);
+    f(t);
+    return std::pair{t.gradient(x), t.gradient(leaf)};
+  };
+  auto through = [&](auto const& f) {
+    return gradient_of_x([&](ouro::tape<R>& t) { t.backward(ouro::sum(ouro::checkpoint<R>({x}, f))); });
+  };
+  std::vector<double> const ones(3, 1.0);
+  CHECK(through([](list const& in) { return in[0]; }).first.values<double>() == ones);
+  CHECK(through([](list const& in) { return ouro::dropout(in[0], 0.0, {1, 2}); }).first.values<double>() == ones);
+  CHECK(through([](list const& in) { return ouro::slice(in[0], 0, 0, 3); }).first.values<double>() == ones);
+  CHECK(through([&](list const&) { return leaf; }).second.values<double>() == ones);
+  auto same = [](list const& in) { return in[0]; };
+  CHECK(gradient_of_x([&](ouro::tape<R>& t) {
+          t.backward(ouro::settle<R>({ouro::sum(x)}, 3, same));
+        }).first.values<double>() == std::vector<double>(3, 3.0));
+  CHECK(gradient_of_x([&](ouro::tape<R>& t) {
+          ouro::postpone<R>(t, {ouro::sum(x)}, same);
+          t.backward();
+        }).first.values<double>() == ones);
+  // Leaves that are no inputs, where no input is watched.
+  T const plain = noise<R>({3});
+  auto const sums = gradient_of_x([&](ouro::tape<R>& t) {
+    t.backward(ouro::settle<R>({plain}, 2, [&](list const& in) { return ouro::sum(in[0] * leaf); }));
+  });
+  CHECK(relative_error(sums.second, ouro::scale(plain, 2.0)) < 1e-15);
+}
+
+TEST_CASE("losses are scalars, and a tape runs back over each operation once") {
+  T const x = noise<R>({2, 2});
+  auto matrix = [](list const& in) { return in[0] * in[0]; };
+  CHECK_THROWS_AS(ouro::settle<R>({x}, 1, matrix), ouro::error);
+  CHECK_THROWS_AS(ouro::settle<R>({x}, 0, matrix), ouro::error);
+  ouro::tape<R> t;
+  t.watch(x);
+  CHECK_THROWS_AS(ouro::settle<R>({x}, 1, matrix), ouro::error);
+  auto const shared = x * x;
+  auto const first = ouro::sum(shared);
+  auto const second = ouro::sum(ouro::scale(shared, 2.0));
+  t.backward(first);
+  CHECK_THROWS_AS(t.backward(second), ouro::error);
+  ouro::tape<R> other;
+  T const y = noise<R>({2, 2});
+  other.watch(y);
+  CHECK_THROWS_AS(ouro::settle<R>({x, y}, 1, [](list const& in) { return ouro::sum(in[0]); }), ouro::error);
+  CHECK_THROWS_AS(ouro::postpone<R>(other, {x}, [](list const& in) { return ouro::sum(in[0]); }), ouro::error);
 }

@@ -71,6 +71,7 @@ TEST_CASE("memory pool: the lowest block is handed out first, and unused ones ar
   CHECK_THROWS_AS(p.allocate(5000), std::bad_alloc);
   CHECK(numbered_blocks::given_back == 1);  // c
   CHECK(p.in_use() == 2 * 128);
+  CHECK(p.peak() == 3 * 128);  // what nobody got was never in use
   numbered_blocks::left = std::numeric_limits<std::size_t>::max();
   numbered_blocks::last = 0;
   CHECK_THROWS_AS(p.allocate(std::numeric_limits<std::size_t>::max() - 10), std::bad_alloc);
