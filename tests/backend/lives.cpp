@@ -235,7 +235,7 @@ TEST_CASE("lives: cuda says what cpu says, byte by byte, and an error in between
     return parts;
   };
   auto const right = speech(std::type_identity<ouro::cpu>{});
-  CHECK(right.size() >= 42);  // a call for each byte, and one at the end
+  CHECK(right.size() > 30);  // a call for each byte that is text, and one at the end
   CHECK(speech(std::type_identity<ouro::cuda>{}) == right);
 }
 

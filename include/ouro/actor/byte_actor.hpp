@@ -92,6 +92,7 @@ struct byte_actor {
     /// The logits of the next byte: (B,V). Errors: the patch is full, or the byte before was not told.
     tensor<B> next() {
       require(at_ < actor_.patch(), errc::argument, "voice", "the patch is full");
+      require(!waits_, errc::argument, "voice", "the byte before was not told");
       std::int64_t const lanes = signals_.outputs[0].dim(0);
       std::int64_t const width = actor_.pos_embedding.dim(3);
       auto const place = reshape(slice(actor_.pos_embedding.value(), 2, at_, 1), {1, 1, width});
@@ -103,16 +104,21 @@ struct byte_actor {
       for (std::size_t i = 0; i < carry_.size(); ++i)
         h = actor_.decoder_layer[i].step(cx_, h, carry_[i], signals_.layers[i], pass);
       ++at_;
+      waits_ = true;
       return reshape(actor_.head(cx_, actor_.final_norm(cx_, h, signals_.outputs[0])), {lanes, byte_vocabulary});
     }
     /// The byte of each lane that was chosen (or forced) after next().
     void tell(std::vector<std::int32_t> const& bytes) {
+      for (auto const b : bytes)
+        require(b >= 0 && b < byte_vocabulary, errc::argument, "voice", "there is no byte ", b);
+      waits_ = false;
       previous_ = tensor<B>::from(bytes, {static_cast<std::int64_t>(bytes.size()), 1});
     }
     /// Chooses the byte of each lane after next(), and tells it: i32 (B,1).
     tensor<B> choose(tensor<B> const& logits, sampling_rule const& rule) {
       tensor<B> chosen({logits.dim(0), 1}, dtype::i32);
       B::sample(chosen.write(), packed(logits).read(), rule);
+      waits_ = false;
       return previous_ = chosen;
     }
     [[nodiscard]] std::int64_t said() const { return at_; }
@@ -124,6 +130,7 @@ struct byte_actor {
     tensor<B> previous_;  // i32 (B,1), or absent
     std::vector<typename layer::carry> carry_;
     std::int64_t at_ = 0;
+    bool waits_ = false;  // for the byte that follows from the last logits
   };
 
   /// Stores the weights that every byte reads in another dtype. In bf16 they are half as long, and a number is off by
@@ -278,7 +285,10 @@ struct byte_actor {
     return runs;
   }
 
-  void check(impression<B> const& seen, patches const& x, patches const& next) const {
+  void check(impression<B> const& seen, patches const& x, byte_target const& target) const {
+    auto const& next = target.next;
+    require(target.live.size() == next.bytes.size(), errc::shape, "byte_actor", "a target of ", next.bytes.size(),
+            " bytes must say of each whether it counts, got ", target.live.size());
     require(x.width == patch() && next.width == patch() && x.count == next.count && x.lanes == next.lanes &&
                 seen.now.dim(0) == x.lanes && seen.now.dim(1) == x.count,
             errc::shape, "byte_actor", "input, target and thought must have the same lanes and patches of ", patch(),
@@ -305,7 +315,7 @@ byte_actor<B>::byte_actor(genesis<B>& g, std::int64_t width, std::int64_t heads,
 template <Backend B>
 actor_loss<B> byte_actor<B>::loss(context<B>& cx, impression<B> const& seen, patches const& x,
                                   byte_target const& target) const {
-  check(seen, x, target.next);
+  check(seen, x, target);
   std::int64_t const live = target.live_count();
   if (live == 0) return {};
   auto const parts = live_runs(target, x.lanes, x.count);
@@ -325,7 +335,9 @@ actor_loss<B> byte_actor<B>::loss(context<B>& cx, impression<B> const& seen, pat
           auto const at = static_cast<std::size_t>((b * x.count + s) * patch() + i);
           labels.push_back(target.live[at] ? target.next.bytes[at] : -1);
         }
-    auto const y = logits(own, in, x, target, asked);
+    auto y = logits(own, in, x, target, asked);
+    // Where there was no thought the anchor before the first patch takes part, whether or not that patch counts.
+    if (p == 0 && asked.first > 0 && !seen.before) y = attach(y, decompressor.sos_anchor.value());
     auto const rows = static_cast<std::int64_t>(labels.size());
     auto const nll = cross_entropy(reshape(y, {rows, byte_vocabulary}), tensor<B>::from(labels, {rows}));
     return scale(sum(nll), 1.0 / static_cast<double>(live));
@@ -337,7 +349,7 @@ actor_loss<B> byte_actor<B>::loss(context<B>& cx, impression<B> const& seen, pat
 template <Backend B>
 tensor<B> byte_actor<B>::predict(context<B>& cx, impression<B> const& seen, patches const& x,
                                  byte_target const& target) const {
-  check(seen, x, target.next);
+  check(seen, x, target);
   return reshape(logits(cx, gather(cx, seen), x, target, {0, x.count, patch()}),
                  {x.lanes, x.count, patch(), byte_vocabulary});
 }

@@ -12,12 +12,13 @@
 #include <vector>
 
 #include <ouro/generate/utf8_stream.hpp>
+#include <ouro/ops/norm.hpp>
 #include <ouro/system/gridman.hpp>
 
 namespace ouro {
 
 struct speech_options {
-  std::int64_t bytes = 200;   ///< at most this many bytes are said
+  std::int64_t bytes = 200;   ///< at most this many bytes are said; 0: the prompt is only heard
   double temperature = 0.38;  ///< 0: always the most probable byte
   std::int64_t top_k = 10;    ///< only the k most probable bytes; 0: all
   bool stops_at_end = true;   ///< stop at EOS
@@ -43,16 +44,19 @@ struct text_sink {
 };
 
 /// Lets a life hear a prompt and answer: each patch is one wake step, as everywhere. Whole patches of the prompt need no
-/// Actor; the rest of it is forced. `out(std::string_view)` receives valid UTF-8 as it is complete. Returns the bytes
+/// Actor; the rest of it is forced. `out(std::string const&)` receives valid UTF-8 as it is complete. Returns the bytes
 /// said, without the prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state
-/// is as it was if anything throws. `life` has one lane.
+/// is as it was if anything throws. `life` has one lane. Errors: an empty prompt, options out of range (argument); a state that
+/// is not finite follows (numeric).
 template <class B, template <class> class Mixer>
 std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o,
                   text_sink out) {
   require(life.lanes() == 1, errc::argument, "speak", "needs a life of one lane, got ", life.lanes());
   require(!prompt.empty(), errc::argument, "speak", "the prompt must not be empty");
-  require(o.bytes >= 0 && std::isfinite(o.temperature) && o.top_k >= 0, errc::argument, "speak",
-          "options out of range");
+  require(o.bytes >= 0, errc::argument, "speak", "bytes must not be negative, got ", o.bytes);
+  require(std::isfinite(o.temperature) && o.temperature >= 0, errc::argument, "speak",
+          "temperature must be a number from 0 on, got ", o.temperature);
+  require(o.top_k >= 0, errc::argument, "speak", "top_k must not be negative, got ", o.top_k);
   auto const width = model.config().patch;
   auto const p = static_cast<std::size_t>(width);
   auto s = life;
@@ -79,7 +83,12 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
 
   std::string said;
   utf8_stream text;
+  std::int64_t chosen_bytes = 0;
   bool done = o.bytes == 0;
+  if (done && !forced.empty()) {  // what is not answered is heard to its end all the same
+    forced.resize(p, pad_byte);
+    listen(std::move(forced));
+  }
   detail::early_bytes<B> early(width);
   while (!done) {
     typename byte_actor<B>::voice voice(model.actor, cx, seen, {previous});
@@ -95,7 +104,7 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
     };
     auto say = [&](std::int32_t byte) {
       patch.push_back(byte);
-      done = (byte == eos_byte && o.stops_at_end) || static_cast<std::int64_t>(said.size()) + 1 >= o.bytes;
+      done = (byte == eos_byte && o.stops_at_end) || ++chosen_bytes >= o.bytes;
       if (byte >= 256) return;
       said += static_cast<char>(static_cast<unsigned char>(byte));
       out(text.feed({&said.back(), 1}));
@@ -117,6 +126,8 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
     listen(std::move(patch));
   }
   out(text.finish());
+  require(std::isfinite(norm_of(s.tensors())), errc::numeric, "speak",
+          "the state that follows is not finite; the life stays as it was");
   life = std::move(s);
   return said;
 }

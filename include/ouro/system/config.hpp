@@ -36,8 +36,8 @@ struct gridman_config {
   std::int64_t anchors = 1;        ///< K
   std::int64_t wake = 4;           ///< wake steps in a cycle
   std::int64_t sleep = 2;          ///< sleep steps in a cycle
-  std::int64_t bptt = 4;           ///< wake steps in an update
-  double dropout = 0.1;
+  std::int64_t bptt = 4;           ///< wake steps in an update, for who makes its lessons
+  double dropout = 0.1;            ///< while a trainer trains, if it is not told another
   double oscillator_noise = 0.15;  ///< standard deviation; 0 draws nothing
   double sleep_noise = 0.05;       ///< of dreams and consolidation; 0 draws nothing
   bool ignored_bytes_as_zero =
@@ -66,7 +66,7 @@ struct gridman_config {
     c.chunk = d;
     c.state_rows = d / 2;
     c.memory_rows = 2 * d;
-    c.anchors = d / 8 / 16;
+    c.anchors = d < 128 ? 1 : d / 128;
     return c;
   }
 

@@ -44,7 +44,8 @@ struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>
     } else {
       if (c.mixers.empty()) c.mixers = short_text<255>(mixer_name<mixer>());
       require(c.mixers == short_text<255>(mixer_name<mixer>()), errc::config, "gridman", "the brain is '",
-              c.mixers.str(), "', and this program's is '", std::string(mixer_name<mixer>()), "'");
+              c.mixers.str(), "', and this program's is '", std::string(mixer_name<mixer>()),
+              "': the type says it, as gridman<B, hybrid>, which has all of the library's");
     }
     return c;
   }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include <ouro/meta/module.hpp>
 #include <ouro/tensor/random.hpp>
@@ -29,6 +30,10 @@ struct state {
 
   [[nodiscard]] std::int64_t lanes() const { return mem.dim(0); }
 
+  /// Its tensors; an absent thought is an absent tensor.
+  [[nodiscard]] std::vector<tensor<B>> tensors() const {
+    return {mem, working, oscillator, hormone, self, thought ? *thought : tensor<B>()};
+  }
   /// The same values, seen by no tape: what is carried into the next update.
   [[nodiscard]] state detach() const {
     state s = *this;

@@ -9,6 +9,7 @@
 
 #include <ouro/autodiff/tape.hpp>
 #include <ouro/nn/module.hpp>
+#include <ouro/ops/norm.hpp>
 #include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
@@ -24,12 +25,27 @@ struct adamw {
   std::int64_t warmup = 1000;  ///< updates of linear warm-up
   std::int64_t total = 0;      ///< updates until the cosine reaches zero; 0 = constant after warm-up
 
+  /// Errors (argument): a setting that no update could use.
+  void validate() const {
+    auto within = [](bool good, char const* name, double value) {
+      require(good, errc::argument, "adamw", name, " is out of range: ", value);
+    };
+    within(learning_rate >= 0 && elementary::isfinite(learning_rate), "learning_rate", learning_rate);
+    within(beta1 >= 0 && beta1 < 1, "beta1", beta1);
+    within(beta2 >= 0 && beta2 < 1, "beta2", beta2);
+    within(epsilon > 0 && elementary::isfinite(epsilon), "epsilon", epsilon);
+    within(weight_decay >= 0 && elementary::isfinite(weight_decay), "weight_decay", weight_decay);
+    within(clip >= 0 && elementary::isfinite(clip), "clip", clip);
+    within(warmup >= 0, "warmup", static_cast<double>(warmup));
+    within(total >= 0, "total", static_cast<double>(total));
+  }
+
   /// The learning rate of update u = 0, 1, …: u/w below the warm-up w, else ½(1 + cos(π(u − w)/(U − w))), times the
   /// peak; without a total U the peak itself.
   [[nodiscard]] double rate(std::int64_t u) const {
+    if (total > 0 && u >= total) return 0;
     if (u < warmup) return learning_rate * static_cast<double>(u) / static_cast<double>(warmup);
-    if (total <= 0) return learning_rate;
-    if (u >= total) return 0;
+    if (total == 0) return learning_rate;
     double const part = static_cast<double>(u - warmup) / static_cast<double>(total - warmup);
     return learning_rate * 0.5 * (1 + elementary::cos(3.14159265358979323846 * part));
   }
@@ -55,26 +71,6 @@ template <class B>
 void watch(tape<B>& t, std::vector<field<tensor<B>>> const& list) {
   for (auto const& f : list)
     if (f.kind == field_kind::parameter) t.watch(*f.value);
-}
-
-/// Σ x² over all elements of the tensors, absent ones left out, to (1) in f64; finite exactly when every element is.
-template <class B>
-void sum_of_squares(view to, std::vector<tensor<B>> const& list) {
-  std::vector<tensor<B>> dense;
-  std::vector<const_view> views;
-  for (auto const& x : list) {
-    if (x.empty()) continue;
-    dense.push_back(packed(x));
-    views.push_back(dense.back().read());
-  }
-  B::sum_of_squares(to, views.data(), views.size());
-}
-/// √Σ x². A device is waited for.
-template <class B>
-double norm_of(std::vector<tensor<B>> const& list) {
-  tensor<B> sum({1}, dtype::f64);
-  sum_of_squares(sum.write(), list);
-  return elementary::sqrt(sum.item());
 }
 
 /// The gradients alone: nobody is waited for.
@@ -104,6 +100,8 @@ class parameter_update {
                    std::vector<tensor<B>> const& gradients, adamw const& rule, double rate)
       : clip_(rule.clip) {
     if (gradients.empty()) return;  // nothing was learned from
+    require(m.empty() || m.size() == gradients.size(), errc::argument, "adamw", "the moments are of ", m.size(),
+            " parameters, the model has ", gradients.size());
     m.resize(gradients.size());
     updates_.reserve(m.size());
     dense_.reserve(m.size());
@@ -116,6 +114,9 @@ class parameter_update {
       if (gradient.empty()) continue;
       if (own.first.empty())
         own = {tensor<B>::zeros(f.value->dims(), f.value->type()), tensor<B>::zeros(f.value->dims(), f.value->type())};
+      require(own.first.dims() == f.value->dims() && own.second.dims() == f.value->dims(), errc::argument, "adamw",
+              "the moments of ", f.path, " have another shape: ", own.first.dims(), " and ", own.second.dims(), " for ",
+              f.value->dims());
       auto const t = static_cast<double>(own.steps + 1);
       dense_.push_back(packed(gradient));
       moved_.push_back(&own);
@@ -135,13 +136,16 @@ class parameter_update {
 
   /// Moves the parameters, by gradients that are clipped by their global norm.
   void apply(double norm) {
-    double const factor = clip_ > 0 && norm > clip_ ? clip_ / (norm + 1e-6) : 1.0;
-    for (auto& u : updates_) u.step.gradient_scale = factor;
+    for (auto& u : updates_) u.step.gradient_scale = factor(norm);
     B::adamw(updates_.data(), updates_.size());
     for (auto* own : moved_) ++own->steps;
   }
+  /// Whether the squares of gradients of this norm, clipped, are numbers that f32 has: no moment would be finite again.
+  [[nodiscard]] bool keeps_finite(double norm) const { return norm * factor(norm) < 1e19; }
 
  private:
+  [[nodiscard]] double factor(double norm) const { return clip_ > 0 && norm > clip_ ? clip_ / (norm + 1e-6) : 1.0; }
+
   double clip_;
   std::vector<adamw_update> updates_;
   std::vector<tensor<B>> dense_;  // gradients

@@ -7,6 +7,7 @@
 
 #include <ctime>
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -56,11 +57,13 @@ class trainer {
  public:
   using backend = typename System::backend;
 
-  /// Trains `model`, which must outlive the trainer. `dropout` applies while training. Of the inner values of an update
+  /// Trains `model`, which must outlive the trainer. `dropout` applies while training: that of the model's configuration,
+  /// where it has one, if none is said. Of the inner values of an update
   /// about `room` bytes are kept for its gradient; what does not fit is computed again. Without that bound a device may work
   /// for the Actor of one lesson while it goes back through the next, and for that of the first while it goes on to the others.
-  trainer(System& model, adamw rule, double dropout = 0, std::int64_t room = std::numeric_limits<std::int64_t>::max())
-      : model_(model), rule_(rule), dropout_(dropout), room_(room) {}
+  trainer(System& model, adamw rule, std::optional<double> dropout = {},
+          std::int64_t room = std::numeric_limits<std::int64_t>::max())
+      : model_(model), rule_(rule), dropout_(dropout.value_or(own_dropout(model))), room_(room) {}
 
   /// One update. The state moves on through every lesson and the sleep between; gradients flow through all of them and
   /// stop at the state given. Each loss counts 1 / lessons. If anything is not finite, nothing changes.
@@ -70,18 +73,19 @@ class trainer {
   [[nodiscard]] adamw& rule() { return rule_; }
   /// What must be saved beside weights and state for an exact resume.
   [[nodiscard]] std::vector<moments<backend>>& memory() { return moments_; }
+  /// Updates accepted so far, by which the learning rate goes: to be restored with memory().
   [[nodiscard]] std::int64_t& updates() { return updates_; }
 
  private:
+  static double own_dropout(System const& model) {
+    if constexpr (requires { model.config().dropout; }) return model.config().dropout;
+    else return 0;
+  }
   /// Wall-clock time; <chrono> would cost every user 0.3 s to compile.
   static double seconds() {
     std::timespec now{};
     std::timespec_get(&now, TIME_UTC);
     return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-  }
-
-  static std::vector<tensor<backend>> values_of(state<backend> const& s) {
-    return {s.mem, s.working, s.oscillator, s.hormone, s.self, s.thought ? *s.thought : tensor<backend>()};
   }
 
   /// What a lesson's loss is computed with, and what came of it.
@@ -119,6 +123,7 @@ class trainer {
 template <class System>
 update_report trainer<System>::update(state<backend>& life, std::vector<lesson<System>> const& lessons) {
   require(!lessons.empty(), errc::argument, "trainer", "an update needs at least one lesson");
+  rule_.validate();
   update_report report;
   double start = seconds();
   auto lap = [&](double& phase) {
@@ -173,7 +178,7 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
     figures = tensor<backend>::zeros({2 + static_cast<std::int64_t>(losses.size())}, dtype::f64);
     auto const to = figures.write();
     sum_of_squares(to.slice(0, 0, 1), gradients);
-    sum_of_squares(to.slice(0, 1, 1), values_of(s));
+    sum_of_squares(to.slice(0, 1, 1), s.tensors());
     for (std::size_t i = 0; i < losses.size(); ++i)
       if (losses[i])
         backend::copy(to.slice(0, 2 + static_cast<std::int64_t>(i), 1), losses[i].read().reshape({1}), false);
@@ -192,7 +197,7 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   lap(report.seconds.backward);
   report.gradient_norm = elementary::sqrt(read[0]);
   report.refused = !elementary::isfinite(report.loss) || !elementary::isfinite(report.gradient_norm) ||
-                   !elementary::isfinite(read[1]);
+                   !elementary::isfinite(read[1]) || !weights.keeps_finite(report.gradient_norm);
   report.update = updates_;
   if (report.refused) return report;
   weights.apply(report.gradient_norm);
