@@ -22,6 +22,9 @@ struct listless_actor {
 struct mute_actor : listless_actor {
   ouro::actor_loss<B> loss(cx&, ouro::impression<B> const&, T const&, T const&) const { return {}; }
 };
+struct foreign_actor : mute_actor {  // acts on what no byte_sensor perceives
+  T act(cx&, ouro::impression<B> const&, T const&) const { return {}; }
+};
 struct awake_brain {
   ouro::brain_result<B> operator()(cx&, T const&, ouro::state_view<B> const&, T const&) const { return {}; }
 };
@@ -31,6 +34,29 @@ struct forgetful {
 struct carrier {
   using carry = int;
   T forward(cx&, T const& x, ouro::segments, carry&) const { return x; }
+};
+struct placed {  // all that a mixer is made by
+  using carry = int;
+  placed() = default;
+  placed(ouro::genesis<B>&, ouro::mixer_place const&) {}
+};
+struct stream_only : placed {
+  using placed::placed;
+  struct stream {};
+  T forward(cx&, T const& x, ouro::segments, carry&, stream&) const { return x; }
+  T step(cx&, T const& x, carry&, stream&) const { return x; }
+};
+struct no_stream_taken : placed {
+  using placed::placed;
+  struct stream {};
+  T forward(cx&, T const& x, ouro::segments, carry&) const { return x; }
+  T step(cx&, T const& x, carry&) const { return x; }
+};
+struct placeless : carrier {
+  T step(cx&, T const& x, carry&) const { return x; }
+};
+struct unmade : placeless {
+  unmade(ouro::genesis<B>&, ouro::mixer_place const&) {}
 };
 struct strange_module {
   using backend = B;
@@ -50,7 +76,13 @@ struct strange_module {
 //! HIPPO_REST a Hippocampus has `consolidate
 //! MIXER_CARRY a SequenceMixer names its carry
 //! MIXER_STEP a SequenceMixer has `tensor step
-//! MODULE_MEMBER a member of a module must be a parameter, statistic or constant
+//! MIXER_BOTH so has one with a `stream`, beside the form that takes it
+//! MIXER_STREAM a SequenceMixer that names a `stream`
+//! MIXER_DEFAULT a SequenceMixer is default-constructible
+//! MIXER_PLACE a SequenceMixer is made from its place
+//! SYSTEM_INPUT Sensor and Actor of a system have one `input_type`
+//! ELEMENT_TYPE the elements of a tensor are
+//! MODULE_MEMBER a member of a module must be a parameter
 #if defined(SENSOR_TYPE)
 static_assert(ouro::check_sensor<nothing, B>());
 #elif defined(SENSOR_CALL)
@@ -75,6 +107,19 @@ static_assert(ouro::check_hippocampus<forgetful, B>());
 static_assert(ouro::check_sequence_mixer<nothing, cx, T>());
 #elif defined(MIXER_STEP)
 static_assert(ouro::check_sequence_mixer<carrier, cx, T>());
+#elif defined(MIXER_BOTH)
+static_assert(ouro::check_sequence_mixer<stream_only, cx, T>());
+#elif defined(MIXER_STREAM)
+static_assert(ouro::check_sequence_mixer<no_stream_taken, cx, T>());
+#elif defined(MIXER_DEFAULT)
+static_assert(ouro::check_sequence_mixer<unmade, cx, T>());
+#elif defined(MIXER_PLACE)
+static_assert(ouro::check_sequence_mixer<placeless, cx, T>());
+#elif defined(SYSTEM_INPUT)
+static_assert(sizeof(ouro::system<B, ouro::byte_sensor<B>, ouro::state_brain<B>, foreign_actor, ouro::hypothalamus<B>,
+                                  ouro::hippocampus<B>>) > 0);
+#elif defined(ELEMENT_TYPE)
+auto lengths() { return T::from(std::vector<std::int64_t>{1}, {1}); }
 #elif defined(MODULE_MEMBER)
 auto list(strange_module& m) { return ouro::fields(m); }
 #endif

@@ -15,7 +15,8 @@
 //   lanes          lane b of y depends on lane b of x only
 //
 // Streams. A mixer whose layers share something within one pass through a stack names it `stream`: a default-constructible
-// type, one value of which is handed to forward (or step) of every layer of the pass in order.
+// type, one value of which is handed to forward (or step) of every layer of the pass in order. It has both forms of each:
+// that without a stream is a pass of its own.
 //
 // What it is not. A mixer has no residual, no norm and no hormone; the layer around it does. A carry does not outlive
 // the step of the system unless the caller keeps it.
@@ -24,10 +25,14 @@
 #include <concepts>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 #include <ouro/concepts/backend.hpp>
 
 namespace ouro {
+
+template <Backend B>
+struct genesis;
 
 /// The runs of rows in a sequence, in order, and how many leading rows of the result nobody reads.
 struct segments {
@@ -127,17 +132,34 @@ concept SequenceMixer = requires(Mixer const& m, Context& cx, Tensor const& x, s
 template <class Mixer, class Context, class Tensor>
 consteval bool check_sequence_mixer() {
   static_assert(
-      requires { typename Mixer::carry; }, "a SequenceMixer names its carry: a default-constructible type `carry`");
+      requires { requires std::is_default_constructible_v<typename Mixer::carry>; },
+      "a SequenceMixer names its carry: a default-constructible type `carry`");
   static_assert(
       requires(Mixer const& m, Context& cx, Tensor const& x, segments s, typename Mixer::carry& c) {
         { m.forward(cx, x, s, c) } -> std::same_as<Tensor>;
       },
-      "a SequenceMixer has `tensor forward(context&, tensor x, segments, carry&) const`: x (B,T,D) -> (B,T-skip,D)");
+      "a SequenceMixer has `tensor forward(context&, tensor x, segments, carry&) const`: x (B,T,D) -> (B,T-skip,D); so "
+      "has one with a `stream`, beside the form that takes it");
   static_assert(
       requires(Mixer const& m, Context& cx, Tensor const& x, typename Mixer::carry& c) {
         { m.step(cx, x, c) } -> std::same_as<Tensor>;
       },
-      "a SequenceMixer has `tensor step(context&, tensor x, carry&) const`: one row, x (B,1,D) -> (B,1,D)");
+      "a SequenceMixer has `tensor step(context&, tensor x, carry&) const`: one row, x (B,1,D) -> (B,1,D); so has one "
+      "with a `stream`, beside the form that takes it");
+  if constexpr (requires { typename Mixer::stream; })
+    static_assert(
+        requires(Mixer const& m, Context& cx, Tensor const& x, segments s, typename Mixer::carry& c,
+                 typename Mixer::stream& pass) {
+          requires std::is_default_constructible_v<typename Mixer::stream>;
+          { m.forward(cx, x, s, c, pass) } -> std::same_as<Tensor>;
+          { m.step(cx, x, c, pass) } -> std::same_as<Tensor>;
+        },
+        "a SequenceMixer that names a `stream`, a default-constructible type, has forward and step with a `stream&` "
+        "as the last argument too");
+  static_assert(std::is_default_constructible_v<Mixer>,
+                "a SequenceMixer is default-constructible: a stack has its layers before it makes their mixers");
+  static_assert(std::is_constructible_v<Mixer, genesis<typename Tensor::backend>&, mixer_place const&>,
+                "a SequenceMixer is made from its place: it has a constructor `(genesis&, mixer_place const&)`");
   return true;
 }
 

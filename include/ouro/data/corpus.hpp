@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <ouro/io/file.hpp>
@@ -25,7 +27,7 @@ struct corpus_cursor {
   std::int64_t offset = 0;  ///< byte offset of the document it starts in
   std::int64_t skip = 0;    ///< values of that document already given
   std::int64_t blocks = 0;  ///< blocks given in this epoch
-  std::int64_t text = 0;    ///< which files it belongs to: their names and sizes, hashed
+  std::int64_t text = 0;    ///< which files it belongs to: their names, sizes, first and last 4 KiB, hashed
   friend bool operator==(corpus_cursor const&, corpus_cursor const&) = default;
 };
 
@@ -47,8 +49,12 @@ struct text_lesson {
 /// a `.jsonl` file is one: {"text": …} or {"conversations": [{"role", "content"}, …]}.
 class corpus {
  public:
-  /// Errors (data): a path that does not exist, is empty, or is neither file nor folder; no byte at all.
+  /// Errors (argument): a patch or chunk below 1 or above 2^30. Errors (data): a path that does not exist, is empty, or is
+  /// neither file nor folder; no byte at all. Errors (storage): a file that cannot be read.
   corpus(std::vector<std::string> const& paths, corpus_options const& options) : options_(options) {
+    for (auto const& [name, size] : {std::pair("patch", options.patch), std::pair("chunk", options.chunk)})
+      require(size >= 1 && size <= std::int64_t{1} << 30, errc::argument, "corpus", name, " must be in 1..2^30, got ",
+              size);
     for (auto const& p : paths) add(p);
     require(!files_.empty(), errc::data, "corpus", "no text to read");
     cursor_.text = text_;
@@ -58,14 +64,16 @@ class corpus {
   /// readable document.
   bool next(text_lesson& out) {
     auto const need = static_cast<std::size_t>((options_.chunk + 1) * options_.patch);
-    while (held_.size() < need && more()) {
+    while (waiting() < need && more()) {
     }
-    if (held_.empty()) {
+    std::size_t const count = std::min(need, waiting());
+    if (count == 0) {
       require(cursor_.blocks > 0, errc::data, "corpus", "no readable document",
               complaints_.empty() ? std::string() : "; the first problem: " + complaints_[0]);
       return false;
     }
-    std::vector<value> block(held_.begin(), held_.begin() + static_cast<std::ptrdiff_t>(std::min(need, held_.size())));
+    auto const first = held_.begin() + static_cast<std::ptrdiff_t>(given_);
+    std::vector<value> block(first, first + static_cast<std::ptrdiff_t>(count));
     block.resize(need, {pad_byte, false});
     std::int64_t const s = options_.chunk;
     std::int64_t const p = options_.patch;
@@ -77,7 +85,7 @@ class corpus {
       out.target.next.bytes.push_back(t.byte);
       out.target.live.push_back(t.live ? 1 : 0);
     }
-    consume(std::min(need, held_.size()));
+    consume(count);
     ++cursor_.blocks;
     return true;
   }
@@ -99,6 +107,7 @@ class corpus {
             errc::data, "corpus", "the position does not belong to these files");
     cursor_ = c;
     held_.clear();
+    given_ = 0;
     documents_.clear();
     file_ = c.file;
     reader_.reset();
@@ -106,9 +115,9 @@ class corpus {
     line_known_ = c.offset == 0;
     std::int64_t const skip = c.skip;
     if (skip > 0) {
-      while (static_cast<std::int64_t>(held_.size()) < skip && more()) {
+      while (static_cast<std::int64_t>(waiting()) < skip && more()) {
       }
-      require(static_cast<std::int64_t>(held_.size()) >= skip, errc::data, "corpus", "the text is shorter than it was");
+      require(static_cast<std::int64_t>(waiting()) >= skip, errc::data, "corpus", "the text is shorter than it was");
       cursor_.skip = 0;
       consume(static_cast<std::size_t>(skip));
     }
@@ -121,9 +130,9 @@ class corpus {
 
  private:
   static constexpr std::size_t longest_line = 64U << 20U;
-  struct value {
-    std::int32_t byte;
-    bool live;
+  struct value {  // of 2 bytes: a line of 64 MiB is held whole
+    std::uint16_t byte : 15;
+    bool live : 1;
   };
   /// A document (or a slice of a plain file) of which some values are held: where it starts and how many are left.
   struct origin {
@@ -146,8 +155,13 @@ class corpus {
     require(info.st_size > 0, errc::data, "corpus", path, " is empty");
     files_.push_back(path);
     bytes_ += info.st_size;
-    auto const name = path.substr(path.find_last_of('/') + 1) + ' ' + std::to_string(info.st_size) + '\n';
-    for (char ch : name)
+    identify(path.substr(path.find_last_of('/') + 1) + ' ' + std::to_string(info.st_size) + '\n');
+    for (std::int64_t start : {std::int64_t{0}, std::max<std::int64_t>(0, info.st_size - 4096)})
+      identify(file_reader(path, start).slice().substr(0, 4096));
+  }
+  /// Goes on with the hash (FNV-1a) of what tells these files from others.
+  void identify(std::string_view what) {
+    for (char ch : what)
       text_ = static_cast<std::int64_t>((static_cast<std::uint64_t>(text_) ^ static_cast<unsigned char>(ch)) *
                                         0x100000001b3ULL);
   }
@@ -227,14 +241,13 @@ class corpus {
     auto const* turns = j.find("conversations");
     require(turns != nullptr && turns->is(json::kind::array) && !turns->items().empty(), errc::data, "corpus",
             "expected \"text\" or \"conversations\"");
-    bool answered = false;
     for (auto const& turn : turns->items()) {
       auto const* role = turn.find("role");
       auto const* content = turn.find("content");
       require(role != nullptr && content != nullptr && role->is(json::kind::string) &&
                   content->is(json::kind::string) && (role->text() == "user" || role->text() == "assistant"),
               errc::data, "corpus", "a turn needs \"role\" (user or assistant) and \"content\"");
-      answered = role->text() == "assistant";
+      bool const answered = role->text() == "assistant";
       say(answered ? "\nGridman: " : "\nUser: ", !options_.answers_only);
       say(content->text(), answered || !options_.answers_only);
     }
@@ -254,17 +267,24 @@ class corpus {
     offset_ = 0;
     line_known_ = true;
   }
+  /// How many values are held that were not given yet.
+  [[nodiscard]] std::size_t waiting() const { return held_.size() - given_; }
   void consume(std::size_t count) {
-    held_.erase(held_.begin(), held_.begin() + static_cast<std::ptrdiff_t>(count));
-    auto left = static_cast<std::int64_t>(count);
-    while (left > 0) {
-      auto& d = documents_.front();
-      std::int64_t const n = std::min(left, d.left);
-      d.left -= n;
-      d.given += n;
-      left -= n;
-      if (d.left == 0) documents_.erase(documents_.begin());
+    given_ += count;
+    if (given_ > held_.size() / 2) {  // so that a value moves less than once, on average
+      held_.erase(held_.begin(), held_.begin() + static_cast<std::ptrdiff_t>(given_));
+      given_ = 0;
     }
+    auto left = static_cast<std::int64_t>(count);
+    auto d = documents_.begin();
+    while (left > 0) {
+      std::int64_t const n = std::min(left, d->left);
+      d->left -= n;
+      d->given += n;
+      left -= n;
+      if (d->left == 0) ++d;
+    }
+    documents_.erase(documents_.begin(), d);
     settle_cursor();
   }
   /// The cursor names the first value that was not given yet.
@@ -290,6 +310,7 @@ class corpus {
   std::int64_t line_ = 0;
   bool line_known_ = true;
   std::vector<value> held_;
+  std::size_t given_ = 0;  ///< of those held: the first so many
   std::vector<origin> documents_;
   corpus_cursor cursor_;
   std::int64_t skipped_ = 0;

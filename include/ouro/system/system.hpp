@@ -5,6 +5,7 @@
 // functions of model and state; with a tape they are differentiable.
 #pragma once
 
+#include <concepts>
 #include <utility>
 
 #include <ouro/concepts/actor.hpp>
@@ -26,6 +27,8 @@ template <class B, class SensorType, class BrainType, class ActorType, class Hyp
 struct system {
   static_assert(check_sensor<SensorType, B>() && check_brain<BrainType, B>() && check_actor<ActorType, B>() &&
                 check_hypothalamus<HypothalamusType, B>() && check_hippocampus<HippocampusType, B>());
+  static_assert(std::same_as<typename SensorType::input_type, typename ActorType::input_type>,
+                "Sensor and Actor of a system have one `input_type`: the Actor is told what the Sensor perceived");
   using backend = B;
   using input_type = typename SensorType::input_type;
   using target_type = typename ActorType::target_type;
@@ -54,7 +57,8 @@ void advance(System const& model, state<B>& s) {
 }
 }  // namespace detail
 
-/// One step awake: the state after it, and the impression the Actor acts on.
+/// One step awake: the state after it, and the impression the Actor acts on. A context keeps what was computed from the weights
+/// alone: take a new one when they have changed.
 template <class System, class B>
 wake_result<B> wake(System const& model, context<B>& cx, state<B> s, typename System::input_type const& x) {
   detail::advance(model, s);

@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include <ouro/data/corpus.hpp>
 
@@ -121,6 +122,55 @@ TEST_CASE("a line longer than 64 MiB is skipped as any bad line") {
   CHECK(shown(l.input, l.target) == "abcdefgh$_______");
   CHECK(c.skipped() == 1);
   CHECK(c.complaints()[0].find("long.jsonl:1: ") != std::string::npos);
+}
+
+TEST_CASE("a long line is given whole, block by block") {
+  folder f;
+  std::string line;
+  for (int i = 0; i < 100'000; ++i) line += static_cast<char>('a' + i % 23);
+  ouro::corpus c({f.write("wide.jsonl", R"({"text": ")" + line + "\"}\n")}, {.patch = 4, .chunk = 15});
+  std::string given;
+  auto add = [&](std::vector<std::int32_t> const& bytes, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i)
+      if (bytes[i] < 256) given += static_cast<char>(bytes[i]);
+  };
+  for (ouro::text_lesson l; c.next(l);) {  // the first patch is read, the others are said too
+    add(l.input.bytes, 4);
+    add(l.target.next.bytes, l.target.next.bytes.size());
+  }
+  CHECK((given == line));
+}
+
+TEST_CASE("files of one name and size are told apart by their ends") {
+  folder f;
+  auto identity = [&](std::string const& text) { return ouro::corpus({f.write("book.txt", text)}, tiny).position(); };
+  std::string const text(20000, 'x');
+  auto const first = identity('y' + text);
+  auto const last = identity(text + 'y');
+  CHECK(first.text != last.text);
+  CHECK(first.text == identity('y' + text).text);
+  ouro::corpus other({(f.path / "book.txt").string()}, tiny);
+  other.seek(first);
+  f.write("book.txt", text + 'z');
+  ouro::corpus another({(f.path / "book.txt").string()}, tiny);
+  CHECK_THROWS_AS(another.seek(first), ouro::error);
+}
+
+TEST_CASE("options outside their range are named") {
+  folder f;
+  auto const path = f.write("a.txt", "abc");
+  for (auto const& [options, name] : {std::pair<ouro::corpus_options, std::string>{{.patch = 0, .chunk = 3}, "patch"},
+                                      {{.patch = -1, .chunk = 3}, "patch"},
+                                      {{.patch = 4, .chunk = 0}, "chunk"},
+                                      {{.patch = 4, .chunk = std::numeric_limits<std::int64_t>::max()}, "chunk"}}) {
+    try {
+      ouro::corpus c({path}, options);
+      FAIL("accepted a wrong " << name);
+    } catch (ouro::error const& e) {
+      CHECK(e.code() == ouro::errc::argument);
+      CHECK(std::string(e.what()).find(name) != std::string::npos);
+    }
+  }
 }
 
 TEST_CASE("paths that hold no text are named") {

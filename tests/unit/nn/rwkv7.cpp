@@ -4,7 +4,10 @@
 // The RWKV-7 mixer: golden values and gradients, initialisation, gradients by differences.
 #include <catch2/catch_test_macros.hpp>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <string>
 #include <vector>
 
 #include <ouro/autodiff/gradient_check.hpp>
@@ -21,13 +24,30 @@ using R = ouro::reference;
 
 namespace {
 
+/// The sizes a fixture was made with; all ranks are one.
+struct fixture_sizes {
+  std::int64_t width, heads, layers, rank;
+  explicit fixture_sizes(ouro::safetensors_reader const& file) {
+    auto const& meta = file.metadata();
+    REQUIRE(meta.at("format") == "ouro-mixer-1");
+    REQUIRE(meta.at("mixer") == "rwkv7");
+    width = std::stoll(meta.at("width")), heads = width / std::stoll(meta.at("head"));
+    layers = std::stoll(meta.at("layers")), rank = std::stoll(meta.at("rank"));
+  }
+  template <class B>
+  [[nodiscard]] ouro::rwkv7<B> layer(ouro::genesis<B>& g, std::int64_t l) const {
+    return {g, ouro::mixer_place{width, heads, l, layers}, ouro::rwkv7_ranks{rank, rank, rank, rank}};
+  }
+};
+
 template <class B>
 void check_golden(ouro::safetensors_reader const& file, dtype type, double forward, double backward) {
   auto const at = [&](std::string const& name) { return stored<B>(file, name, type); };
   ouro::genesis<B> g(ouro::seed{1}, type);
+  fixture_sizes const sizes(file);
   std::vector<ouro::rwkv7<B>> layers;
-  for (std::int64_t l = 0; l < 3; ++l) {
-    layers.emplace_back(g, ouro::mixer_place{48, 3, l, 3}, ouro::rwkv7_ranks{8, 8, 8, 8});
+  for (std::int64_t l = 0; l < sizes.layers; ++l) {
+    layers.push_back(sizes.layer(g, l));
     ouro_test::load_module<B>(file, "layer" + std::to_string(l) + "/weights/", layers.back(), type);
   }
   ouro::tape<B> t;
@@ -36,14 +56,14 @@ void check_golden(ouro::safetensors_reader const& file, dtype type, double forwa
   ouro::tensor<B> total;
   std::vector<ouro::tensor<B>> x;
   std::vector<ouro::rwkv7_carry<B>> start;
-  for (std::size_t l = 0; l < 3; ++l) {
+  for (std::size_t l = 0; l < layers.size(); ++l) {
     std::string const name = "layer" + std::to_string(l) + "/";
     x.push_back(at(name + "x"));
     start.push_back({at(name + "shift"), at(name + "S0")});
     for (auto const& v : {x[l], start[l].shift, start[l].state}) t.watch(v);
     for (auto const& f : ouro::fields(layers[l])) t.watch(*f.value);
     auto carry = start[l];
-    auto const y = layers[l].forward(cx, x[l], {0, 0, 37, 0, 0}, carry, pass);
+    auto const y = layers[l].forward(cx, x[l], {0, 0, x[l].dim(1), 0, 0}, carry, pass);
     INFO(name << ": y " << rms_error(y, at(name + "y")) << ", S_T " << rms_error(carry.state, at(name + "S_T")));
     CHECK(rms_error(y, at(name + "y")) < forward);
     CHECK(rms_error(carry.state, at(name + "S_T")) < forward);
@@ -53,12 +73,21 @@ void check_golden(ouro::safetensors_reader const& file, dtype type, double forwa
     total = l == 0 ? part : total + part;
   }
   t.backward(total);
-  for (std::size_t l = 0; l < 3; ++l) {
+  for (std::size_t l = 0; l < layers.size(); ++l) {
     std::string const name = "layer" + std::to_string(l) + "/grad/";
     auto check = [&](std::string const& what, ouro::tensor<B> const& v) {
       auto const got = t.gradient(v);
       if (!file.contains(name + what)) {
         CHECK((l == 0 && got.empty()));  // the first layer has no value residual
+        return;
+      }
+      auto largest = [](ouro::tensor<B> const& d) {
+        double most = 0;
+        for (double e : d.template values<double>()) most = std::max(most, std::abs(e));
+        return most;
+      };
+      if (largest(at(name + what)) < 1e-12) {  // 0 but for rounding, as k_k's where heads have one column
+        CHECK(largest(got) < backward);
         return;
       }
       INFO(name << what << ": " << rms_error(got, at(name + what)));
@@ -82,9 +111,11 @@ TEST_CASE("rwkv7: initialisation") {
   auto const path = ouro_test::golden_path("mixers_rwkv7.safetensors");
   if (!std::filesystem::exists(path)) SKIP("no fixture " << path);
   auto const file = ouro::safetensors_reader::open(path);
+  if (!file.contains("layer0/initial/w0")) SKIP("no initial values in " << path);
+  fixture_sizes const sizes(file);
   ouro::genesis<R> g(ouro::seed{1}, dtype::f32);
-  for (std::int64_t l = 0; l < 3; ++l) {
-    ouro::rwkv7<R> const m(g, {48, 3, l, 3}, {8, 8, 8, 8});
+  for (std::int64_t l = 0; l < sizes.layers; ++l) {
+    auto const m = sizes.layer(g, l);
     for (auto const& f : ouro::fields(m)) {
       std::string const name = "layer" + std::to_string(l) + "/initial/" + f.path;
       auto const own = f.value->values<double>();

@@ -26,6 +26,8 @@ struct hybrid_of {
   template <class B>
   struct mixer {
     using backend = B;
+    static_assert((requires { std::string_view(Mixers<B>::name); } && ...),
+                  "each mixer of a hybrid_of has a `name`, by which a place chooses it");
     /// That of the chosen mixer, after the first rows.
     using carry = std::variant<std::monostate, typename Mixers<B>::carry...>;
     /// One for each kind: the layers of a kind share theirs, whatever lies between them.

@@ -6,6 +6,7 @@
 // otherwise.
 #pragma once
 
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include <ouro/ops/exp.hpp>
 #include <ouro/ops/reduce.hpp>
 #include <ouro/ops/short_convolution.hpp>
+#include <ouro/ops/sigmoid.hpp>
 #include <ouro/ops/silu.hpp>
 #include <ouro/ops/softplus.hpp>
 #include <ouro/ops/square.hpp>
@@ -37,6 +39,8 @@ struct mamba2_config {
   double step_high = 0.1;
   double rate_low = 0.1;  ///< decay rates start log-uniform in [rate_low, rate_high]
   double rate_high = 16;
+  double step_least = 0;  ///< every step is brought into [step_least, step_most]
+  double step_most = std::numeric_limits<double>::infinity();
 
   /// About as many parameters as attention of that width, 4D². The memory of a new mixer is long (half-lives of 170 rows
   /// in the median, of tens of thousands at most), because what was read must outlive the whole input. For text alone,
@@ -100,7 +104,7 @@ struct mamba2 {
   mamba2() = default;
   mamba2(genesis<B>& g, mixer_place const& place) : mamba2(g, mamba2_config::of(place)) { policy = place.rows; }
   /// Projections and convolution start uniform in ±1/√in, the skip and the norm at 1. No weight decay on dt_bias, A_log
-  /// and D. Errors (config): groups that do not divide the heads, sizes below 1, an empty or negative range.
+  /// and D. Errors (config): groups that do not divide the heads, sizes below 1, an empty or negative range, no step left.
   mamba2(genesis<B>& g, mamba2_config const& config);
 
   [[nodiscard]] static bool takes_narrow() { return true; }
@@ -120,6 +124,8 @@ struct mamba2 {
 
  private:
   tensor<B> one_way(context<B>& cx, tensor<B> const& x, segments s, carry& c) const;
+  /// Steps within their limits; the gradient of one that was outside is 0.
+  tensor<B> limited(tensor<B> step) const;
 };
 
 template <Backend B>
@@ -131,6 +137,10 @@ mamba2<B>::mamba2(genesis<B>& g, mamba2_config const& config) : sizes(config) {
   require(config.step_low > 0 && config.step_low <= config.step_high && config.rate_low > 0 &&
               config.rate_low <= config.rate_high,
           errc::config, "mamba2", "steps and rates need a range of positive numbers");
+  require(config.step_least >= 0 && config.step_least <= config.step_most && config.step_most > 0 &&
+              config.step_least < std::numeric_limits<double>::infinity(),
+          errc::config, "mamba2",
+          "the limits of a step need 0 <= least <= most, the least finite and the most above 0");
   auto log_uniform = [&](double low, double high) {
     auto const draw = g.random.next();
     std::vector<double> values;
@@ -156,6 +166,20 @@ mamba2<B>::mamba2(genesis<B>& g, mamba2_config const& config) : sizes(config) {
   D = kept(std::vector<double>(static_cast<std::size_t>(config.heads), 1.0));
   norm.weight = g.ones({config.inner()});
   out_proj = projection<B>(g, config.inner(), config.width);
+}
+
+template <Backend B>
+tensor<B> mamba2<B>::limited(tensor<B> step) const {
+  auto const one = tensor<B>::full({1}, step.type(), 1.0);
+  // `side` 1: not above the bound; -1: not below it. So steep a sigmoid is 0 or 1 wherever they differ.
+  auto bring = [&](double bound, double side) {
+    auto const edge = tensor<B>::full({1}, step.type(), bound);
+    auto const inside = sigmoid(scale(edge - step.detach(), side * 1e30));
+    step = step * inside + edge * (one - inside);
+  };
+  if (sizes.step_least > 0) bring(sizes.step_least, -1);
+  if (sizes.step_most < std::numeric_limits<double>::infinity()) bring(sizes.step_most, 1);
+  return step;
 }
 
 template <Backend B>
@@ -191,7 +215,8 @@ tensor<B> mamba2<B>::one_way(context<B>& cx, tensor<B> const& x, segments s, car
     filtered.push_back(reshape(y, {lanes, alone, sizes.convolved()}));
   }
   auto const xbc = silu(filtered.size() > 1 ? concat(filtered, 1) : filtered[0]);
-  auto const step = softplus(slice(all, 2, inner + sizes.convolved(), sizes.heads) + dt_bias.value());  // (B,T,H)
+  auto const step =
+      limited(softplus(slice(all, 2, inner + sizes.convolved(), sizes.heads) + dt_bias.value()));  // (B,T,H)
   auto scan = [&](tensor<B> const& y, tensor<B> const& steps, tensor<B> const& state) {
     return ssd_scan(slice(y, 2, 0, inner), steps, scale(exp(A_log.value()), -1.0), slice(y, 2, inner, shared),
                     slice(y, 2, inner + shared, shared), D.value(), state);
