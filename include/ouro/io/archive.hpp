@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Tensors and reflected values in and out of safetensors. What is saved is what reflection lists, so that no field can
-// be forgotten.
+// Tensors and reflected values in and out of safetensors. What is saved is what reflection lists: a member that OURO_MODULE
+// leaves out is not saved.
 #pragma once
 
 #include <cstdint>

@@ -21,9 +21,21 @@
 
 namespace ouro {
 
+/// A system call on a file or folder that failed (storage).
+class file_error : public error {
+ public:
+  file_error(std::string const& message, int number) : error(errc::storage, message), number_(number) {}
+  /// Its errno.
+  [[nodiscard]] int number() const noexcept { return number_; }
+
+ private:
+  int number_;
+};
+
 namespace detail {
-[[noreturn]] inline void file_error(char const* what, std::string const& path) {
-  fail(errc::storage, "file", "cannot ", what, " ", path, ": ", std::strerror(errno));
+[[noreturn]] inline void cannot(char const* what, std::string const& path) {
+  int const number = errno;
+  throw file_error("[file] cannot " + std::string(what) + " " + path + ": " + std::strerror(number), number);
 }
 
 /// A file descriptor that closes itself.
@@ -32,7 +44,7 @@ class descriptor {
   descriptor(std::string const& path, int flags, char const* what, ::mode_t mode = 0644) {
     do fd_ = ::open(path.c_str(), flags | O_CLOEXEC, mode);
     while (fd_ < 0 && errno == EINTR);
-    if (fd_ < 0) file_error(what, path);
+    if (fd_ < 0) cannot(what, path);
   }
   descriptor(descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   descriptor(descriptor const&) = delete;
@@ -56,7 +68,7 @@ inline std::size_t read_bytes(descriptor const& file, char* to, std::size_t coun
   while (done < count) {
     auto const n = ::read(file.get(), to + done, count - done);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) file_error("read", path);
+    if (n < 0) cannot("read", path);
     if (n == 0) break;
     done += static_cast<std::size_t>(n);
   }
@@ -85,7 +97,7 @@ class scratch_file {
 inline std::string read_file(std::string const& path) {
   detail::descriptor const file(path, O_RDONLY | O_NONBLOCK, "open");  // a pipe without a writer must not hang
   struct ::stat info {};
-  if (::fstat(file.get(), &info) != 0) detail::file_error("inspect", path);
+  if (::fstat(file.get(), &info) != 0) detail::cannot("inspect", path);
   require(S_ISREG(info.st_mode), errc::storage, "file", path, " is not a regular file");
   std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
   bytes.resize(detail::read_bytes(file, bytes.data(), bytes.size(), path));
@@ -98,7 +110,7 @@ class file_reader {
   /// Errors (storage): it cannot be opened.
   file_reader(std::string path, std::int64_t offset)
       : path_(std::move(path)), file_(path_, O_RDONLY, "open"), position_(offset) {
-    if (::lseek(file_.get(), offset, SEEK_SET) < 0) detail::file_error("seek in", path_);
+    if (::lseek(file_.get(), offset, SEEK_SET) < 0) detail::cannot("seek in", path_);
   }
 
   /// The next bytes; empty at the end.
@@ -152,23 +164,27 @@ inline std::vector<std::string> entries_of(std::string const& path) {
       if (handle != nullptr) ::closedir(handle);
     }
   } const at{::opendir(path.c_str())};
-  if (at.handle == nullptr) detail::file_error("open folder", path);
+  if (at.handle == nullptr) detail::cannot("open folder", path);
   std::vector<std::string> names;
-  while (auto const* e = ::readdir(at.handle)) {
+  for (;;) {
+    errno = 0;
+    auto const* e = ::readdir(at.handle);
+    if (e == nullptr && errno != 0) detail::cannot("read folder", path);
+    if (e == nullptr) return names;
     std::string name = e->d_name;
     if (name != "." && name != "..") names.push_back(std::move(name));
   }
-  return names;
 }
 
 /// Makes the entries of a folder durable.
 inline void sync_directory(std::string const& path) {
   detail::descriptor const folder(path, O_RDONLY | O_DIRECTORY, "open folder");
-  if (::fsync(folder.get()) != 0) detail::file_error("sync folder", path);
+  if (::fsync(folder.get()) != 0) detail::cannot("sync folder", path);
 }
 
+/// The folder that an entry is in: that of "a/b/" is "a".
 inline std::string parent_of(std::string const& path) {
-  auto const slash = path.find_last_of('/');
+  auto const slash = path.find_last_of('/', path.find_last_not_of('/'));
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
@@ -183,11 +199,11 @@ inline void write_file_durably(std::string const& path, std::string_view bytes) 
       auto const n = ::write(file.get(), bytes.data(), bytes.size());
       if (n < 0 && errno == EINTR) continue;
       if (n == 0) errno = EIO;  // no progress is no success
-      if (n <= 0) detail::file_error("write", fresh.path());
+      if (n <= 0) detail::cannot("write", fresh.path());
       bytes.remove_prefix(static_cast<std::size_t>(n));
     }
-    if (::fsync(file.get()) != 0) detail::file_error("sync", fresh.path());
-    if (::rename(fresh.path().c_str(), path.c_str()) != 0) detail::file_error("rename to", path);
+    if (::fsync(file.get()) != 0) detail::cannot("sync", fresh.path());
+    if (::rename(fresh.path().c_str(), path.c_str()) != 0) detail::cannot("rename to", path);
     fresh.keep();
   }
   sync_directory(parent_of(path));
@@ -196,7 +212,7 @@ inline void write_file_durably(std::string const& path, std::string_view bytes) 
 /// Makes a folder; one that exists already is an error (storage).
 inline void make_directory(std::string const& path) {
   auto const parent = parent_of(path);
-  if (::mkdir(path.c_str(), 0755) != 0) detail::file_error("make folder", path);
+  if (::mkdir(path.c_str(), 0755) != 0) detail::cannot("make folder", path);
   try {
     sync_directory(parent);
   } catch (...) {
@@ -218,14 +234,14 @@ inline void remove_directory(std::string const& path) noexcept {
 /// Holds an exclusive lock on a file for as long as it lives; the lock of a dead process is no obstacle.
 class file_lock {
  public:
-  /// Errors (storage): another process holds it.
+  /// Errors (storage): it is held already, by another process or by this one.
   explicit file_lock(std::string const& path) : file_(path, O_RDWR | O_CREAT, "open") {
     int result = 0;
     do result = ::flock(file_.get(), LOCK_EX | LOCK_NB);
     while (result != 0 && errno == EINTR);
     if (result == 0) return;
-    if (errno == EWOULDBLOCK) fail(errc::storage, "file", path, " is in use by another process");
-    detail::file_error("lock", path);
+    if (errno == EWOULDBLOCK) fail(errc::storage, "file", path, " is in use already");
+    detail::cannot("lock", path);
   }
 
  private:

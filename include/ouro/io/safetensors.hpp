@@ -19,6 +19,7 @@
 
 #include <ouro/io/file.hpp>
 #include <ouro/io/json.hpp>
+#include <ouro/tensor/shape.hpp>
 
 namespace ouro {
 
@@ -92,14 +93,16 @@ class safetensors_reader {
   [[nodiscard]] std::map<std::string, std::string> const& metadata() const { return metadata_; }
   [[nodiscard]] std::vector<std::string> const& names() const { return names_; }
   [[nodiscard]] bool contains(std::string const& name) const { return tensors_.count(name) != 0; }
-  /// Errors (storage): there is no such tensor, or its dtype is none of those of `stored_tensor`. The bytes live
-  /// as long as the reader stays where it is.
+  /// Errors (storage): there is no such tensor, its dtype is none of those of `stored_tensor`, or it has more extents than
+  /// a shape. The bytes live as long as the reader stays where it is.
   [[nodiscard]] stored_tensor at(std::string const& name) const {
     auto const found = tensors_.find(name);
     require(found != tensors_.end(), errc::storage, "safetensors", name_, ": no tensor '", name, "'");
     auto const& e = found->second;
     require(detail::stored_size(e.type) != 0, errc::storage, "safetensors", name_, ": tensor '", name, "' at byte ",
             e.start, ": expected dtype F64, F32, BF16, I64, U64, I32, U16 or U8, got ", e.type);
+    require(e.dims.size() <= static_cast<std::size_t>(max_rank), errc::storage, "safetensors", name_, ": tensor '",
+            name, "' at byte ", e.start, ": expected at most ", max_rank, " extents, got ", e.dims.size());
     return {e.type, e.dims, std::string_view(bytes_).substr(e.start, e.size)};
   }
 

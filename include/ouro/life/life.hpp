@@ -5,18 +5,24 @@
 #pragma once
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdint>
+#include <cstdio>
+#include <cstring>
 #include <limits>
-#include <new>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <ouro/data/corpus.hpp>
 #include <ouro/io/archive.hpp>
 #include <ouro/io/file.hpp>
+#include <ouro/ops/norm.hpp>
 #include <ouro/system/gridman.hpp>
+#include <ouro/tensor/elementary.hpp>
 #include <ouro/train/trainer.hpp>
 
 namespace ouro {
@@ -39,6 +45,20 @@ std::string exact(T value) {
   return {text, r.ptr};
 }
 
+inline shape shape_of(stored_tensor const& stored) {
+  shape dims;
+  for (auto d : stored.dims) dims.push_back(d);
+  return dims;
+}
+/// Errors (storage): the stored tensor has another shape or dtype.
+inline void require_like(safetensors_reader const& in, std::string const& name, shape const& dims, dtype type) {
+  constexpr char const* types[] = {"F64", "F32", "BF16", "I32", "U16"};
+  auto const stored = in.at(name);
+  char const* const expected = types[static_cast<int>(type)];
+  require(shape_of(stored) == dims && stored.type == expected, errc::storage, "load", name, ": expected ", expected,
+          " ", dims, ", stored ", stored.type, " ", shape_of(stored));
+}
+
 }  // namespace detail
 
 /// A configuration as one JSON object.
@@ -53,22 +73,34 @@ inline std::string to_text(gridman_config const& c) {
   });
   return out + "}";
 }
-/// `c` with the fields that a JSON object names, {"dropout": 0.1}. Errors: no object or a value of another kind (data), a
-/// field that does not exist or a rule that is broken (config).
+/// `c` with the fields that a JSON object names, {"dropout": 0.1}. Errors: no object (data); a value of another kind (data),
+/// fields that do not exist (config), both with their names; a rule that is broken (config).
 inline gridman_config changed(gridman_config c, json const& j) {
   require(j.is(json::kind::object), errc::data, "config", "needs a JSON object");
-  std::size_t known = 0;
+  std::vector<std::string> unknown = j.keys();
   meta::for_each_member(c, [&](char const* name, auto& value) {
     auto const* v = j.find(name);
     if (v == nullptr) return;
-    ++known;
-    using type = std::remove_reference_t<decltype(value)>;
-    if constexpr (std::is_same_v<type, bool>) value = v->boolean();
-    else if constexpr (requires { value.view(); }) value = type(v->text());
-    else if constexpr (std::is_same_v<type, double>) value = v->number();
-    else value = v->integer();
+    unknown.erase(std::find(unknown.begin(), unknown.end(), name));
+    try {
+      using type = std::remove_reference_t<decltype(value)>;
+      if constexpr (std::is_same_v<type, bool>) {
+        value = v->boolean();
+      } else if constexpr (requires { value.view(); }) {
+        require(v->is(json::kind::string), errc::data, "json", "expected a string");
+        value = type(v->text());
+      } else if constexpr (std::is_same_v<type, double>) {
+        value = v->number();
+      } else {
+        value = v->integer();
+      }
+    } catch (error const& e) {
+      fail(e.code(), "config", name, ": ", e.what());
+    }
   });
-  require(known == j.keys().size(), errc::config, "config", "there are fields that this version does not know");
+  std::string names;
+  for (auto const& name : unknown) names += (names.empty() ? "" : ", ") + json::quote(name);
+  require(names.empty(), errc::config, "config", "there are fields that this version does not know: ", names);
   c.validate();
   return c;
 }
@@ -88,11 +120,12 @@ inline gridman_config config_from_text(std::string const& text) {
   return changed(c, j);
 }
 
-/// Writes all tensors of a module. Reads them back strictly: every difference is listed in one error (storage).
+/// Writes all tensors of a module.
 template <class Module>
 void store_module(safetensors_writer& out, Module const& module) {
   for (auto const& f : fields(module)) store(out, f.path, *f.value);
 }
+/// Reads them back, strictly. Errors (storage): all that differs in names and shapes.
 template <class Module>
 void load_module(safetensors_reader const& in, Module& module) {
   using backend = typename Module::backend;
@@ -105,9 +138,7 @@ void load_module(safetensors_reader const& in, Module& module) {
       continue;
     }
     ++found;
-    auto const dims = in.at(f.path).dims;
-    shape stored;
-    for (auto d : dims) stored.push_back(d);
+    auto const stored = detail::shape_of(in.at(f.path));
     if (stored != f.value->dims())
       differences += "\n  " + f.path + ": expected " + f.value->dims().str() + ", stored " + stored.str();
   }
@@ -130,9 +161,10 @@ struct life_progress {
   OURO_MODULE(life_progress, updates, heard, said, cursor);
 };
 
-/// One folder: LOCK, weights-<hash>.safetensors, snapshot-<generation>.safetensors, CURRENT (the last three generations
-/// and the hashes of their snapshots). Open in one process at a time. `commit` is atomic and durable; at least the last
-/// three generations stay. A generation that is damaged is passed over for the one before and never deleted.
+/// One folder: LOCK, weights-<hash>.safetensors, snapshot-<generation>-<hash>.safetensors, CURRENT (the last three
+/// generations and the hashes of their snapshots). Open once at a time. `commit` is atomic and durable; at least the last
+/// three generations stay. A generation that is damaged is passed over for the one before and never deleted: the next commit
+/// renames its files to *.quarantine. Where CURRENT is damaged, the names of the snapshots say what it should.
 template <class B, template <class> class Mixer = attention>
 class life {
  public:
@@ -143,14 +175,24 @@ class life {
   static life create(std::string const& path, gridman_config const& config, seed network, seed noise,
                      dtype type = dtype::f32);
 
-  /// Goes on where the last commit was. Errors (storage): no life there, in use, or every generation damaged.
+  /// Goes on where the last commit was. Errors (storage): no life there, open already, written by another version of this
+  /// program, a file that could not be opened for want of anything but the file, or every generation damaged; (config): its
+  /// brain has another mixer than this program's.
   static life open(std::string const& path);
 
   life(life&&) noexcept = default;
   life(life const&) = delete;
 
-  /// Makes what is in memory the newest generation. Errors (storage): nothing on disk changed but unused files.
+  /// A trainer of `model` that goes on where this life was in its learning. The life must outlive it and stay where it is;
+  /// what it learns is kept by commit(trainer).
+  [[nodiscard]] ouro::trainer<model_type> resume(adamw const& rule, std::optional<double> dropout = {},
+                                                 std::int64_t room = std::numeric_limits<std::int64_t>::max());
+
+  /// Makes what is in memory the newest generation. Errors: a value is not finite (numeric); (storage). After them the last
+  /// generation on disk is still the last.
   void commit();
+  /// The same after `memory` and `progress.updates` were taken from a trainer of `model`.
+  void commit(ouro::trainer<model_type>& learned);
 
   model_type model;
   ouro::state<B> state;
@@ -159,60 +201,108 @@ class life {
 
   [[nodiscard]] std::string const& path() const { return path_; }
   [[nodiscard]] std::int64_t generation() const { return generation_; }
+  /// What was damaged when it was opened, a text for each generation and line of CURRENT; usually nothing.
+  [[nodiscard]] std::vector<std::string> const& passed_over() const { return passed_over_; }
 
  private:
   struct generation_entry {
-    std::int64_t number;
-    std::string hash;
+    std::int64_t number = 0;
+    std::string hash;     ///< of the snapshot; empty where nothing says it
+    std::string file;     ///< the snapshot
+    std::string weights;  ///< their file, whose hash was right
   };
+  /// What a snapshot and its weights hold.
+  struct contents {
+    model_type model;
+    ouro::state<B> state{};
+    life_progress progress{};
+    std::vector<moments<B>> memory{};
+  };
+  static constexpr char const* format = "ouro-life-1";
 
   life(std::string path, model_type m) : life(path, std::move(m), file_lock(path + "/LOCK")) {}
   life(std::string path, model_type m, file_lock lock)
       : model(std::move(m)), path_(std::move(path)), lock_(std::move(lock)) {}
 
-  static std::string snapshot_name(std::int64_t g) { return "snapshot-" + std::to_string(g) + ".safetensors"; }
   static std::string weights_file(std::string_view bytes) {
     return "weights-" + detail::hash_of(bytes) + ".safetensors";
   }
-
-  /// Newest first. Errors (storage): CURRENT is no list of generations.
-  static std::vector<generation_entry> generations(std::string const& path) {
-    auto const text = read_file(path + "/CURRENT");
-    std::vector<generation_entry> list;
-    for (std::size_t at = 0; at < text.size();) {
-      auto const end = std::min(text.find('\n', at), text.size());
-      auto const line = text.substr(at, end - at);
-      auto const space = line.find(' ');
-      std::int64_t number = 0;
-      bool const good = space != std::string::npos &&
-                        std::from_chars(line.data(), line.data() + space, number).ec == std::errc{} &&
-                        line.size() == space + 17;
-      if (good) list.push_back({number, line.substr(space + 1)});
-      at = end + 1;
+  /// 0 for what is no number of a generation.
+  static std::int64_t number_of(std::string_view text) {
+    std::int64_t n = 0;
+    auto const [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
+    return code == std::errc{} && end == text.data() + text.size() && n > 0 && n < (std::int64_t{1} << 62) ? n : 0;
+  }
+  /// What the name of a file says: number 0 if it is no snapshot's, no hash if it is of an older version or set aside.
+  static generation_entry entry_of(std::string const& name) {
+    generation_entry e{0, "", name, ""};
+    auto const end = name.find_first_of("-.", 9);
+    if (!name.starts_with("snapshot-") || end == std::string::npos) return e;
+    e.number = number_of(std::string_view(name).substr(9, end - 9));
+    if (name[end] == '-' && name.find(".safetensors", end) == end + 17) e.hash = name.substr(end + 1, 16);
+    return e;
+  }
+  /// Does f(). False, and the reason is noted, if it finds a file missing, unreadable or not what was written. All other
+  /// errors are no fault of a generation, and go on: none is passed over for them.
+  template <class F>
+  static bool whole(std::vector<std::string>& reasons, std::string const& what, F&& f) {
+    try {
+      f();
+      return true;
+    } catch (error const& e) {
+      auto const* file = dynamic_cast<file_error const*>(&e);
+      if (e.code() != errc::storage || (file != nullptr && file->number() != ENOENT && file->number() != EIO)) throw;
+      reasons.push_back(what + ": " + e.what());
+      return false;
     }
-    require(!list.empty(), errc::storage, "life", path, "/CURRENT: expected lines of generation and hash");
-    return list;
+  }
+  static std::string const& text_of(safetensors_reader const& in, std::string const& key) {
+    auto const found = in.metadata().find(key);
+    require(found != in.metadata().end(), errc::storage, "life", "the snapshot does not say its ", key);
+    return found->second;
   }
 
+  static std::vector<generation_entry> candidates(std::string const& path, std::vector<std::string>& reasons,
+                                                  std::int64_t& highest);
+  static contents read(safetensors_reader const& in, safetensors_reader const& weights, gridman_config const& config);
+  static void check_state(safetensors_reader const& in, model_type const& model);
   static std::vector<moments<B>> load_moments(safetensors_reader const& in, model_type const& model);
 
-  /// Removes files of generations that are no longer kept: a failure here costs disk space, nothing else.
+  /// f(path of a parameter, its moments) for all that there are.
+  template <class F>
+  void for_each_moments(F&& f) const {
+    std::size_t i = 0;
+    for (auto const& p : fields(model)) {
+      if (p.kind != field_kind::parameter || i == memory.size()) continue;
+      if (auto const& m = memory[i++]; m.first) f(p.path, m);
+    }
+  }
+  void require_finite() const;
+
+  /// Whether it is a snapshot or weights, whole, of no generation that is kept.
+  [[nodiscard]] bool spare(std::string const& name) const {
+    bool const ours = entry_of(name).number > 0 || name.starts_with("weights-");
+    return ours && name.ends_with(".safetensors") &&
+           std::none_of(kept_.begin(), kept_.end(), [&](auto const& g) { return name == g.file || name == g.weights; });
+  }
+  /// Renames what may be of a damaged generation, so that it is neither deleted nor overwritten. Errors (storage).
+  void set_aside() const {
+    for (auto const& name : entries_of(path_)) {
+      if (!spare(name)) continue;
+      auto const from = path_ + "/" + name;
+      auto to = from + ".quarantine";
+      for (int i = 1; exists(to); ++i) to = from + "." + std::to_string(i) + ".quarantine";
+      if (::rename(from.c_str(), to.c_str()) != 0) detail::cannot("set aside", from);
+    }
+    sync_directory(path_);
+  }
+  /// Removes files of generations that are no longer kept, and what a killed process left half written: a failure here costs
+  /// disk space, nothing else.
   void tidy() const noexcept {
     try {
-      std::vector<std::string> needed;
-      for (auto const& g : kept_) {
-        needed.push_back(snapshot_name(g.number));
-        try {
-          needed.push_back(safetensors_reader::open(path_ + "/" + needed.back()).metadata().at("weights"));
-        } catch (std::exception const&) {
-          return;  // a damaged generation is kept, and all weights with it
-        }
-      }
-      for (auto const& name : entries_of(path_)) {
-        bool const ours = name.rfind("snapshot-", 0) == 0 || name.rfind("weights-", 0) == 0;
-        if (ours && std::find(needed.begin(), needed.end(), name) == needed.end())
+      for (auto const& name : entries_of(path_))
+        if (spare(name) || name.find(".safetensors.tmp-") != std::string::npos || name.starts_with("CURRENT.tmp-"))
           ::unlink((path_ + "/" + name).c_str());
-      }
     } catch (std::exception const&) {  // NOLINT: see above
     }
   }
@@ -220,7 +310,10 @@ class life {
   std::string path_;
   file_lock lock_;
   std::int64_t generation_ = 0;
-  std::vector<generation_entry> kept_;
+  std::int64_t highest_ = 0;            ///< number of any snapshot in the folder
+  std::vector<generation_entry> kept_;  ///< newest first; all of them were read or written whole
+  std::vector<std::string> passed_over_;
+  bool damaged_ = false;  ///< and nothing is set aside yet
 };
 
 template <class B, template <class> class Mixer>
@@ -240,89 +333,227 @@ life<B, Mixer> life<B, Mixer>::create(std::string const& path, gridman_config co
   }
 }
 
+/// Newest first: the generations that CURRENT lists, or, if that is not whole, all that have a snapshot. Notes what is wrong
+/// with CURRENT.
+template <class B, template <class> class Mixer>
+auto life<B, Mixer>::candidates(std::string const& path, std::vector<std::string>& reasons, std::int64_t& highest)
+    -> std::vector<generation_entry> {
+  std::vector<generation_entry> all;
+  for (auto const& name : entries_of(path)) {
+    auto e = entry_of(name);
+    highest = std::max(highest, e.number);
+    if (e.number > 0 && name.ends_with(".safetensors")) all.push_back(std::move(e));
+  }
+  std::sort(all.begin(), all.end(),
+            [](auto const& a, auto const& b) { return a.number != b.number ? a.number > b.number : a.file < b.file; });
+  std::vector<generation_entry> listed;
+  std::string text;
+  bool good = whole(reasons, "CURRENT", [&] {
+    text = read_file(path + "/CURRENT");
+    require(!text.empty(), errc::storage, "life", path, "/CURRENT is empty");
+  });
+  for (std::size_t at = 0; at < text.size();) {
+    auto const end = text.find('\n', at);
+    auto const line = text.substr(at, end - at);
+    at += line.size() + 1;
+    auto const space = std::min(line.find(' '), line.size());
+    auto const number = number_of(std::string_view(line).substr(0, space));
+    good = whole(reasons, "CURRENT",
+                 [&] {
+                   require(number > 0 && line.size() == space + 17 && end != std::string::npos &&
+                               (listed.empty() || number < listed.back().number),
+                           errc::storage, "life", "expected a generation and the hash of its snapshot, got ",
+                           json::quote(line.substr(0, 80)));
+                   auto const hash = line.substr(space + 1);
+                   auto const found = std::find_if(all.begin(), all.end(), [&](auto const& g) {
+                     return g.number == number && (g.hash == hash || g.hash.empty());
+                   });
+                   require(found != all.end(), errc::storage, "life", "there is no snapshot of generation ", line);
+                   found->hash = hash;  // which the name does not say in older lives
+                   listed.push_back(*found);
+                 }) &&
+           good;
+  }
+  if (good && listed.size() < 3 && all.back().number < listed.back().number) {
+    reasons.push_back("CURRENT: it ends before the older generations");
+    return all;
+  }
+  return good ? listed : all;
+}
+
 template <class B, template <class> class Mixer>
 life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
-  require(exists(path + "/CURRENT"), errc::storage, "life", "there is no life at ", path);
+  auto const names = exists(path) ? entries_of(path) : std::vector<std::string>();
+  require(std::any_of(names.begin(), names.end(),
+                      [](auto const& name) { return name == "CURRENT" || entry_of(name).number > 0; }),
+          errc::storage, "life", "there is no life at ", path);
   file_lock lock(path + "/LOCK");
-  std::string problems;
-  auto const kept = generations(path);
-  for (auto const& g : kept) {
-    try {
-      auto const bytes = read_file(path + "/" + snapshot_name(g.number));
-      require(detail::hash_of(bytes) == g.hash, errc::storage, "life", "the snapshot's hash is wrong");
-      safetensors_reader const in(snapshot_name(g.number), bytes);
-      auto const& meta = in.metadata();
-      auto const weights_name = meta.at("weights");
-      auto weights = read_file(path + "/" + weights_name);
-      require(weights_name == weights_file(weights), errc::storage, "life", weights_name, ": the hash is wrong");
-      auto const type = meta.at("dtype") == "f64" ? dtype::f64 : dtype::f32;
-      model_type model(config_from_text(meta.at("config")), seed{}, type);
-      load_module(safetensors_reader(weights_name, std::move(weights)), model);
-      ouro::state<B> state;
-      load_fields<B>(in, "state.", state);
-      life_progress progress;
-      load_fields<B>(in, "progress.", progress);
-      auto memory = load_moments(in, model);
-      // All is read: until here the lock stays for the generation before.
-      life l(path, std::move(model), std::move(lock));
-      l.state = std::move(state);
-      l.progress = progress;
-      l.memory = std::move(memory);
-      l.generation_ = g.number;
-      l.kept_ = kept;
-      return l;
-    } catch (std::exception const& e) {
-      // A machine without room or without a device is no fault of this generation: none is passed over for it.
-      auto const* known = dynamic_cast<error const*>(&e);
-      if (dynamic_cast<std::bad_alloc const*>(&e) != nullptr) throw;
-      if (known != nullptr && known->code() == errc::unavailable) throw;
-      problems += "\n  generation " + std::to_string(g.number) + ": " + e.what();
+  std::vector<std::string> reasons;
+  std::int64_t highest = 0;
+  std::optional<contents> newest;
+  std::vector<generation_entry> kept;
+  for (auto& g : candidates(path, reasons, highest)) {
+    auto const what = "generation " + std::to_string(g.number);
+    std::optional<safetensors_reader> in;
+    std::optional<safetensors_reader> weights;
+    auto const read_snapshot = [&] {
+      require(!g.hash.empty(), errc::storage, "life", "nothing says the hash of ", g.file);
+      auto bytes = read_file(path + "/" + g.file);
+      require(detail::hash_of(bytes) == g.hash, errc::storage, "life", g.file, ": the hash is wrong");
+      in.emplace(g.file, std::move(bytes));
+      static_cast<void>(text_of(*in, "format"));
+      static_cast<void>(text_of(*in, "config"));
+    };
+    if (!whole(reasons, what, read_snapshot)) continue;
+    gridman_config config;
+    if (!newest) {  // it was written so: who cannot understand it must not go on with another one
+      require(text_of(*in, "format") == format, errc::storage, "life", path, ": ", what, " has the format ",
+              json::quote(text_of(*in, "format")), ", and this program knows ", json::quote(format));
+      try {
+        config = config_from_text(text_of(*in, "config"));
+      } catch (error const& e) {
+        fail(errc::storage, "life", path, ": ", what, " is of another version: ", e.what());
+      }
     }
+    auto const read_rest = [&] {
+      auto const& name = text_of(*in, "weights");
+      bool const known = std::any_of(kept.begin(), kept.end(), [&](auto const& k) { return k.weights == name; });
+      if (!known) {
+        auto bytes = read_file(path + "/" + name);
+        require(name == weights_file(bytes), errc::storage, "life", name, ": the hash is wrong");
+        weights.emplace(name, std::move(bytes));
+      }
+      g.weights = name;
+      if (!newest) newest.emplace(read(*in, *weights, config));
+    };
+    if (whole(reasons, what, read_rest)) kept.push_back(std::move(g));
   }
-  fail(errc::storage, "life", "no generation of ", path, " can be read:", problems);
+  std::string problems;
+  for (auto const& r : reasons) problems += "\n  " + r;
+  require(newest.has_value(), errc::storage, "life", "no generation of ", path, " can be read:", problems);
+  life l(path, std::move(newest->model), std::move(lock));
+  l.state = std::move(newest->state);
+  l.progress = newest->progress;
+  l.memory = std::move(newest->memory);
+  l.generation_ = kept.front().number;
+  l.highest_ = highest;
+  l.kept_ = std::move(kept);
+  l.damaged_ = !reasons.empty();
+  l.passed_over_ = std::move(reasons);
+  return l;
+}
+
+template <class B, template <class> class Mixer>
+ouro::trainer<gridman<B, Mixer>> life<B, Mixer>::resume(adamw const& rule, std::optional<double> dropout,
+                                                        std::int64_t room) {
+  ouro::trainer<model_type> t(model, rule, dropout, room);
+  t.memory() = memory;
+  t.updates() = progress.updates;
+  return t;
+}
+
+template <class B, template <class> class Mixer>
+void life<B, Mixer>::commit(ouro::trainer<model_type>& learned) {
+  memory = learned.memory();
+  progress.updates = learned.updates();
+  commit();
 }
 
 template <class B, template <class> class Mixer>
 void life<B, Mixer>::commit() {
+  require_finite();
+  bool const damaged = damaged_;
+  if (damaged) set_aside();
+  damaged_ = false;  // once: what this commit writes, if it fails, is not of a damaged generation
   safetensors_writer weights;
   store_module(weights, model);
   auto const network = weights.str();
   auto const name = weights_file(network);
-  if (!exists(path_ + "/" + name)) write_file_durably(path_ + "/" + name, network);
+  // What is there under this name is believed only if this object has read or written it.
+  bool const known = std::any_of(kept_.begin(), kept_.end(), [&](auto const& g) { return g.weights == name; });
+  if (!known || !exists(path_ + "/" + name)) write_file_durably(path_ + "/" + name, network);
 
   safetensors_writer out;
-  out.set("format", "ouro-life-1");
+  out.set("format", format);
   out.set("config", to_text(model.config()));
   out.set("dtype", name_of(model.type()));
   out.set("weights", name);
   store_fields(out, "state.", state);
   store_fields(out, "progress.", progress);
-  auto const list = fields(model);
-  std::size_t i = 0;
-  for (auto const& f : list) {
-    if (f.kind != field_kind::parameter) continue;
-    if (i < memory.size() && memory[i].first) {
-      store(out, "moments.first." + f.path, memory[i].first);
-      store(out, "moments.second." + f.path, memory[i].second);
-      out.add("moments.steps." + f.path, "I64", {1},
-              {reinterpret_cast<char const*>(&memory[i].steps), sizeof(std::int64_t)});
-    }
-    ++i;
-  }
+  for_each_moments([&](std::string const& path, moments<B> const& m) {
+    store(out, "moments.first." + path, m.first);
+    store(out, "moments.second." + path, m.second);
+    out.add("moments.steps." + path, "I64", {1}, {reinterpret_cast<char const*>(&m.steps), sizeof(std::int64_t)});
+  });
   auto const bytes = out.str();
-  auto next = generation_ + 1;
-  for (auto const& g : kept_) next = std::max(next, g.number + 1);  // a damaged one that was passed over stays
-  write_file_durably(path_ + "/" + snapshot_name(next), bytes);
-
+  auto const hash = detail::hash_of(bytes);
+  auto const next = highest_ + 1;
+  auto const file = "snapshot-" + std::to_string(next) + "-" + hash + ".safetensors";
   auto kept = kept_;
-  kept.insert(kept.begin(), {next, detail::hash_of(bytes)});
+  kept.insert(kept.begin(), {next, hash, file, name});
   if (kept.size() > 3) kept.resize(3);
   std::string current;
   for (auto const& g : kept) current += std::to_string(g.number) + " " + g.hash + "\n";
+  highest_ = next;  // whatever comes of it, no other snapshot gets this number
+  write_file_durably(path_ + "/" + file, bytes);
   write_file_durably(path_ + "/CURRENT", current);
   generation_ = next;
   kept_ = std::move(kept);
-  tidy();
+  if (!damaged) tidy();  // the first commit after damage deletes nothing
+}
+
+/// Errors (numeric): the first tensor with an element that is not finite.
+template <class B, template <class> class Mixer>
+void life<B, Mixer>::require_finite() const {
+  std::vector<std::pair<std::string, tensor<B>>> all;
+  for (auto const& f : fields(model)) all.emplace_back(f.path, *f.value);
+  for_each_moments([&](std::string const& path, moments<B> const& m) {
+    all.emplace_back("moments.first." + path, m.first);
+    all.emplace_back("moments.second." + path, m.second);
+  });
+  meta::for_each_member(state, [&](char const* name, auto const& member) {
+    if constexpr (requires { member.dims(); }) all.emplace_back(std::string("state.") + name, member);
+    else if constexpr (requires { member->dims(); })
+      if (member) all.emplace_back(std::string("state.") + name, *member);
+  });
+  std::vector<tensor<B>> values;
+  for (auto const& [name, x] : all) values.push_back(x);
+  if (elementary::isfinite(norm_of<B>(values))) return;
+  for (auto const& [name, x] : all)
+    require(elementary::isfinite(norm_of<B>({x})), errc::numeric, "life", name, " is not finite: nothing is saved");
+}
+
+template <class B, template <class> class Mixer>
+auto life<B, Mixer>::read(safetensors_reader const& in, safetensors_reader const& weights, gridman_config const& config)
+    -> contents {
+  auto const& type = text_of(in, "dtype");
+  require(type == "f32" || type == "f64", errc::storage, "life", "the dtype must be f32 or f64, got ", type);
+  contents c{model_type(config, seed{}, type == "f64" ? dtype::f64 : dtype::f32)};
+  load_module(weights, c.model);
+  check_state(in, c.model);
+  load_fields<B>(in, "state.", c.state);
+  load_fields<B>(in, "progress.", c.progress);
+  c.memory = load_moments(in, c.model);
+  return c;
+}
+
+/// Errors (storage): a tensor that this network's states do not have.
+template <class B, template <class> class Mixer>
+void life<B, Mixer>::check_state(safetensors_reader const& in, model_type const& model) {
+  auto const born = model.newborn(seed{});
+  auto const mem = in.at("state.mem").dims;
+  auto const lanes = mem.empty() ? 1 : std::max<std::int64_t>(1, mem[0]);
+  meta::for_each_member(born, [&](char const* name, auto const& member) {
+    auto const path = std::string("state.") + name;
+    if constexpr (requires { member.dims(); }) {
+      detail::require_like(in, path, member.dims().with(0, lanes), member.type());
+    } else if constexpr (requires { member->dims(); }) {  // a thought: any number of rows, of the width of the others
+      if (!in.contains(path)) return;
+      auto const dims = in.at(path).dims;
+      auto const rows = dims.size() == 3 ? std::max<std::int64_t>(1, dims[1]) : 1;
+      detail::require_like(in, path, born.working.dims().with(0, lanes).with(1, rows), born.working.type());
+    }
+  });
 }
 
 template <class B, template <class> class Mixer>
@@ -332,15 +563,20 @@ std::vector<moments<B>> life<B, Mixer>::load_moments(safetensors_reader const& i
   for (auto const& f : fields(model)) {
     if (f.kind != field_kind::parameter) continue;
     moments<B> m;
-    auto const name = "moments.first." + f.path;
-    if (in.contains(name)) {
+    auto const first = "moments.first." + f.path;
+    if (in.contains(first)) {
       any = true;
-      m.first = load<B>(in.at(name), f.value->type(), name);
-      m.second = load<B>(in.at("moments.second." + f.path), f.value->type(), name);
+      auto load_one = [&](std::string const& name) {
+        detail::require_like(in, name, f.value->dims(), f.value->type());
+        return load<B>(in.at(name), f.value->type(), name);
+      };
+      m.first = load_one(first);
+      m.second = load_one("moments.second." + f.path);
       auto const steps = in.at("moments.steps." + f.path);
-      require(steps.bytes.size() == sizeof m.steps, errc::storage, "life", "moments.steps.", f.path,
-              " must be one I64");
+      require(steps.type == "I64" && steps.bytes.size() == sizeof m.steps, errc::storage, "life", "moments.steps.",
+              f.path, " must be one I64");
       std::memcpy(&m.steps, steps.bytes.data(), sizeof m.steps);
+      require(m.steps >= 0, errc::storage, "life", "moments.steps.", f.path, " must not be negative, got ", m.steps);
     }
     memory.push_back(std::move(m));
   }

@@ -129,7 +129,7 @@ TEST_CASE("file: a lock excludes other processes and dies with its holder") {
   char c = 0;
   REQUIRE(::read(ready[0], &c, 1) == 1);
   ::close(ready[0]);
-  CHECK(names(locks(), path + " is in use by another process"));
+  CHECK(names(locks(), path + " is in use already"));
   ::kill(child, SIGKILL);
   int status = 0;
   ::waitpid(child, &status, 0);
@@ -137,6 +137,26 @@ TEST_CASE("file: a lock excludes other processes and dies with its holder") {
   ouro::file_lock first(path);
   ouro::file_lock const moved(std::move(first));
   CHECK_FALSE(locks().empty());
+}
+
+TEST_CASE("file: the folder that an entry is in") {
+  CHECK(ouro::parent_of("a") == ".");
+  CHECK(ouro::parent_of("a/") == ".");
+  CHECK(ouro::parent_of("a/b") == "a");
+  CHECK(ouro::parent_of("a/b//") == "a");
+  CHECK(ouro::parent_of("/a/") == "/");
+  CHECK(ouro::parent_of("/") == "/");
+}
+
+TEST_CASE("file: why a call failed is known") {
+  folder const f;
+  try {
+    static_cast<void>(ouro::read_file(f.at("none")));
+    FAIL("read");
+  } catch (ouro::file_error const& e) {
+    CHECK(e.code() == ouro::errc::storage);
+    CHECK(e.number() == ENOENT);
+  }
 }
 
 TEST_CASE("file: read from a position on, by slices and by lines") {

@@ -293,7 +293,7 @@ TEST_CASE("a life goes on exactly where it was") {
     CHECK(s.clock > x.state.clock);
   }
   // Every flipped byte of the newest snapshot is noticed, and the generation before it lives.
-  auto const newest = (std::filesystem::path(b) / "snapshot-7.safetensors").string();
+  auto const newest = b + "/snapshot-7-" + ouro::read_file(b + "/CURRENT").substr(2, 16) + ".safetensors";
   REQUIRE(std::filesystem::exists(newest));
   auto const good = ouro::read_file(newest);
   for (std::size_t i = 0; i < good.size(); i += 997) {

@@ -1,0 +1,450 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// A life on damaged files: nothing that was kept is lost, deleted or believed, and what was passed over is said.
+#include <catch2/catch_test_macros.hpp>
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ouro/backend/reference.hpp>
+#include <ouro/life/life.hpp>
+#include <ouro_test/small_gridman.hpp>
+
+namespace {
+
+namespace fs = std::filesystem;
+using R = ouro::reference;
+using network = ouro::gridman<R>;
+using life = ouro::life<R>;
+using names = std::vector<std::string>;
+
+/// A life in a folder of its own, gone at the end.
+struct folder {
+  fs::path at = fs::temp_directory_path() / ("ouro-damage-" + std::to_string(::getpid()));
+  folder() { fs::remove_all(at); }
+  folder(folder const&) = delete;
+  folder& operator=(folder const&) = delete;
+  ~folder() { fs::remove_all(at); }
+
+  [[nodiscard]] std::string path() const { return at.string(); }
+  [[nodiscard]] std::string of(std::string const& name) const { return (at / name).string(); }
+  [[nodiscard]] names entries() const {
+    auto list = ouro::entries_of(path());
+    std::sort(list.begin(), list.end());
+    return list;
+  }
+  /// The one file whose name begins so.
+  [[nodiscard]] std::string file(std::string const& prefix) const {
+    names found;
+    for (auto const& name : entries())
+      if (name.starts_with(prefix)) found.push_back(name);
+    INFO(prefix);
+    REQUIRE(found.size() == 1);
+    return of(found[0]);
+  }
+  [[nodiscard]] std::string snapshot(std::int64_t g) const { return file("snapshot-" + std::to_string(g) + "-"); }
+  [[nodiscard]] std::string weights(std::int64_t g) const {
+    return of(ouro::safetensors_reader::open(snapshot(g)).metadata().at("weights"));
+  }
+};
+
+life born(folder const& f) { return life::create(f.path(), ouro_test::small_gridman(8), ouro::seed{1}, ouro::seed{2}); }
+std::vector<ouro::lesson<network>> lessons(std::uint64_t draw) {
+  auto const p = ouro_test::any_patches(1, draw);
+  return {{p, {p, std::vector<char>(15, 1)}}};
+}
+void learn(life& l, std::uint64_t draw) {
+  auto t = l.resume({.learning_rate = 0.01, .warmup = 0});
+  REQUIRE_FALSE(t.update(l.state, lessons(draw)).refused);
+  l.commit(t);
+}
+std::vector<double> all_of(life& l) {
+  auto t = l.resume({});
+  return ouro_test::all_of(l.model, l.state, t);
+}
+
+void write(std::string const& path, std::string const& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+std::string flipped(std::string bytes, std::size_t at, int bit = 0) {
+  bytes[at] = static_cast<char>(bytes[at] ^ (1 << bit));
+  return bytes;
+}
+void damage(std::string const& path) {
+  auto const bytes = ouro::read_file(path);
+  write(path, flipped(bytes, bytes.size() / 2));
+}
+bool has(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
+std::string said(names const& reasons) {
+  std::string all;
+  for (auto const& r : reasons) all += r + "\n";
+  return all;
+}
+template <class F>
+std::string problem(ouro::errc code, F&& f) {
+  try {
+    f();
+  } catch (ouro::error const& e) {
+    INFO(e.what());
+    CHECK(e.code() == code);
+    return e.what();
+  }
+  return "";
+}
+template <class F>
+std::string storage_problem(F&& f) {
+  return problem(ouro::errc::storage, f);
+}
+
+/// What a snapshot holds, to be written as another one whose hash is right.
+struct contents {
+  struct entry {
+    std::string type;
+    std::vector<std::int64_t> dims;
+    std::string bytes;
+  };
+  std::map<std::string, std::string> metadata;
+  std::map<std::string, entry> tensors;
+};
+template <class F>
+void craft(folder const& f, std::int64_t generation, F&& change) {
+  auto const file = f.snapshot(generation);
+  contents c;
+  {
+    auto const in = ouro::safetensors_reader::open(file);
+    c.metadata = in.metadata();
+    for (auto const& name : in.names()) {
+      auto const s = in.at(name);
+      c.tensors[name] = {s.type, s.dims, std::string(s.bytes)};
+    }
+  }
+  change(c);
+  ouro::safetensors_writer out;
+  for (auto const& [key, value] : c.metadata) out.set(key, value);
+  for (auto const& [name, e] : c.tensors) out.add(name, e.type, e.dims, e.bytes);
+  auto const hash = ouro::detail::hash_of(out.str());
+  fs::remove(file);
+  write(f.of("snapshot-" + std::to_string(generation) + "-" + hash + ".safetensors"), out.str());
+  auto const current = ouro::read_file(f.of("CURRENT"));
+  write(f.of("CURRENT"), std::to_string(generation) + " " + hash + current.substr(current.find('\n')));
+}
+
+}  // namespace
+
+TEST_CASE("life: saved after two updates and opened again it goes on like one that was never closed") {
+  folder const f;
+  std::vector<double> after;
+  {
+    auto l = born(f);
+    auto t = l.resume({.learning_rate = 0.01, .warmup = 3}, 0.2);
+    for (std::uint64_t u = 0; u < 4; ++u) static_cast<void>(t.update(l.state, lessons(u)));
+    l.commit(t);
+    CHECK(l.progress.updates == 4);
+    after = all_of(l);
+  }
+  fs::remove_all(f.at);
+  static_cast<void>(born(f));
+  for (std::uint64_t u = 0; u < 4; u += 2) {
+    auto l = life::open(f.path());
+    auto t = l.resume({.learning_rate = 0.01, .warmup = 3}, 0.2);
+    CHECK(t.updates() == static_cast<std::int64_t>(u));
+    for (auto v = u; v < u + 2; ++v) static_cast<void>(t.update(l.state, lessons(v)));
+    l.commit(t);
+    CHECK(l.passed_over().empty());
+  }
+  auto l = life::open(f.path());
+  CHECK(all_of(l) == after);
+}
+
+TEST_CASE("life: weights that are damaged are not believed when the same are learned again") {
+  folder const f;
+  static_cast<void>(born(f));
+  {
+    auto l = life::open(f.path());
+    learn(l, 1);
+  }
+  // The second generation loses its weights again and again, and they are learned from the first one each time.
+  for (int i = 0; i < 4; ++i) {
+    std::int64_t newest = 0;
+    {
+      auto l = life::open(f.path());
+      newest = l.generation();
+    }
+    damage(f.weights(newest));
+    auto l = life::open(f.path());
+    CHECK(l.generation() == 1);
+    CHECK(has(said(l.passed_over()), "generation " + std::to_string(newest) + ": [life] weights-"));
+    learn(l, 1);
+    CHECK(l.generation() == newest + 1);
+    auto const kept = f.entries();
+    CHECK(std::count_if(kept.begin(), kept.end(), [](auto const& n) {
+            return n.starts_with("weights-") && n.ends_with(".quarantine");
+          }) == i + 1);
+  }
+  auto l = life::open(f.path());
+  CHECK(l.generation() == 6);
+  CHECK(l.passed_over().empty());
+}
+
+TEST_CASE("life: three good generations stay, whichever of them is damaged, and the damaged one too") {
+  for (int older = 0; older < 3; ++older)
+    for (bool weights : {false, true}) {
+      INFO(older << " generations before the newest" << (weights ? ", its weights" : ""));
+      folder const f;
+      {
+        auto l = born(f);
+        learn(l, 1), learn(l, 2);
+      }
+      auto const victim = weights ? f.weights(3 - older) : f.snapshot(3 - older);
+      damage(victim);
+      auto const bad = ouro::read_file(victim);
+      {
+        auto l = life::open(f.path());
+        CHECK(l.generation() == (older == 0 ? 2 : 3));
+        CHECK(l.passed_over().size() == 1);
+        CHECK(ouro::read_file(victim) == bad);  // opening changes nothing
+        learn(l, 3);
+        CHECK(life(std::move(l)).generation() == 4);
+      }
+      CHECK(ouro::read_file(victim + ".quarantine") == bad);
+      auto const current = ouro::read_file(f.of("CURRENT"));
+      CHECK(std::count(current.begin(), current.end(), '\n') == 3);
+      auto l = life::open(f.path());
+      CHECK(l.passed_over().empty());
+      for (std::uint64_t i = 0; i < 3; ++i) l.commit();
+      CHECK(ouro::read_file(victim + ".quarantine") == bad);
+    }
+}
+
+TEST_CASE("life: no bit of CURRENT, and no end of it, is worth a generation") {
+  folder const f;
+  auto l = born(f);
+  learn(l, 1), learn(l, 2), learn(l, 3);
+  auto const now = all_of(l);
+  { auto const closed = std::move(l); }
+  auto const current = ouro::read_file(f.of("CURRENT"));
+  std::map<std::string, std::string> good;
+  for (auto const& name : f.entries()) good[name] = ouro::read_file(f.of(name));
+  std::vector<std::string> damaged;
+  for (std::size_t i = 0; i < current.size(); ++i) damaged.push_back(flipped(current, i, static_cast<int>(i % 8)));
+  for (std::size_t n : {0U, 1U, 2U, 18U, 19U, 20U, 38U, 56U}) damaged.push_back(current.substr(0, n));
+  damaged.push_back(current + current);
+  damaged.push_back("x" + current);
+  damaged.push_back("+" + current);
+  std::size_t number = 0;
+  for (auto const& d : damaged) {
+    INFO(d);
+    write(f.of("CURRENT"), d);
+    auto opened = life::open(f.path());
+    REQUIRE(opened.generation() == 4);
+    REQUIRE(all_of(opened) == now);
+    REQUIRE_FALSE(opened.passed_over().empty());
+    if (number++ % 19 != 0) continue;
+    opened.commit();  // changes the folder: tried for some of them
+    REQUIRE(opened.generation() == 5);
+    for (auto const& [name, bytes] : good)
+      if (name != "CURRENT") REQUIRE(ouro::read_file(f.of(name)) == bytes);
+    { auto const closed = std::move(opened); }
+    for (auto const& name : f.entries())
+      if (good.count(name) == 0) fs::remove(f.of(name));
+  }
+  fs::remove(f.of("CURRENT"));
+  auto opened = life::open(f.path());
+  CHECK(all_of(opened) == now);
+  CHECK(has(said(opened.passed_over()), "CURRENT: "));
+  learn(opened, 4);
+  { auto const closed = std::move(opened); }
+  CHECK(life::open(f.path()).passed_over().empty());
+}
+
+TEST_CASE("life: of a commit that was killed nothing is left, and its number is not used again") {
+  folder const f;
+  auto l = born(f);
+  learn(l, 1);
+  auto const before = ouro::read_file(f.of("CURRENT"));
+  learn(l, 2);
+  { auto const closed = std::move(l); }
+  write(f.of("CURRENT"), before);
+  write(f.of("CURRENT.tmp-1234"), "3 ");
+  write(f.of("weights-0.safetensors.tmp-1234"), "w");
+  auto opened = life::open(f.path());
+  CHECK(opened.generation() == 2);
+  CHECK(opened.passed_over().empty());
+  learn(opened, 3);
+  CHECK(opened.generation() == 4);
+  auto const entries = f.entries();
+  CHECK(std::none_of(entries.begin(), entries.end(), [](auto const& n) { return has(n, ".tmp-"); }));
+  CHECK(entries.size() == 2 + 3 * 2);
+}
+
+TEST_CASE("life: one whose snapshots have no hash in their names goes on") {
+  folder const f;
+  {
+    auto l = born(f);
+    learn(l, 1), learn(l, 2);
+  }
+  for (auto const* g : {"1", "2", "3"})
+    fs::rename(f.file(std::string("snapshot-") + g + "-"), f.of(std::string("snapshot-") + g + ".safetensors"));
+  {
+    auto l = life::open(f.path());
+    CHECK(l.generation() == 3);
+    CHECK(l.passed_over().empty());
+    learn(l, 3);
+  }
+  CHECK(fs::exists(f.of("snapshot-3.safetensors")));
+  CHECK_FALSE(fs::exists(f.of("snapshot-1.safetensors")));
+  CHECK(life::open(f.path()).generation() == 4);
+  auto const current = ouro::read_file(f.of("CURRENT"));
+  fs::remove(f.snapshot(4));
+  fs::remove(f.of("CURRENT"));
+  CHECK(has(storage_problem([&] { life::open(f.path()); }), "nothing says the hash of snapshot-3.safetensors"));
+  write(f.of("CURRENT"), current);
+  CHECK(life::open(f.path()).generation() == 3);
+}
+
+TEST_CASE("life: what is no fault of a generation does not roll it back") {
+  folder const f;
+  {
+    auto l = born(f);
+    learn(l, 1);
+  }
+  auto const newest = f.snapshot(2);
+  auto const good = ouro::read_file(newest);
+  fs::remove(newest);
+  fs::create_symlink(newest, newest);  // ELOOP, as ENFILE would be
+  CHECK(has(storage_problem([&] { life::open(f.path()); }), "cannot open " + newest));
+  fs::remove(newest);
+  write(newest, good);
+  CHECK(life::open(f.path()).generation() == 2);
+}
+
+TEST_CASE("life: one of another version is refused, and not passed over for an older generation") {
+  folder const f;
+  {
+    auto l = born(f);
+    learn(l, 1);
+  }
+  auto const config = ouro::safetensors_reader::open(f.snapshot(2)).metadata().at("config");
+  auto refused = [&](std::string const& key, std::string const& value) {
+    craft(f, 2, [&](contents& c) { c.metadata[key] = value; });
+    return storage_problem([&] { life::open(f.path()); });
+  };
+  auto const format = refused("format", "ouro-life-7");
+  CHECK(has(format, "\"ouro-life-7\""));
+  CHECK(has(format, "\"ouro-life-1\""));
+  auto const newer = config.substr(0, config.size() - 1);
+  craft(f, 2, [](contents& c) { c.metadata["format"] = "ouro-life-1"; });
+  CHECK(has(refused("config", newer + R"(,"gills":1,"fins":true})"), R"(does not know: "gills", "fins")"));
+  auto const width = config.find("\"width\":8");
+  REQUIRE(width != std::string::npos);
+  CHECK(has(refused("config", config.substr(0, width) + R"("width":true)" + config.substr(width + 9)),
+            "width: [json] expected an integer"));
+  CHECK(has(refused("config", config.substr(0, width) + R"("breadth":8)" + config.substr(width + 9)),
+            "'width' is missing"));
+  craft(f, 2, [&](contents& c) { c.metadata["config"] = config; });
+  CHECK(life::open(f.path()).generation() == 2);
+}
+
+TEST_CASE("life: a tensor of another shape or dtype than the network's is not believed") {
+  folder const f;
+  {
+    auto l = born(f);
+    learn(l, 1);
+  }
+  auto const good = ouro::read_file(f.snapshot(2));
+  auto const current = ouro::read_file(f.of("CURRENT"));
+  auto passed = [&](auto const& change) {
+    craft(f, 2, change);
+    std::string reason;
+    {
+      auto const l = life::open(f.path());
+      CHECK(l.generation() == 1);
+      reason = said(l.passed_over());
+    }
+    fs::remove(f.snapshot(2));
+    write(f.of("CURRENT"), current);
+    write(f.of("snapshot-2-" + ouro::detail::hash_of(good) + ".safetensors"), good);
+    return reason;
+  };
+  auto of = [](std::string const& name, std::string const& type, std::vector<std::int64_t> const& dims) {
+    std::size_t size = type == "F64" ? 8 : type == "U8" ? 1 : 4;
+    for (auto d : dims) size *= static_cast<std::size_t>(d);
+    return [=](contents& c) { c.tensors[name] = {type, dims, std::string(size, '\0')}; };
+  };
+  for (auto const* which : {"first.", "second."}) {
+    auto const name = std::string("moments.") + which + "actor.head.weight";
+    CHECK(has(passed(of(name, "F32", {1})), name + ": expected F32 (258,8), stored F32 (1)"));
+    CHECK(has(passed(of(name, "F64", {258, 8})), name + ": expected F32 (258,8), stored F64 (258,8)"));
+    CHECK(has(passed(of(name, "F32", {1, 1, 1, 1, 1, 1})), name + "' at byte"));
+  }
+  CHECK(has(passed(of("moments.steps.actor.head.weight", "I32", {2})), "moments.steps.actor.head.weight"));
+  CHECK(has(passed(of("state.mem", "F32", {1, 1, 8})), "state.mem: expected F32 (1,3,8), stored F32 (1,1,8)"));
+  CHECK(has(passed(of("state.mem", "F32", {0, 3, 8})), "state.mem: expected F32 (1,3,8), stored F32 (0,3,8)"));
+  CHECK(has(passed(of("state.mem", "F32", {2, 3, 8})), "state.working: expected F32 (2,2,8), stored F32 (1,2,8)"));
+  CHECK(has(passed(of("state.mem", "F32", {})), "state.mem: expected F32 (1,3,8), stored F32 ()"));
+  CHECK(has(passed(of("state.mem", "I32", {1, 3, 8})), "stored I32 (1,3,8)"));
+  CHECK(has(passed(of("state.working", "F64", {1, 2, 8})), "state.working: expected F32 (1,2,8), stored F64 (1,2,8)"));
+  CHECK(has(passed(of("state.oscillator", "F32", {2})), "state.oscillator: expected F32 (1,2), stored F32 (2)"));
+  CHECK(has(passed(of("state.hormone", "F32", {1})), "state.hormone: expected F32 (1,1,2), stored F32 (1)"));
+  CHECK(has(passed(of("state.self", "F32", {1, 1, 4})), "state.self: expected F32 (1,1,8), stored F32 (1,1,4)"));
+  CHECK(has(passed(of("state.thought", "F32", {1, 0, 8})), "state.thought: expected F32 (1,1,8), stored F32 (1,0,8)"));
+  CHECK(has(passed(of("state.thought", "F32", {1, 3, 4})), "state.thought: expected F32 (1,3,8), stored F32 (1,3,4)"));
+  CHECK(has(passed(of("state.self", "F32", {1, 1, 1, 1, 1, 8})), "tensor 'state.self' at byte"));
+  for (auto const* key : {"format", "config", "dtype", "weights"})
+    CHECK(has(passed([&](contents& c) { c.metadata.erase(key); }), std::string("does not say its ") + key));
+  CHECK(has(passed([](contents& c) { c.metadata["dtype"] = "f16"; }), "the dtype must be f32 or f64, got f16"));
+  CHECK(life::open(f.path()).passed_over().empty());
+}
+
+TEST_CASE("life: nothing that is not finite is saved") {
+  folder const f;
+  auto l = born(f);
+  learn(l, 1);
+  auto const entries = f.entries();
+  auto const current = ouro::read_file(f.of("CURRENT"));
+  auto refused = [&](ouro::tensor<R>& x, double value) {
+    auto const good = x;
+    std::vector<double> bad = x.values<double>();
+    bad.back() = value;
+    x = ouro::tensor<R>::from(bad, x.dims(), x.type());
+    auto const message = problem(ouro::errc::numeric, [&] { l.commit(); });
+    x = good;
+    CHECK(f.entries() == entries);
+    CHECK(ouro::read_file(f.of("CURRENT")) == current);
+    CHECK(l.generation() == 2);
+    return message;
+  };
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  int statistics = 0;
+  for (auto const& p : ouro::fields(l.model)) {
+    if (p.kind != ouro::field_kind::statistic && p.path != "actor.head.weight") continue;
+    if (p.kind == ouro::field_kind::statistic) ++statistics;
+    CHECK(has(refused(*p.value, nan), "[life] " + p.path + " is not finite"));
+  }
+  CHECK(statistics > 0);
+  std::size_t m = 0;
+  while (!l.memory[m].first) ++m;
+  CHECK(has(refused(l.memory[m].first, -inf), "[life] moments.first."));
+  CHECK(has(refused(l.memory[m].second, inf), "[life] moments.second."));
+  CHECK(has(refused(l.state.mem, nan), "[life] state.mem is not finite"));
+  CHECK(has(refused(*l.state.thought, nan), "[life] state.thought is not finite"));
+  l.commit();
+  CHECK(l.generation() == 3);
+}
+
+TEST_CASE("life: one that is open is not opened again, and where none is none is made") {
+  folder const f;
+  auto const l = born(f);
+  CHECK(has(storage_problem([&] { life::open(f.path()); }), "LOCK is in use already"));
+  CHECK(has(storage_problem([&] { life::open(f.of("none")); }), "there is no life at"));
+  fs::create_directory(f.of("empty"));
+  CHECK(has(storage_problem([&] { life::open(f.of("empty")); }), "there is no life at"));
+  CHECK(fs::is_empty(f.of("empty")));
+}
