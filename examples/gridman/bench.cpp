@@ -163,7 +163,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
   std::vector<double> seconds;
   std::vector<double> losses;
   ouro::phase_seconds phases;
-  for (std::int64_t u = 0; u < o.warmup + o.updates; ++u) {
+  for (std::int64_t u = 0, end = saturating_sum(o.warmup, o.updates); u < end; ++u) {
     std::vector<ouro::lesson<network>> cycle;
     for (std::int64_t i = 0; i < config.bptt; ++i) {
       auto l = text.next();

@@ -7,15 +7,19 @@
 #endif
 #include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <limits>
 #include <memory>
-#include <optional>
+#include <new>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -28,6 +32,7 @@
 
 #include "backends.hpp"
 #include "bench.hpp"
+#include "exchange.hpp"
 #include "names.hpp"
 
 namespace {
@@ -39,9 +44,16 @@ using life = ouro::life<B, ouro::hybrid>;
 using watch = std::chrono::steady_clock;
 
 volatile std::sig_atomic_t stopping = 0;
-void on_signal(int number) {
+void on_signal(int) {
   stopping = 1;
-  std::signal(number, SIG_DFL);  // a second signal ends at once; the last commit is safe
+  for (int number : {SIGINT, SIGTERM}) std::signal(number, SIG_DFL);  // a second ends at once; the last commit is safe
+}
+/// For commands that look at `stopping`. `flags` 0 ends a read that waits, SA_RESTART lets all calls go on.
+void look_at_signals(int flags) {
+  struct ::sigaction how {};
+  how.sa_handler = on_signal;
+  how.sa_flags = flags;
+  for (int number : {SIGINT, SIGTERM}) ::sigaction(number, &how, nullptr);
 }
 
 double seconds_since(watch::time_point start) { return std::chrono::duration<double>(watch::now() - start).count(); }
@@ -54,6 +66,34 @@ int exit_code(ouro::errc code) {
     default: return 2;
   }
 }
+
+/// Opens a life, and says which of its generations could not be read.
+template <class B>
+life<B> opened(std::string const& path) {
+  auto l = life<B>::open(path);
+  for (auto const& why : l.passed_over()) std::fprintf(stderr, "gridman: passed over %s\n", why.c_str());
+  return l;
+}
+
+/// Says which lines of a text were skipped when the reading ends, however it ends.
+class skipped_lines {
+ public:
+  explicit skipped_lines(ouro::corpus const& text) : text_(&text) {}
+  skipped_lines(skipped_lines const&) = delete;
+  skipped_lines& operator=(skipped_lines const&) = delete;
+  ~skipped_lines() {
+    if (text_ == nullptr || text_->skipped() == 0) return;
+    auto const& list = text_->complaints();
+    for (auto c = list.begin(); c != list.end(); ++c)  // another epoch has the same ones
+      if (std::find(list.begin(), c, *c) == c) std::fprintf(stderr, "skipped %s\n", c->c_str());
+    std::fprintf(stderr, "gridman: bad lines skipped, each counted whenever it was read: %lld\n",
+                 static_cast<long long>(text_->skipped()));
+  }
+  void forget() { text_ = nullptr; }
+
+ private:
+  ouro::corpus const* text_;
+};
 
 struct training {
   std::string path;
@@ -70,17 +110,27 @@ struct training {
   double room = 0;
 };
 
+/// Errors (data): no byte of the texts would be a target.
+void require_target(std::vector<std::string> const& texts, ouro::corpus_options const& options) {
+  ouro::corpus text(texts, options);
+  skipped_lines skipped(text);
+  for (ouro::text_lesson t; text.next(t);)
+    if (std::find(t.target.live.begin(), t.target.live.end(), 1) != t.target.live.end()) return skipped.forget();
+  ouro::fail(ouro::errc::data, "train", "the text has nothing to learn: it is shorter than two patches",
+             options.answers_only ? ", or has no answers" : "");
+}
+
 template <class B>
 void train(training const& o) {
-  auto l = life<B>::open(o.path);
+  auto l = opened<B>(o.path);
   auto const& config = l.model.config();
-  ouro::corpus text(o.texts, {config.patch, config.chunk, o.answers_only, o.strict});
+  ouro::corpus_options const reading{config.patch, config.chunk, o.answers_only, o.strict};
+  require_target(o.texts, reading);
+  ouro::corpus text(o.texts, reading);
+  skipped_lines const skipped(text);
   // Another text begins at its beginning; the same one goes on.
   if (l.progress.cursor.text == text.position().text) text.seek(l.progress.cursor);
-  ouro::trainer<network<B>> trainer(l.model, {.learning_rate = o.rate, .warmup = o.warmup, .total = o.total},
-                                    config.dropout, room_bytes(o.room));
-  trainer.memory() = std::move(l.memory);
-  trainer.updates() = l.progress.updates;
+  auto trainer = l.resume({.learning_rate = o.rate, .warmup = o.warmup, .total = o.total}, {}, room_bytes(o.room));
 
   std::unique_ptr<std::FILE, decltype([](std::FILE* f) { std::fclose(f); })> log;
   if (!o.log.empty()) {
@@ -90,16 +140,21 @@ void train(training const& o) {
     if (fresh)
       std::fprintf(log.get(), "update,loss,cross_entropy,predicted,gradient_norm,learning_rate,bytes_per_second\n");
   }
+  std::int64_t const first = trainer.updates();
+  auto kept = first;
   auto learned = text.position();
-  auto save = [&] {
-    l.memory = trainer.memory();
-    l.progress.updates = trainer.updates();
+  auto keep = [&] {
     l.progress.cursor = learned;
-    l.commit();
+    l.commit(trainer);
+    kept = trainer.updates();
+  };
+  auto save = [&] {
+    keep();
+    ouro::require(log == nullptr || (std::fflush(log.get()) == 0 && std::ferror(log.get()) == 0), ouro::errc::storage,
+                  "train", "cannot write ", o.log, "; the life is saved");
   };
   bool const terminal = ::isatty(STDOUT_FILENO) == 1;
-  std::int64_t const first = trainer.updates();
-  std::int64_t goal = o.updates > 0 ? first + o.updates : std::numeric_limits<std::int64_t>::max();
+  auto const goal = o.updates > 0 ? saturating_sum(first, o.updates) : std::numeric_limits<std::int64_t>::max();
   auto const start = watch::now();
   auto saved = start;
   double shown = -1;
@@ -128,8 +183,8 @@ void train(training const& o) {
       double const now = seconds_since(start);
       // With a time to keep, the cosine ends when the time does: its length is estimated once.
       if (o.minutes > 0 && o.total == 0 && done == 20)
-        trainer.rule().total = first + static_cast<std::int64_t>(20 * o.minutes * 60 / now * 0.98);
-      mean = mean == 0 ? r.cross_entropy : 0.98 * mean + 0.02 * r.cross_entropy;
+        trainer.rule().total = first + static_cast<std::int64_t>(std::min(20 * o.minutes * 60 / now * 0.98, 1e15));
+      if (r.live > 0) mean = mean == 0 ? r.cross_entropy : 0.98 * mean + 0.02 * r.cross_entropy;
       double const speed = static_cast<double>(done * config.bptt * config.chunk * config.patch) / now;
       if (log != nullptr)
         std::fprintf(log.get(), "%lld,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g\n", static_cast<long long>(r.update), r.loss,
@@ -150,7 +205,7 @@ void train(training const& o) {
     }
   } catch (...) {  // the life is as its last update left it
     try {
-      if (trainer.updates() > first) save();
+      if (trainer.updates() > kept) keep();
     } catch (std::exception const& e) {
       std::fprintf(stderr, "gridman: what was learned since the last save is lost: %s\n", e.what());
     }
@@ -159,7 +214,6 @@ void train(training const& o) {
   save();
   std::printf("%supdate %lld: %.3f nats/byte, epoch %lld, saved\n", terminal ? "\n" : "",
               static_cast<long long>(trainer.updates()), mean, static_cast<long long>(text.position().epoch));
-  for (auto const& c : text.complaints()) std::fprintf(stderr, "skipped %s\n", c.c_str());
 }
 
 /// The network of a life as it speaks; the life's own stays what it is.
@@ -173,27 +227,33 @@ network<B> speaker_of(life<B> const& l, std::string const& weights) {
 /// Bits per byte of the texts, read once from the life's present state; the life on disk is not touched.
 template <class B>
 void evaluate(std::string const& path, std::string const& weights, std::vector<std::string> const& texts) {
-  auto l = life<B>::open(path);
+  auto l = opened<B>(path);
   auto const speaker = speaker_of(l, weights);
   auto const& config = l.model.config();
   ouro::corpus text(texts, {config.patch, config.chunk, false, false});
+  skipped_lines const skipped(text);
   auto s = l.state;
   ouro::context<B> cx;
-  ouro::text_lesson t;
   double nats = 0;
   std::int64_t bytes = 0;
-  while (stopping == 0 && text.next(t)) {
+  bool whole = true;
+  for (ouro::text_lesson t; (whole = stopping == 0) && text.next(t);) {
     while (l.model.rhythm.asleep(s.clock)) s = ouro::sleep(l.model, cx, std::move(s));
     auto [next, seen] = ouro::wake(l.model, cx, std::move(s), t.input);
     s = std::move(next);
     auto const loss = speaker.actor.loss(cx, seen, t.input, t.target);
     if (loss.live == 0) continue;
     nats += loss.value.item() * static_cast<double>(loss.live);
+    ouro::require(std::isfinite(nats), ouro::errc::numeric, "evaluate", "the loss is not finite after ", bytes,
+                  " bytes");
     bytes += loss.live;
   }
-  ouro::require(bytes > 0, ouro::errc::data, "evaluate", "the text is shorter than two patches");
-  std::printf("%.4f bits per byte over %lld bytes\n", nats / static_cast<double>(bytes) / std::log(2.0),
-              static_cast<long long>(bytes));
+  ouro::require(bytes > 0 || !whole, ouro::errc::data, "evaluate", "the text is shorter than two patches");
+  if (bytes == 0) std::printf("stopped before the first byte\n");
+  else
+    std::printf("%s%.4f bits per byte over %s%lld bytes\n",
+                whole ? "" : "stopped: ", nats / static_cast<double>(bytes) / std::log(2.0), whole ? "" : "the first ",
+                static_cast<long long>(bytes));
 }
 
 template <class B>
@@ -202,7 +262,7 @@ void talk(life<B>& l, network<B> const& speaker, std::string const& prompt, ouro
     std::fwrite(part.data(), 1, part.size(), stdout);
     std::fflush(stdout);
   });
-  std::printf("\n");
+  std::printf("\n"), std::fflush(stdout);
   l.progress.heard += static_cast<std::int64_t>(prompt.size());
   l.progress.said += static_cast<std::int64_t>(said.size());
   l.commit();
@@ -210,20 +270,56 @@ void talk(life<B>& l, network<B> const& speaker, std::string const& prompt, ouro
 
 template <class B>
 void chat(std::string const& path, std::string const& weights, ouro::speech_options const& o) {
-  auto l = life<B>::open(path);
+  auto l = opened<B>(path);
   auto const speaker = speaker_of(l, weights);
   bool const terminal = ::isatty(STDIN_FILENO) == 1;
   std::string line;
   for (;;) {
     if (terminal) std::printf("> "), std::fflush(stdout);
-    if (stopping != 0 || !std::getline(std::cin, line)) break;
+    if (stopping != 0 || std::ferror(stdout) != 0 || !std::getline(std::cin, line) || stopping != 0) break;
     if (!line.empty()) talk(l, speaker, "\nUser: " + line + "\nGridman: ", o);
+  }
+  if (terminal) std::printf("\n");
+  ouro::require(stopping != 0 || std::ferror(stdin) == 0, ouro::errc::storage, "chat", "cannot read standard input");
+}
+
+/// As many sleep steps, or fewer if it is stopped.
+template <class B>
+void let_sleep(std::string const& path, std::int64_t steps) {
+  auto l = opened<B>(path);
+  std::int64_t slept = 0;
+  for (; slept < steps && stopping == 0; ++slept) l.state = ouro::sleep(l.model, std::move(l.state));
+  l.commit();
+  if (slept < steps)
+    std::printf("stopped after %lld of %lld sleep steps, saved\n", static_cast<long long>(slept),
+                static_cast<long long>(steps));
+}
+
+/// Copies a life that is open, and so locked. Errors (argument): the copy would be inside the life; (storage): it exists, or
+/// cannot be written; then no folder is left.
+template <class B>
+void fork_life(life<B> const& l, std::string const& copy) {
+  auto const& from = l.path();
+  ouro::require(!ouro::exists(copy), ouro::errc::storage, "fork", copy, " exists already");
+  auto const way = std::filesystem::relative(std::filesystem::absolute(copy), from);
+  ouro::require(*way.begin() == "..", ouro::errc::argument, "fork", copy, " is inside the life");
+  ouro::make_directory(copy);
+  try {
+    auto take = [&](std::string const& name) {
+      ouro::write_file_durably(copy + "/" + name, ouro::read_file(from + "/" + name));
+    };
+    for (auto const& name : ouro::entries_of(from))
+      if (name != "LOCK" && name != "CURRENT" && std::filesystem::is_regular_file(from + "/" + name)) take(name);
+    take("CURRENT");  // last: without it there is no life
+  } catch (...) {
+    ouro::remove_directory(copy);
+    throw;
   }
 }
 
 template <class B>
 void inspect(std::string const& path, bool as_json) {
-  auto const l = life<B>::open(path);
+  auto const l = opened<B>(path);
   auto norm = [](ouro::tensor<B> const& t) {
     return ouro::norm_of<B>({t}) / std::sqrt(static_cast<double>(std::max<std::int64_t>(1, t.size())));
   };
@@ -242,37 +338,6 @@ void inspect(std::string const& path, bool as_json) {
       norm(l.state.mem), norm(l.state.working), norm(l.state.hormone));
 }
 
-template <class B>
-void export_weights(std::string const& path, std::string const& file) {
-  auto const l = life<B>::open(path);
-  ouro::require(!ouro::exists(file), ouro::errc::storage, "export", file, " exists already");
-  ouro::safetensors_writer out;
-  out.set("config", ouro::to_text(l.model.config()));
-  for (auto const& f : ouro::fields(l.model)) ouro::store(out, reference_name(f.path), *f.value);
-  ouro::write_file_durably(file, out.str());
-}
-
-template <class B>
-void import_weights(std::string const& path, std::string const& file) {
-  auto l = life<B>::open(path);
-  auto const in = ouro::safetensors_reader::open(file);
-  std::string differences;
-  auto const list = ouro::fields(l.model);
-  for (auto const& f : list) {
-    auto const name = reference_name(f.path);
-    std::int64_t size = 1;
-    if (in.contains(name))
-      for (auto d : in.at(name).dims) size *= d;
-    if (!in.contains(name)) differences += "\n  missing: " + name + " " + f.value->dims().str();
-    else if (size != f.value->size()) differences += "\n  " + name + ": expected " + f.value->dims().str();
-  }
-  ouro::require(differences.empty(), ouro::errc::storage, "import", file, " is another network:", differences);
-  for (auto const& f : list)
-    *f.value = ouro::reshape(ouro::load<B>(in.at(reference_name(f.path)), l.model.type(), f.path), f.value->dims());
-  l.memory.clear();
-  l.commit();
-}
-
 /// An update records megabytes in small pieces and forgets them at its end. The C library would give their pages back each time
 /// and ask for them again: a quarter of the host's time where a device does the rest.
 void keep_the_heap() {
@@ -282,10 +347,8 @@ void keep_the_heap() {
 #endif
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  keep_the_heap();
+/// The exit code.
+int run(int argc, char** argv) {
   CLI::App app{"gridman: lives that learn, sleep, speak, and are never reset"};
   app.require_subcommand(1);
   app.footer(
@@ -306,6 +369,23 @@ int main(int argc, char** argv) {
   std::string weights = "f32";
   std::vector<std::string> texts;
 
+  // CLI11's own ranges let NaN pass, and its numbers stop at the largest one.
+  auto number = [](auto least, std::string const& what) {
+    return CLI::Validator(
+        [=](std::string& text) {
+          auto value = least;
+          auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
+          bool const good = problem == std::errc{} && end == text.data() + text.size() && value >= least &&
+                            value <= std::numeric_limits<decltype(value)>::max();
+          return good ? "" : "must be " + what + ", got " + text;
+        },
+        "");
+  };
+  auto const count = number(std::int64_t{0}, "a whole number from 0 on");
+  auto const positive_count = number(std::int64_t{1}, "a whole number from 1 on");
+  auto const not_negative = number(0.0, "a number from 0 on");
+  auto const positive = number(std::numeric_limits<double>::denorm_min(), "a positive number");
+  auto const finite = number(std::numeric_limits<double>::lowest(), "a number");
   auto with_place = [&](CLI::App* c, computation_options& o) {
     c->add_option("--backend", o.backend, backend_help)->capture_default_str();
     c->add_option("--products", o.products, products_help)->capture_default_str();
@@ -318,18 +398,22 @@ int main(int argc, char** argv) {
     return c;
   };
   auto with_speech = [&](CLI::App* c) {
-    c->add_option("--bytes", speech.bytes, "at most this many bytes")->capture_default_str();
-    c->add_option("--temperature", speech.temperature, "0: always the most probable byte")->capture_default_str();
-    c->add_option("--top-k", speech.top_k, "only the k most probable bytes; 0: all")->capture_default_str();
+    c->add_option("--bytes", speech.bytes, "at most this many bytes")->check(count)->capture_default_str();
+    c->add_option("--temperature", speech.temperature, "0: always the most probable byte")
+        ->check(not_negative)
+        ->capture_default_str();
+    c->add_option("--top-k", speech.top_k, "only the k most probable bytes; 0: all")
+        ->check(count)
+        ->capture_default_str();
     c->add_option("--weights", weights, weights_help)->capture_default_str();
   };
   auto with_training = [&](CLI::App* c) {
     c->add_option("texts", t.texts, "files, folders or .jsonl files")->required();
-    c->add_option("--updates", t.updates, "stop after this many more updates");
-    c->add_option("--minutes", t.minutes, "stop after this time; the learning rate ends with it");
-    c->add_option("--learning-rate", t.rate, "the peak")->capture_default_str();
-    c->add_option("--warmup", t.warmup, "updates of linear warm-up")->capture_default_str();
-    c->add_option("--total", t.total, "the update at which the cosine reaches zero; 0: none");
+    c->add_option("--updates", t.updates, "stop after this many more updates")->check(positive_count);
+    c->add_option("--minutes", t.minutes, "stop after this time; the learning rate ends with it")->check(positive);
+    c->add_option("--learning-rate", t.rate, "the peak")->check(not_negative)->capture_default_str();
+    c->add_option("--warmup", t.warmup, "updates of linear warm-up")->check(count)->capture_default_str();
+    c->add_option("--total", t.total, "the update at which the cosine reaches zero; 0: none")->check(count);
     c->add_option("--room", t.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
         ->capture_default_str();
     c->add_option("--log", t.log, "append a line for each update to this CSV file");
@@ -355,7 +439,7 @@ int main(int argc, char** argv) {
   auto* look = with_life("inspect", "sizes, age, norms, what it has read and said");
   look->add_flag("--json", as_json, "as one JSON object");
   auto* rest = with_life("sleep", "let Mem and State exchange what they hold");
-  rest->add_option("steps", times, "sleep steps")->capture_default_str();
+  rest->add_option("steps", times, "sleep steps")->check(count)->capture_default_str();
   auto* fork = with_life("fork", "copy a life into a new folder");
   fork->add_option("copy", other, "the new folder")->required();
   auto* out = with_life("export", "write the network under the reference's names");
@@ -370,14 +454,14 @@ int main(int argc, char** argv) {
   measure->add_option("--brain", b.brain, brain_help);
   measure->add_option("--config", b.config, config_help);
   measure->add_option("--text", b.text, "a file to read; made up if not given");
-  measure->add_option("--updates", b.updates, "updates that count")->capture_default_str();
-  measure->add_option("--warmup", b.warmup, "updates before them")->capture_default_str();
-  measure->add_option("--rate", b.rate, "the learning rate, constant")->capture_default_str();
-  measure->add_option("--angle", b.angle, "of the newborn oscillator")->capture_default_str();
+  measure->add_option("--updates", b.updates, "updates that count")->check(count)->capture_default_str();
+  measure->add_option("--warmup", b.warmup, "updates before them")->check(count)->capture_default_str();
+  measure->add_option("--rate", b.rate, "the learning rate, constant")->check(not_negative)->capture_default_str();
+  measure->add_option("--angle", b.angle, "of the newborn oscillator")->check(finite)->capture_default_str();
   measure
       ->add_option("--room", b.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
       ->capture_default_str();
-  measure->add_option("--speak", b.speak, "bytes to say after training")->capture_default_str();
+  measure->add_option("--speak", b.speak, "bytes to say after training")->check(count)->capture_default_str();
   measure->add_option("--weights", b.weights, weights_help)->capture_default_str();
   measure->add_option("--save-weights", b.save_weights, "write the newborn network to this file");
   measure->add_flag("--profile", b.profile, "time every primitive; the update becomes a little slower");
@@ -388,8 +472,9 @@ int main(int argc, char** argv) {
   } catch (CLI::ParseError const& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  if (talk_to->parsed()) look_at_signals(0);
+  for (auto const* c : {learn, tune, judge, rest})
+    if (c->parsed()) look_at_signals(SA_RESTART);
   try {
     t.path = path;
     t.answers_only = tune->parsed();
@@ -406,7 +491,7 @@ int main(int argc, char** argv) {
       } else if (learn->parsed() || tune->parsed()) {
         train<B>(t);
       } else if (say->parsed()) {
-        auto l = life<B>::open(path);
+        auto l = opened<B>(path);
         talk(l, speaker_of(l, weights), prompt, speech);
       } else if (talk_to->parsed()) {
         chat<B>(path, weights, speech);
@@ -415,26 +500,36 @@ int main(int argc, char** argv) {
       } else if (look->parsed()) {
         inspect<B>(path, as_json);
       } else if (rest->parsed()) {
-        auto l = life<B>::open(path);
-        for (std::int64_t i = 0; i < times; ++i) l.state = ouro::sleep(l.model, std::move(l.state));
-        l.commit();
+        let_sleep<B>(path, times);
       } else if (fork->parsed()) {
-        auto const l = life<B>::open(path);  // locked while it is copied
-        ouro::require(!ouro::exists(other), ouro::errc::storage, "fork", other, " exists already");
-        std::filesystem::copy(path, other, std::filesystem::copy_options::recursive);
-        ouro::sync_directory(other);
+        fork_life<B>(opened<B>(path), other);
       } else if (out->parsed()) {
-        export_weights<B>(path, other);
+        export_weights(opened<B>(path), other);
       } else if (in->parsed()) {
-        import_weights<B>(path, other);
+        auto l = opened<B>(path);
+        import_weights(l, other);
       }
     });
   } catch (ouro::error const& e) {
     std::fprintf(stderr, "gridman: %s\n", e.what());
     return exit_code(e.code());
+  } catch (std::bad_alloc const&) {
+    std::fprintf(stderr, "gridman: not enough memory for %s; a life is as it was last saved\n",
+                 app.get_subcommands().front()->get_name().c_str());
+    return 5;
   } catch (std::exception const& e) {
     std::fprintf(stderr, "gridman: %s\n", e.what());
     return 5;
   }
   return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  keep_the_heap();
+  int const code = run(argc, argv);
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  std::fprintf(stderr, "gridman: cannot write to standard output\n");
+  return code == 0 ? 5 : code;
 }

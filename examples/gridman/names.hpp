@@ -41,8 +41,18 @@ inline std::int64_t room_bytes(double megabytes) {
   return megabytes > 0 ? static_cast<std::int64_t>(megabytes * 1e6) : std::numeric_limits<std::int64_t>::max();
 }
 
-/// A parameter under the reference model's name: its self encoder stands at the top.
+/// A parameter under the reference model's name: its self encoder, which it lists three times, stands at the top.
 inline std::string reference_name(std::string const& path) {
-  std::string const ours = "brain.core.self_encoder.";
-  return path.rfind(ours, 0) == 0 ? path.substr(sizeof "brain.core." - 1) : path;
+  for (std::string const stack : {"brain.core.", "sensor.context_mixer."})
+    if (path.rfind(stack + "self_encoder.", 0) == 0) return path.substr(stack.size());
+  return path;
+}
+
+/// Whether the reference lists this beside its parameters though nothing is computed with it: how many batches a norm saw.
+inline bool is_reference_count(std::string const& name) { return name.ends_with(".num_batches_tracked"); }
+
+/// `more` after `first`, or the largest number if that does not fit. Neither is negative.
+inline std::int64_t saturating_sum(std::int64_t first, std::int64_t more) {
+  auto const most = std::numeric_limits<std::int64_t>::max();
+  return more > most - first ? most : first + more;
 }
