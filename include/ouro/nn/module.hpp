@@ -27,7 +27,8 @@ struct parameter : tensor<B> {
   double learning_rate = 1;
 
   parameter() = default;
-  parameter(tensor<B> value) : tensor<B>(std::move(value)) {}  // NOLINT: a tensor becomes a parameter by being kept
+  /// A tensor becomes a parameter by being kept; a view is copied, so that it can be learned.
+  parameter(tensor<B> value) : tensor<B>(value.is_plain() ? std::move(value) : value.copy()) {}  // NOLINT
   [[nodiscard]] tensor<B> const& value() const { return *this; }
 };
 

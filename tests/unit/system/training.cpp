@@ -105,6 +105,15 @@ TEST_CASE("the anchor before a newborn's first patch takes part although that pa
   CHECK(ouro::norm_of<R>({idle}) == 0);
 }
 
+TEST_CASE("a parameter that is made of a view can be learned") {
+  network m(ouro_test::small_gridman(16), ouro::seed{1});
+  auto const before = m.actor.head.weight.value().values<float>();
+  m.actor.head.weight = ouro::reshape(m.actor.head.weight.value().copy(), m.actor.head.weight.dims());
+  auto s = m.newborn(ouro::seed{2});
+  CHECK_FALSE(ouro::trainer<network>(m, {.warmup = 0}).update(s, {lesson(1)}).refused);
+  CHECK(m.actor.head.weight.value().values<float>() != before);
+}
+
 TEST_CASE("a target says of every byte whether it counts") {
   network m(ouro_test::small_gridman(16), ouro::seed{1});
   auto s = m.newborn(ouro::seed{2});
