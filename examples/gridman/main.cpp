@@ -159,6 +159,7 @@ void train(training const& o) {
   auto saved = start;
   double shown = -1;
   double mean = 0;
+  double warm = 0;  // the time after ten updates
   std::int64_t refused = 0;
   try {
     while (trainer.updates() < goal && stopping == 0) {
@@ -181,9 +182,14 @@ void train(training const& o) {
       l.progress.heard += config.bptt * config.chunk * config.patch;
       std::int64_t const done = r.update - first;
       double const now = seconds_since(start);
-      // With a time to keep, the cosine ends when the time does: its length is estimated once.
-      if (o.minutes > 0 && o.total == 0 && done == 20)
-        trainer.rule().total = first + static_cast<std::int64_t>(std::min(20 * o.minutes * 60 / now * 0.98, 1e15));
+      // With a time to keep, the cosine ends when the time does: its length is estimated once, by what follows the first
+      // updates, which are slow.
+      if (done == 10) warm = now;
+      if (o.minutes > 0 && o.total == 0 && done == 30) {
+        double const each = (now - warm) / 20;
+        double const left = std::max(o.minutes * 60 - now, 0.0) / each;
+        trainer.rule().total = first + done + static_cast<std::int64_t>(std::min(0.98 * left, 1e15));
+      }
       if (r.live > 0) mean = mean == 0 ? r.cross_entropy : 0.98 * mean + 0.02 * r.cross_entropy;
       double const speed = static_cast<double>(done * config.bptt * config.chunk * config.patch) / now;
       if (log != nullptr)

@@ -93,14 +93,17 @@ void launch(char const* name, void (*kernel)(P...), index blocks, int threads, s
 }
 
 /// Device memory that goes back to the pool at the end of a scope; work already in the stream may still use it, because
-/// whoever gets it next is behind in the same stream.
+/// whoever gets it next is behind in the same stream. Of nothing there is none.
 template <class T>
 class device_array {
  public:
-  explicit device_array(index n) : bytes_(static_cast<std::size_t>(n) * sizeof(T)), data_(cuda::allocate(bytes_)) {}
+  explicit device_array(index n)
+      : bytes_(static_cast<std::size_t>(n) * sizeof(T)), data_(n > 0 ? cuda::allocate(bytes_) : nullptr) {}
   device_array(device_array const&) = delete;
   device_array& operator=(device_array const&) = delete;
-  ~device_array() { cuda::deallocate(data_, bytes_); }
+  ~device_array() {
+    if (data_ != nullptr) cuda::deallocate(data_, bytes_);
+  }
   [[nodiscard]] T* data() const { return static_cast<T*>(data_); }
 
  private:

@@ -88,18 +88,20 @@ class narrow_factor : public factor {
 /// A bias as a product adds it: in the type of the result, at a multiple of 16 bytes; as it is, or a copy.
 class added_bias {
  public:
-  added_bias(const_view const& bias, dtype type) : data_(bias.data) {
-    bool const aligned = reinterpret_cast<std::uintptr_t>(bias.data) % 16 == 0;
-    if (bias.empty() || (bias.type == type && bias.contiguous() && aligned)) return;
-    memory_.emplace(bias.size() * size_of(type));
-    cuda::copy(view(memory_->data(), type, bias.dims), bias, false);
-    data_ = memory_->data();
+  added_bias(const_view const& bias, dtype type)
+      : bias_(bias.data), copy_(serves(bias, type) ? 0 : bias.size() * size_of(type)) {
+    if (copy_.data() != nullptr) cuda::copy(view(copy_.data(), type, bias.dims), bias, false);
   }
-  [[nodiscard]] void const* data() const { return data_; }
+  [[nodiscard]] void const* data() const { return copy_.data() != nullptr ? copy_.data() : bias_; }
 
  private:
-  std::optional<device_array<char>> memory_;
-  void const* data_;
+  static bool serves(const_view const& bias, dtype type) {
+    bool const aligned = reinterpret_cast<std::uintptr_t>(bias.data) % 16 == 0;
+    return bias.empty() || (bias.type == type && bias.contiguous() && aligned);
+  }
+
+  void const* bias_;
+  device_array<char> copy_;
 };
 
 /// Multiplications from which rounding by a pass pays.
