@@ -4,12 +4,8 @@
 // `gridman export` and `gridman import`: the network of a life under the reference's names.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
 #include <set>
 #include <string>
-#include <vector>
 
 #include <ouro/io/archive.hpp>
 #include <ouro/io/file.hpp>
@@ -59,19 +55,15 @@ inline std::string differences_of(ouro::gridman_config const& stored, ouro::grid
 }
 
 /// Extents without those of 1, which the reference and this library write in different places.
-inline std::vector<std::int64_t> without_ones(std::vector<std::int64_t> dims) {
-  dims.erase(std::remove(dims.begin(), dims.end(), 1), dims.end());
-  return dims;
-}
-
-inline std::string text_of(std::vector<std::int64_t> const& dims) {
-  std::string text;
-  for (auto d : dims) text += (text.empty() ? "" : ",") + std::to_string(d);
-  return "(" + text + ")";
+inline ouro::shape without_ones(ouro::shape const& dims) {
+  ouro::shape rest;
+  for (int i = 0; i < dims.rank(); ++i)
+    if (dims[i] != 1) rest.push_back(dims[i]);
+  return rest;
 }
 
 /// Takes the weights of a file; the state goes on, the optimiser begins anew. Strictly: every difference of configuration,
-/// names and shapes is listed in one error (storage). Errors beside: a value that is not finite (numeric).
+/// names and shapes is listed in one error (storage). Errors beside: those of a commit, as a value that is not finite (numeric).
 template <class Life>
 void import_weights(Life& l, std::string const& file) {
   using backend = typename decltype(l.model)::backend;
@@ -96,11 +88,10 @@ void import_weights(Life& l, std::string const& file) {
       differences += "\n  missing: " + name + " " + f.value->dims().str();
       continue;
     }
-    auto const dims = in.at(name).dims;
-    std::vector<std::int64_t> own;
-    for (int i = 0; i < f.value->rank(); ++i) own.push_back(f.value->dim(i));
-    if (without_ones(dims) != without_ones(own))
-      differences += "\n  " + name + ": expected " + text_of(own) + ", stored " + text_of(dims);
+    auto const stored = ouro::shape_of(in.at(name));
+    auto const& own = f.value->dims();
+    if (without_ones(stored) != without_ones(own))
+      differences += "\n  " + name + ": expected " + own.str() + ", stored " + stored.str();
   }
   for (auto const& name : in.names()) {
     auto const first = reference_name(name);
@@ -112,10 +103,7 @@ void import_weights(Life& l, std::string const& file) {
   refuse(differences.empty(), differences);
   for (auto const& f : list) {
     auto const name = reference_name(f.path);
-    auto const taken = ouro::load<backend>(in.at(name), f.value->type(), name);
-    ouro::require(std::isfinite(ouro::norm_of<backend>({taken})), ouro::errc::numeric, "import", file, ": ", name,
-                  " is not finite");
-    *f.value = ouro::reshape(taken, f.value->dims());
+    *f.value = ouro::reshape(ouro::load<backend>(in.at(name), f.value->type(), name), f.value->dims());
   }
   l.memory.clear();
   l.commit();

@@ -204,11 +204,9 @@ namespace {
 /// y = dropout(x), or before + dropout(x).
 void drop(float* y, float const* before, const_view x, double rate, random_draw draw) {
   auto const dropper = cpu_kernels::dropper(rate, draw);
-  constexpr std::int64_t together = 4 * dropout_mask::together;  // whole blocks, as runs share them
-  cpu_threading::parallel((x.size() + together - 1) / together, 128, [&](std::int64_t from, std::int64_t to) {
-    std::int64_t const start = from * together;
+  share_elements(x.size(), [&](std::int64_t start, std::int64_t count) {
     kernels().dropout(y + start, before == nullptr ? nullptr : before + start, x.as<float>() + start, dropper,
-                      static_cast<std::uint64_t>(start), std::min(to * together, x.size()) - start);
+                      static_cast<std::uint64_t>(start), count);
   });
 }
 }  // namespace

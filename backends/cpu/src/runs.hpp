@@ -8,11 +8,25 @@
 #include <algorithm>
 #include <cstdint>
 
+#include <ouro/tensor/random.hpp>
 #include <ouro/tensor/view.hpp>
 
 #include "threads.hpp"
 
 namespace ouro {
+
+inline constexpr std::int64_t shared_elements = 16384;  // that are worth a thread
+
+/// Calls f(first, count) for parts of n elements, which threads share by whole blocks: what a vector and what a tail rounds to
+/// may differ, and must not change with the number of threads.
+template <class F>
+void share_elements(std::int64_t n, F&& f) {
+  constexpr std::int64_t block = 128;
+  static_assert(block % dropout_mask::together == 0);
+  cpu_threading::parallel((n + block - 1) / block, shared_elements / block, [&](std::int64_t first, std::int64_t last) {
+    f(first * block, std::min(last * block, n) - first * block);
+  });
+}
 
 struct runs {
   std::int64_t n[max_rank] = {};        // extents after joining; the last is the run
@@ -45,31 +59,26 @@ struct runs {
   /// Calls f(offset a, offset b, offset c, length) for every run or part of one; threads share large work.
   template <class F>
   void for_each(F&& f) const {
-    constexpr std::int64_t grain = 16384;
     std::int64_t const length = n[rank - 1];
-    if (rank == 1) {
-      // Whole blocks are shared: what a vector and what a tail rounds to may differ, and must not change with the threads.
-      constexpr std::int64_t block = 128;
-      cpu_threading::parallel((length + block - 1) / block, grain / block, [&](std::int64_t first, std::int64_t last) {
-        std::int64_t const from = first * block;
-        f(from * along(0), from * along(1), from * along(2), std::min(last * block, length) - from);
+    if (rank == 1)
+      return share_elements(length, [&](std::int64_t from, std::int64_t count) {
+        f(from * along(0), from * along(1), from * along(2), count);
       });
-      return;
-    }
     std::int64_t outer = 1;
     for (int i = 0; i + 1 < rank; ++i) outer *= n[i];
-    cpu_threading::parallel(outer, length > 0 ? grain / length + 1 : outer, [&](std::int64_t from, std::int64_t to) {
-      for (std::int64_t r = from; r < to; ++r) {
-        std::int64_t at[3] = {};
-        std::int64_t rest = r;
-        for (int i = rank - 2; i >= 0; --i) {
-          std::int64_t const here = rest % n[i];
-          rest /= n[i];
-          for (int s = 0; s < 3; ++s) at[s] += here * step[s][i];
-        }
-        f(at[0], at[1], at[2], length);
-      }
-    });
+    cpu_threading::parallel(outer, length > 0 ? shared_elements / length + 1 : outer,
+                            [&](std::int64_t from, std::int64_t to) {
+                              for (std::int64_t r = from; r < to; ++r) {
+                                std::int64_t at[3] = {};
+                                std::int64_t rest = r;
+                                for (int i = rank - 2; i >= 0; --i) {
+                                  std::int64_t const here = rest % n[i];
+                                  rest /= n[i];
+                                  for (int s = 0; s < 3; ++s) at[s] += here * step[s][i];
+                                }
+                                f(at[0], at[1], at[2], length);
+                              }
+                            });
   }
 };
 

@@ -298,8 +298,8 @@ class call_queue {
   void add(call c, void const* operands, std::size_t bytes) {
     std::lock_guard const lock(mutex_);
     rethrow();
-    c.on_branch = branch_depth > 0 &&
-                  number_ == 0;  // those of the side stream fill the device: branches would only withhold memory
+    // Calls of the side stream fill the device: branches would only withhold memory.
+    c.on_branch = branch_depth > 0 && number_ == 0;
     c.joins = joins_next_ && !c.on_branch;
     run_.add(c, operands, bytes);
     if (c.on_branch) waits_ = true;

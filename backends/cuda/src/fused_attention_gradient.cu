@@ -300,7 +300,7 @@ void fused_attention_gradient(destination const& dq, destination const& dk, dest
     }
     with_fused_width(p.width, [&]<int Width>(std::integral_constant<int, Width>) {
       if (dq.wanted()) {
-        branch_scope<cuda> const aside;
+        branch_scope<cuda> const branch;
         row_split const split(p.queries, p.flats(), most_warps, 2);
         launch("attention_gradient of q", fused_dq_kernel<Width, S>, p.flats() * split.tiles,
                warps_of(split) * warp_size, key_tiles<Width>::bytes(1), p, g, split.warps);

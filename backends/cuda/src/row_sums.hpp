@@ -122,12 +122,12 @@ inline bool all_beside(std::initializer_list<destination> list) {
 
 /// Sums the parts that the blocks have left: on the branch, if that may be.
 template <class T, int N>
-void finish(char const* name, row_sums<T, N> const& s, bool aside) {
+void finish(char const* name, row_sums<T, N> const& s, bool on_branch) {
   if (s.blocks == 1) return;
   index tiles = 0;
   for (auto const& sum : s.sum)
     if (sum.place != nullptr) tiles += sum.groups * divide_up(sum.columns, sum_columns);
-  branch_scope<cuda> const others(aside);
+  branch_scope<cuda> const branch(on_branch);
   launch(name, finish_row_sums<T, N>, tiles, sum_columns * sum_walkers, 0, s);
 }
 

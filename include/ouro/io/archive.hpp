@@ -18,15 +18,25 @@
 
 namespace ouro {
 
+/// What a file calls a dtype.
+constexpr char const* stored_name_of(dtype type) {
+  constexpr char const* names[] = {"F64", "F32", "BF16", "I32", "U16"};
+  return names[static_cast<int>(type)];
+}
+inline shape shape_of(stored_tensor const& stored) {
+  shape dims;
+  for (auto d : stored.dims) dims.push_back(d);
+  return dims;
+}
+
 /// Writes a tensor in its own dtype, bit for bit.
 template <class B>
 void store(safetensors_writer& out, std::string const& name, tensor<B> const& x) {
   std::vector<std::int64_t> dims;
   for (int i = 0; i < x.rank(); ++i) dims.push_back(x.dim(i));
   with_any(x.type(), [&]<class T>(std::type_identity<T>) {
-    constexpr char const* types[] = {"F64", "F32", "BF16", "I32", "U16"};
     auto const values = x.template values<T>();
-    out.add(name, types[static_cast<int>(dtype_of<T>)], dims,
+    out.add(name, stored_name_of(dtype_of<T>), dims,
             {reinterpret_cast<char const*>(values.data()), values.size() * sizeof(T)});
   });
 }
@@ -34,8 +44,7 @@ void store(safetensors_writer& out, std::string const& name, tensor<B> const& x)
 /// A stored tensor, converted to `type`. Errors (storage): a dtype that no tensor has.
 template <class B>
 tensor<B> load(stored_tensor const& stored, dtype type, std::string const& name) {
-  shape dims;
-  for (auto d : stored.dims) dims.push_back(d);
+  auto const dims = shape_of(stored);
   auto read = [&]<class T>(std::type_identity<T>) {
     std::vector<T> values(static_cast<std::size_t>(dims.size()));
     if (!values.empty()) std::memcpy(values.data(), stored.bytes.data(), stored.bytes.size());

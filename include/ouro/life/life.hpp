@@ -45,16 +45,10 @@ std::string exact(T value) {
   return {text, r.ptr};
 }
 
-inline shape shape_of(stored_tensor const& stored) {
-  shape dims;
-  for (auto d : stored.dims) dims.push_back(d);
-  return dims;
-}
 /// Errors (storage): the stored tensor has another shape or dtype.
 inline void require_like(safetensors_reader const& in, std::string const& name, shape const& dims, dtype type) {
-  constexpr char const* types[] = {"F64", "F32", "BF16", "I32", "U16"};
   auto const stored = in.at(name);
-  char const* const expected = types[static_cast<int>(type)];
+  char const* const expected = stored_name_of(type);
   require(shape_of(stored) == dims && stored.type == expected, errc::storage, "load", name, ": expected ", expected,
           " ", dims, ", stored ", stored.type, " ", shape_of(stored));
 }
@@ -138,7 +132,7 @@ void load_module(safetensors_reader const& in, Module& module) {
       continue;
     }
     ++found;
-    auto const stored = detail::shape_of(in.at(f.path));
+    auto const stored = shape_of(in.at(f.path));
     if (stored != f.value->dims())
       differences += "\n  " + f.path + ": expected " + f.value->dims().str() + ", stored " + stored.str();
   }

@@ -34,28 +34,22 @@ class memory_pool {
     {
       std::lock_guard const lock(mutex_);
       auto& blocks = free_[number];
-      in_use_ += size;
       if (Source::keeps_blocks && !blocks.empty()) {
         if constexpr (Source::lowest_first) std::pop_heap(blocks.begin(), blocks.end(), is_behind);
         p = blocks.back();
         blocks.pop_back();
-        peak_ = in_use_ > peak_ ? in_use_ : peak_;
+        count(size);
       }
     }
-    bool const fresh = p == nullptr;
-    if (fresh) p = Source::take(size);
     if (p == nullptr) {
-      trim();
       p = Source::take(size);
-    }
-    if (p == nullptr) {
+      if (p == nullptr) {
+        trim();
+        p = Source::take(size);
+      }
+      if (p == nullptr) throw std::bad_alloc();
       std::lock_guard const lock(mutex_);
-      in_use_ -= size;
-      throw std::bad_alloc();
-    }
-    if (fresh) {
-      std::lock_guard const lock(mutex_);
-      peak_ = in_use_ > peak_ ? in_use_ : peak_;
+      count(size);
     }
     Source::hand_out(p, bytes);
     return p;
@@ -109,6 +103,12 @@ class memory_pool {
   }
   static constexpr std::size_t most = std::size_t(-1) / 2;  // bytes of a block, whose class has the last number
   static constexpr std::size_t classes = 8 * (std::bit_width(most) - 1 - 3 - 6) + 16 + 1;
+
+  /// A block that somebody has got; whoever calls it holds the lock.
+  void count(std::size_t size) {
+    in_use_ += size;
+    if (in_use_ > peak_) peak_ = in_use_;
+  }
 
   mutable std::mutex mutex_;
   std::vector<void*> free_[classes];  // by the number of their class
