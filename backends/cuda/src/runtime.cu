@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "device.hpp"
@@ -202,18 +203,33 @@ double cuda_mark::seconds_since(cuda_mark const& earlier) const {
 
 namespace {
 constexpr std::int32_t not_shown = -1;
-}
+
+/// What lies in front of early values: those that calls may still write to, when nobody needs them any more, are a list until
+/// somebody has waited.
+struct alignas(16) early_block {
+  early_block* next;
+  [[nodiscard]] std::int32_t* numbers() { return reinterpret_cast<std::int32_t*>(this + 1); }
+  static early_block* of(std::int32_t* numbers) { return reinterpret_cast<early_block*>(numbers) - 1; }
+};
+std::mutex late_mutex;
+early_block* late_blocks = nullptr;
+}  // namespace
 
 cuda_early_values::cuda_early_values(std::int64_t count) {
-  auto const bytes = static_cast<std::size_t>(count) * sizeof(std::int32_t);
+  auto const bytes = sizeof(early_block) + static_cast<std::size_t>(count) * sizeof(std::int32_t);
   static_cast<void>(cuda_kernels::stream());  // or there is no device
-  check(cudaMallocHost(reinterpret_cast<void**>(&numbers_), bytes), "cudaMallocHost");
+  early_block* block = nullptr;
+  check(cudaMallocHost(reinterpret_cast<void**>(&block), bytes), "cudaMallocHost");
+  numbers_ = block->numbers();
   std::fill_n(numbers_, count, not_shown);
 }
 cuda_early_values::~cuda_early_values() {
+  auto* const own = early_block::of(numbers_);
+  std::lock_guard const lock(late_mutex);
+  own->next = std::exchange(late_blocks, own);
   try {
     cuda_kernels::wait_for_calls();
-    cudaFreeHost(numbers_);
+    while (late_blocks != nullptr) cudaFreeHost(std::exchange(late_blocks, late_blocks->next));
   } catch (...) {  // calls that are not made yet may write there, or the device is lost
   }
 }
