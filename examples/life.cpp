@@ -17,17 +17,12 @@ int main() {
   ouro::gridman<backend> model{config, ouro::seed{42}};
   auto state = model.newborn(ouro::seed{7});  // a value: copy it, save it, move it on
   ouro::trainer trainer{model, ouro::adamw{.learning_rate = 3e-3, .warmup = 2}};
-  ouro::corpus book({"book.txt"}, {.patch = config.patch, .chunk = config.chunk});
+  ouro::corpus book({"book.txt"}, config);
 
   double first = 0;
   double last = 0;
   for (int i = 0; i < 6; ++i) {
-    std::vector<ouro::lesson<ouro::gridman<backend>>> cycle;
-    for (int wake = 0; wake < 4; ++wake) {
-      auto page = book.endless();
-      cycle.push_back({page.input, page.target});
-    }
-    auto const report = trainer.update(state, cycle);  // 4 wakes and the sleep between, one AdamW step
+    auto const report = trainer.update(state, book.cycle(config.bptt));  // wake, sleep, back through both
     std::printf("%lld %.3f nats per byte\n", static_cast<long long>(report.update), report.cross_entropy);
     (i == 0 ? first : last) = report.cross_entropy;
   }

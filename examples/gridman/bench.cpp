@@ -165,10 +165,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
   ouro::phase_seconds phases;
   for (std::int64_t u = 0, end = saturating_sum(o.warmup, o.updates); u < end; ++u) {
     std::vector<ouro::lesson<network>> cycle;
-    for (std::int64_t i = 0; i < config.bptt; ++i) {
-      auto l = text.next();
-      cycle.push_back({std::move(l.input), std::move(l.target)});
-    }
+    for (std::int64_t i = 0; i < config.bptt; ++i) cycle.push_back(text.next());
     if constexpr (requires { B::profile(); })
       if (u == o.warmup) B::profile().clear();
     auto const start = watch::now();

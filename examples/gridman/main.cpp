@@ -165,12 +165,7 @@ void train(training const& o) {
     while (trainer.updates() < goal && stopping == 0) {
       double const elapsed = seconds_since(start);
       if (o.minutes > 0 && elapsed > o.minutes * 60) break;
-      std::vector<ouro::lesson<network<B>>> cycle;
-      for (std::int64_t i = 0; i < config.bptt; ++i) {
-        auto t = text.endless();
-        cycle.push_back({std::move(t.input), std::move(t.target)});
-      }
-      auto const r = trainer.update(l.state, cycle);
+      auto const r = trainer.update(l.state, text.cycle(config.bptt));
       learned = text.position();
       if (r.refused) {
         std::fprintf(stderr, "update %lld refused: loss %g, gradient norm %g; weights and state are as before\n",

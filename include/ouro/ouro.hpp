@@ -100,6 +100,7 @@
 #include <ouro/tensor/tensor.hpp>
 #include <ouro/tensor/view.hpp>
 #include <ouro/train/adamw.hpp>
+#include <ouro/train/lesson.hpp>
 #include <ouro/train/trainer.hpp>
 
 #include <ouro/backend/cpu.hpp>

@@ -75,15 +75,19 @@ std::vector<ouro::tensor<B>> results(problem const& c, storage const& s, bool st
   return {y, lse, dq, dk, dv};
 }
 
-/// Calls f, on the emulated device with as much shared memory for a block as any has, and as on one of compute capability 9.0.
+#if defined(OURO_EMULATED_CUDA)
+/// As much for a block as one of compute capability 9.0 has.
+struct more_shared_memory {
+  std::size_t before = std::exchange(emulated_cuda::shared_memory_limit, std::size_t{227} << 10U);
+  ~more_shared_memory() { emulated_cuda::shared_memory_limit = before; }
+};
+#endif
+/// Calls f, on the emulated device with as little shared memory for a block as any has, and with more.
 template <class F>
 void with_any_shared_memory(F const& f) {
   f();
 #if defined(OURO_EMULATED_CUDA)
-  struct limit {
-    std::size_t before = std::exchange(emulated_cuda::shared_memory_limit, std::size_t{227} << 10U);
-    ~limit() { emulated_cuda::shared_memory_limit = before; }
-  } const more;
+  more_shared_memory const more;
   f();
 #endif
 }
@@ -257,4 +261,39 @@ TEST_CASE("cuda: gradients of attention in bf16 of values in f32") {
   }
   ouro::set_cuda_products(ouro::product_precision::f32);
 }
+
+#if defined(OURO_EMULATED_CUDA)
+// The driver keeps what a kernel may have, not what each of its launches had.
+TEST_CASE("cuda: launches of a kernel that take different amounts of shared memory stay in their graph") {
+  more_shared_memory const more;
+  auto rounds = [](bool graphs) {
+    ouro::set_cuda_graphs(graphs);
+    ouro::random_stream numbers(ouro::seed{9});
+    auto noise = [&](std::int64_t rows) {
+      return ouro::normal<C>({1, rows, 64}, dtype::f32, numbers.next()).copy(dtype::bf16);
+    };
+    auto const q = noise(16), k = noise(256), v = noise(256);
+    ouro::tensor<C> y(q.dims(), dtype::bf16), lse({1, 1, 16}, dtype::f32), kept(q.dims(), dtype::f32);
+    C::fill(kept.write(), 0);
+    std::vector<double> said;
+    for (std::uint64_t round = 0; round < 6; ++round) {
+      for (std::uint64_t i = 0; i < 12; ++i) {
+        std::int64_t const keys = i % 2 == 0 ? 128 : 256;  // for two warps that share the queries, and four
+        C::attention(y.write(), lse.write(), q.read(), k.read().slice(1, 0, keys), v.read().slice(1, 0, keys),
+                     {.heads = 1, .scale = 0.1, .sees = {}, .dropout = 0.3, .draw = {round, i}});
+        C::copy(kept.write(), y.read(), true);
+      }
+      said.push_back(kept.values<double>()[0]);
+    }
+    ouro::set_cuda_graphs(true);
+    return said;
+  };
+  auto const one_by_one = rounds(false);
+  auto const before = emulated_cuda::graphs();
+  CHECK(rounds(true) == one_by_one);
+  auto const after = emulated_cuda::graphs();
+  CHECK(after.launches - before.launches >= 4);
+  CHECK(after.made - before.made <= 2);  // a round is one run or, where the device was waited for, two
+}
+#endif
 #endif

@@ -860,6 +860,7 @@ cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* node, cudaGraph_t graph, cud
                                    std::size_t count, cudaKernelNodeParams const* params) {
   driver_call const call;
   if (call.refused()) return cudaErrorMemoryAllocation;
+  if (!may_have(params->func, params->sharedMemBytes)) return cudaErrorInvalidValue;
   return graph->add(node, before, count, launch_of(*params));
 }
 cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNode_t const* before,
@@ -882,6 +883,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsi
   if (call.refused()) return cudaErrorMemoryAllocation;
   *ready = new emulated_graph;
   for (auto const& n : graph->nodes) (*ready)->nodes.push_back(std::make_unique<emulated_node>(*n));
+  ++counted_graphs.made;
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t ready) { return cudaGraphDestroy(ready); }
@@ -889,6 +891,7 @@ cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t ready, cudaGraphNod
                                              cudaKernelNodeParams const* params) {
   driver_call const call;
   if (call.refused()) return cudaErrorMemoryAllocation;
+  if (!may_have(params->func, params->sharedMemBytes)) return cudaErrorInvalidValue;
   return set(ready, node, launch_of(*params));
 }
 cudaError_t cudaGraphExecMemcpyNodeSetParams1D(cudaGraphExec_t ready, cudaGraphNode_t node, void* to, void const* from,

@@ -104,8 +104,9 @@ struct product_count {
   int with_bias;
 };
 product_count products();
-/// How many graphs were launched until now, and how many of their nodes were set anew.
+/// How many graphs were made and launched until now, and how many of their nodes were set anew.
 struct graph_count {
+  int made;
   int launches;
   int nodes_set;
 };

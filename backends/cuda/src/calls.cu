@@ -535,7 +535,7 @@ released_blocks& released() {
   return *r;
 }
 
-std::atomic<bool> joined = true;  // whether the side stream has no calls that nobody has joined
+thread_local bool joined = true;  // whether the side stream has no calls of this thread that it has not joined
 
 }  // namespace
 
@@ -572,15 +572,12 @@ void begin_side_stream() {
 void end_side_stream() noexcept {
   if (--side_stream_depth == 0) queue_of(1).launch_quietly();
 }
-void join_side_stream() {
-  if (stream_number() == 1 || joined.exchange(true)) return;
-  try {
-    queue_of(0).launch_all();  // that is not behind it
-    queue_of(1).lead(0);
-  } catch (...) {
-    joined = false;
-    throw;
-  }
+bool join_side_stream() {
+  if (stream_number() == 1 || joined) return false;
+  queue_of(0).launch_all();  // that is not behind it
+  queue_of(1).lead(0);
+  joined = true;
+  return true;
 }
 void begin_branch() noexcept { ++branch_depth; }
 void end_branch() noexcept { --branch_depth; }

@@ -77,10 +77,10 @@ void release(void* block) noexcept;
 /// What the side stream gets from here on is behind all calls until here. Errors: those of calls before.
 void fork_side_stream();
 /// Calls of this thread between begin_side_stream() and end_side_stream() are behind those made before fork_side_stream(), and
-/// before others only from join_side_stream() on. Errors: those of calls before.
+/// before others only from join_side_stream() on, which says whether there were any. Errors: those of calls before.
 void begin_side_stream();
 void end_side_stream() noexcept;
-void join_side_stream();
+bool join_side_stream();
 /// Calls of this thread between begin_branch() and end_branch(), of which there may be several in each other, are on the
 /// branch: one after another, behind all calls that were made before, and as far as a graph has them before or after or at
 /// the same time as those that are made after them, until join_branch().

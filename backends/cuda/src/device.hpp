@@ -49,25 +49,16 @@ bool is_hopper();
 /// Bytes of shared memory that a block can ask for.
 std::size_t shared_memory_limit();
 /// More shared memory than every block may have has to be asked for, before a kernel is launched or its blocks are counted.
-inline void allow_shared_memory(void const* kernel, std::size_t bytes, char const* name) {
-  if (bytes <= 48 * 1024) return;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name);
-}
+/// What a kernel was once allowed it keeps: nodes of graphs that were made with it are set anew.
+void allow_shared_memory(void const* kernel, std::size_t bytes, char const* name);
 /// Blocks that keep the device busy when each can take any share of the work.
 inline index busy_blocks() { return 16 * multiprocessors(); }
 
 /// Blocks of a kernel that the device has room for at a time.
+index resident_blocks(void const* kernel, int threads, std::size_t shared_bytes);
 template <class... P>
-index resident_blocks([[maybe_unused]] void (*kernel)(P...), [[maybe_unused]] int threads,
-                      [[maybe_unused]] std::size_t shared_bytes = 0) {
-#if defined(__CUDACC__)
-  int each = 0;
-  allow_shared_memory(reinterpret_cast<void const*>(kernel), shared_bytes, "occupancy");
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes), "occupancy");
-  return each * multiprocessors();
-#else
-  return busy_blocks();
-#endif
+index resident_blocks(void (*kernel)(P...), int threads, std::size_t shared_bytes = 0) {
+  return resident_blocks(reinterpret_cast<void const*>(kernel), threads, shared_bytes);
 }
 /// Zeroes for last_of, `n` of them; whoever takes one leaves a zero.
 unsigned* tickets(index n);

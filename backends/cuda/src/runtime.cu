@@ -8,9 +8,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <tuple>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -44,9 +47,9 @@ struct device_blocks {
     void* p = nullptr;
     if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
     give_way();
-    if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
-    cudaGetLastError();
-    return nullptr;
+    bool const made = cudaMalloc(&p, bytes) == cudaSuccess;
+    cudaGetLastError();  // nobody else is to be told
+    return made ? p : nullptr;
   }
   static void hand_out([[maybe_unused]] void* p, [[maybe_unused]] std::size_t bytes) noexcept {
 #if !defined(__CUDACC__)
@@ -118,6 +121,48 @@ std::size_t shared_memory_limit() {
   return emulated_cuda::shared_memory_limit;  // tests change it
 #endif
 }
+namespace {
+/// What the driver was told of kernels, and what it said of them: it is asked once.
+struct known_kernels {
+  std::mutex mutex;
+  std::unordered_map<void const*, std::size_t> allowed;                        // bytes of shared memory for a block
+  std::map<std::tuple<void const*, int, std::size_t>, index> resident_blocks;  // by threads and shared bytes of each
+};
+/// Never destroyed.
+known_kernels& kernels() {
+  static auto* k = new known_kernels;
+  return *k;
+}
+}  // namespace
+
+void allow_shared_memory(void const* kernel, std::size_t bytes, char const* name) {
+  if (bytes <= 48 * 1024) return;
+  auto& known = kernels();
+  std::lock_guard const lock(known.mutex);
+  auto& allowed = known.allowed[kernel];
+  if (bytes <= allowed) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name);
+  allowed = bytes;
+}
+
+index resident_blocks([[maybe_unused]] void const* kernel, [[maybe_unused]] int threads,
+                      [[maybe_unused]] std::size_t shared_bytes) {
+#if defined(__CUDACC__)
+  allow_shared_memory(kernel, shared_bytes, "occupancy");
+  auto& known = kernels();
+  std::lock_guard const lock(known.mutex);
+  auto& blocks = known.resident_blocks[{kernel, threads, shared_bytes}];
+  if (blocks == 0) {
+    int each = 0;
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes), "occupancy");
+    blocks = each * multiprocessors();
+  }
+  return blocks;
+#else
+  return busy_blocks();
+#endif
+}
+
 unsigned* tickets(index n) {
   require(n <= ticket_count, errc::shape, "cuda", "a call of ", n, " sums that end together");
   return now().tickets + strand() * ticket_count;
@@ -257,6 +302,7 @@ namespace {
 struct block {
   void* memory;
   std::size_t bytes;
+  std::uint64_t moment;  ///< when it was given back
 };
 
 /// Device memory: each stream has a pool, to which a block goes back when what comes next there is behind all that may use it.
@@ -292,10 +338,10 @@ class device_memory {
     int const owner = owner_of(p);
     try {
       std::lock_guard const lock(mutex_);
-      if (owner != stream) return crossed_[owner].push_back({p, bytes});
+      if (owner != stream) return crossed_[owner].push_back({p, bytes, given_back_++});
       if (auto const wait = cuda_kernels::unjoined_branch(); wait != 0) {
         auto& w = renew(stream, wait);
-        w.blocks.push_back({p, bytes});
+        w.blocks.push_back({p, bytes, 0});
         w.bytes += bytes;
         if (w.bytes > most_withheld) cuda_kernels::join_branch();
         return;
@@ -310,10 +356,18 @@ class device_memory {
     pool(owner).deallocate(p, bytes);
   }
 
-  /// The stream's pool takes what the other stream has given back of it: from here on it is behind that.
-  void take_crossed(int stream) noexcept {
+  /// What says until when blocks have been given back.
+  [[nodiscard]] std::uint64_t moment() const {
     std::lock_guard const lock(mutex_);
-    give_back(crossed_[stream], stream);
+    return given_back_;
+  }
+  /// The stream's pool takes what the other stream had given back of it by this moment: from here on it is behind that.
+  void take_crossed(int stream, std::uint64_t moment) noexcept {
+    std::lock_guard const lock(mutex_);
+    auto& blocks = crossed_[stream];
+    auto const later = std::find_if(blocks.begin(), blocks.end(), [&](block const& b) { return b.moment >= moment; });
+    for (auto b = blocks.begin(); b != later; ++b) pool(stream).deallocate(b->memory, b->bytes);
+    blocks.erase(blocks.begin(), later);
   }
 
  private:
@@ -359,7 +413,8 @@ class device_memory {
     }
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  std::uint64_t given_back_ = 0;
   std::unordered_set<void*> side_blocks_;  // blocks of the side stream's pool that are in use
   std::atomic<bool> any_side_blocks_ = false;
   std::vector<block> crossed_[cuda_kernels::stream_count];  // blocks of a stream that the other has given back
@@ -371,7 +426,7 @@ device_memory& memory() {
   return *m;
 }
 
-std::atomic<bool> forked = false;  // and the side stream was not begun since
+thread_local bool forked = false;  // and the side stream was not begun since
 
 }  // namespace
 
@@ -384,8 +439,9 @@ void cuda::join_branch() noexcept { cuda_kernels::join_branch(); }
 
 void cuda::fork_side_stream() {
   if (cuda_kernels::stream_number() != 0) return;
+  auto const moment = memory().moment();
   cuda_kernels::fork_side_stream();
-  memory().take_crossed(1);
+  memory().take_crossed(1, moment);
   forked = true;
 }
 void cuda::begin_side_stream() {
@@ -397,8 +453,8 @@ void cuda::begin_side_stream() {
 }
 void cuda::end_side_stream() noexcept { cuda_kernels::end_side_stream(); }
 void cuda::join_side_stream() {
-  cuda_kernels::join_side_stream();
-  if (cuda_kernels::stream_number() == 0) memory().take_crossed(0);
+  auto const moment = memory().moment();
+  if (cuda_kernels::join_side_stream()) memory().take_crossed(0, moment);
 }
 
 namespace {

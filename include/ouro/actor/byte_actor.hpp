@@ -188,8 +188,9 @@ struct byte_actor {
 
   /// What the layers look at: anchors as the decompressor gives them, or the windows of the patches, (B·S,2K,D).
   tensor<B> looked_at(context<B>& cx, tensor<B> const& now, tensor<B> const& before) const {
-    auto const groups = decompressor(cx, now, before);
-    if (cx.watcher != nullptr) cx.see("anchors", windows(groups));
+    auto const anchors = decompressor(cx, now, before);
+    if (cx.watcher != nullptr) cx.see("anchors", windows(anchors));
+    auto const groups = copied(anchors, cx.inner(anchors.type()));  // once for all layers
     return on_device<B> ? windows(groups) : groups;
   }
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,6 +18,8 @@
 #include <ouro/io/file.hpp>
 #include <ouro/io/json.hpp>
 #include <ouro/sensor/patches.hpp>
+#include <ouro/system/config.hpp>
+#include <ouro/train/lesson.hpp>
 
 namespace ouro {
 
@@ -38,11 +41,8 @@ struct corpus_options {
   bool strict = false;        ///< a bad line stops the run instead of being skipped
 };
 
-/// One step's worth of text.
-struct text_lesson {
-  patches input;
-  byte_target target;
-};
+/// One step's worth of text: a lesson for any system that reads and writes bytes.
+using text_lesson = basic_lesson<patches, byte_target>;
 
 /// Documents (UTF-8 bytes, then EOS) joined and cut into blocks of (S+1)·P bytes, in order: input = patches 0..S−1,
 /// target = patches 1..S; the last block of an epoch is padded and its padding is not live. A plain file is one document, a line of
@@ -59,6 +59,9 @@ class corpus {
     require(!files_.empty(), errc::data, "corpus", "no text to read");
     cursor_.text = text_;
   }
+  /// The same in patches and chunks of a network. (Braces are options.)
+  corpus(std::vector<std::string> const& paths, std::same_as<gridman_config> auto const& network)
+      : corpus(paths, corpus_options{.patch = network.patch, .chunk = network.chunk}) {}
 
   /// The next lesson of this epoch; false at its end. Errors (data): a bad line under `strict`; an epoch without any
   /// readable document.
@@ -96,6 +99,12 @@ class corpus {
     rewind();
     require(next(l), errc::data, "corpus", "no readable document");
     return l;
+  }
+  /// The next `count` of them, for one update.
+  std::vector<text_lesson> cycle(std::int64_t count) {
+    std::vector<text_lesson> lessons;
+    for (std::int64_t i = 0; i < count; ++i) lessons.push_back(endless());
+    return lessons;
   }
   void rewind() { seek({cursor_.epoch + 1, 0, 0, 0, 0, text_}); }
 

@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -180,7 +179,7 @@ class life {
   /// A trainer of `model` that goes on where this life was in its learning. The life must outlive it and stay where it is;
   /// what it learns is kept by commit(trainer).
   [[nodiscard]] ouro::trainer<model_type> resume(adamw const& rule, std::optional<double> dropout = {},
-                                                 std::int64_t room = std::numeric_limits<std::int64_t>::max());
+                                                 std::int64_t room = context<B>::no_bound);
 
   /// Makes what is in memory the newest generation. Errors: a value is not finite (numeric); (storage). After them the last
   /// generation on disk is still the last.

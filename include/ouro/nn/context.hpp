@@ -21,7 +21,8 @@ template <class B>
 struct statistic_update {
   statistic<B> const* target;
   tensor<B> batch;  ///< this step's estimate
-  double momentum;  ///< running ← (1 − momentum) · running + momentum · batch
+  double momentum;  ///< running ← (1 − momentum) · running + momentum · correction · batch
+  double correction = 1;
 };
 
 /// Watches inner values as they are computed.
@@ -105,17 +106,19 @@ class narrow_weights : public counted {
 /// One for each update, conversation or evaluation: the weights do not change while it lives.
 template <Backend B>
 struct context {
+  static constexpr std::int64_t no_bound = std::numeric_limits<std::int64_t>::max();
+
   bool training = false;     ///< dropout and batch statistics
   double dropout = 0;        ///< probability that an element is dropped while training
   random_stream masks = {};  ///< where dropout masks come from; one draw per site
   std::vector<statistic_update<B>> statistics = {};
   observer<B>* watcher = nullptr;
-  std::int64_t room = std::numeric_limits<std::int64_t>::max();  ///< bytes of inner values that may still be kept
-  std::vector<context_table<B>> tables = {};                     ///< what once() has made
-  round_search next_table = {};                                  ///< of these
-  shared<narrow_weights<B>> narrow = {};                         ///< where stored() finds weights in bf16, if anywhere
-  tensor<B> numbered = {};                                       ///< what version_of() was asked about
-  std::int64_t number = 0;                                       ///< its version
+  std::int64_t room = no_bound;               ///< bytes of inner values that may still be kept
+  std::vector<context_table<B>> tables = {};  ///< what once() has made
+  round_search next_table = {};               ///< of these
+  shared<narrow_weights<B>> narrow = {};      ///< where stored() finds weights in bf16, if anywhere
+  tensor<B> numbered = {};                    ///< what version_of() was asked about
+  std::int64_t number = 0;                    ///< its version
 
   /// How to store values of this type that only products and gates read: as the backend is set to while training.
   [[nodiscard]] dtype inner(dtype type) const {
@@ -130,9 +133,11 @@ struct context {
   [[nodiscard]] tensor<B> add_dropped(tensor<B> const& x, tensor<B> const& y) {
     return rate() > 0 ? ouro::add_dropped(x, y, rate(), masks.next()) : x + y;
   }
+  /// Whether there is no bound on what may be kept.
+  [[nodiscard]] bool keeps_all() const { return !training || room == no_bound; }
   /// Whether a part may keep about `bytes` of inner values for its gradient, or should compute them again.
   [[nodiscard]] bool keeps(std::int64_t bytes) {
-    if (!training) return true;
+    if (keeps_all()) return true;
     bool const fits = bytes <= room;
     if (fits) room -= bytes;
     return fits;
@@ -213,7 +218,7 @@ class next_statistics {
           auto& running = next_of(f.value);
           tensor<B> next(running.dims(), running.type());
           B::scale(next.write(), running.read(), 1.0 - update.momentum);
-          B::scale({next.write(), true}, update.batch.read(), update.momentum);
+          B::scale({next.write(), true}, update.batch.read(), update.momentum * update.correction);
           running = std::move(next);
         }
   }

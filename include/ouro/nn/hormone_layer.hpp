@@ -47,8 +47,10 @@ struct hormone_layer {
   hormone_layer() = default;
   hormone_layer(genesis<B>& g, mixer_place const& place, std::int64_t hormone, bool looks_across);
 
-  /// About what a pass over x (N,T,D) keeps for its gradient: sixteen rows of width D for each row.
-  [[nodiscard]] std::int64_t kept_bytes(tensor<B> const& x) const { return 16 * x.size() * size_of(x.type()); }
+  /// About what a pass over x (N,T,D) keeps for its gradient: for each row two of width D, and fifteen of inner values.
+  [[nodiscard]] std::int64_t kept_bytes(context<B> const& cx, tensor<B> const& x) const {
+    return x.size() * (2 * size_of(x.type()) + 15 * size_of(cx.inner(x.type())));
+  }
 
   /// x (N,T,D) → (N,T − skip,D); across: what each sequence looks at, (N,K,D), or groups (B,N/B+1,K,D) as windows() has
   /// them, or absent; signals for B lanes, N a multiple of B (the Actor runs the

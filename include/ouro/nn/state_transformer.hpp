@@ -168,7 +168,7 @@ struct state_transformer {
       auto now = run;
       if (last) now.skip = run.mem + run.read + (want == wanted::state ? run.input : 0);
       auto const& heard = signals.layers[i];
-      if (!shares_stream(layers[i].attn) && !cx.keeps(layers[i].kept_bytes(h))) {
+      if (!shares_stream(layers[i].attn) && !cx.keeps(layers[i].kept_bytes(cx, h))) {
         h = cx.recomputed({h, heard.norm2, heard.linear1, heard.linear2},
                           [&layer = layers[i], now](context<B>& inner, std::vector<tensor<B>> const& in) {
                             mixer_stream<Mixer> alone;

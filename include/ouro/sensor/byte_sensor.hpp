@@ -87,10 +87,8 @@ struct batch_norm_module {
  private:
   void note(context<B>& cx, tensor<B> const& mean, tensor<B> const& variance, std::int64_t rows) const {
     auto const n = static_cast<double>(rows);
-    tensor<B> unbiased(variance.dims(), variance.type());
-    B::scale(unbiased.write(), variance.read(), n > 1 ? n / (n - 1) : 1.0);
     cx.statistics.push_back({&running_mean, mean, 0.1});
-    cx.statistics.push_back({&running_var, unbiased, 0.1});
+    cx.statistics.push_back({&running_var, variance, 0.1, n > 1 ? n / (n - 1) : 1.0});  // the unbiased estimate
   }
 };
 
@@ -145,12 +143,6 @@ struct compressor {
     boundary_fusion._3.weight = g.xavier({width, 2 * width}, 0.1);
   }
 
-  /// About what a pass keeps for its gradient: six rows of width D for each column, two more with normalised rows, and two with
-  /// what was looked up.
-  [[nodiscard]] std::int64_t kept_bytes(context<B> const& cx, patches const& x) const {
-    std::int64_t const bytes = ((looks_again ? 2 : 4) + (folds(pos_emb.type()) ? 4 : 6)) * size_of(inner(cx));
-    return bytes * x.lanes * x.count * (x.width - lost) * pos_emb.dim(1);
-  }
   /// Whether the normalisation is part of the product after it. A backend that has no faster products than others computes what
   /// is written: rows that are normalised first keep more digits.
   static bool folds([[maybe_unused]] dtype type) {
@@ -234,7 +226,8 @@ struct byte_sensor {
     auto const& embedding = byte_embedding.weight.value();
     std::vector<tensor<B>> const table{cx.once({reinterpret_cast<std::intptr_t>(&compressor)}, embedding,
                                                [&] { return compressor.table(embedding); })};
-    auto const pressed = cx.keeps(compressor.kept_bytes(cx, x)) ? press(cx, table) : cx.recomputed(table, press);
+    // Of all parts it keeps the most for each multiplication: where not all can be kept, this is what to compute again.
+    auto const pressed = cx.keeps_all() ? press(cx, table) : cx.recomputed(table, press);
     cx.see("compressor", pressed);
     auto const y = context_mixer(cx, unit(pressed), s.mem, s.working, s.self, hormone, wanted::features).features;
     cx.see("sensor", y);

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <ctime>
-#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -15,15 +14,9 @@
 #include <ouro/system/system.hpp>
 #include <ouro/tensor/elementary.hpp>
 #include <ouro/train/adamw.hpp>
+#include <ouro/train/lesson.hpp>
 
 namespace ouro {
-
-/// What one wake step perceives, and what it should have said.
-template <class System>
-struct lesson {
-  typename System::input_type input;
-  typename System::target_type target;
-};
 
 /// Where the seconds of an update went.
 struct phase_seconds {
@@ -59,10 +52,10 @@ class trainer {
 
   /// Trains `model`, which must outlive the trainer. `dropout` applies while training: that of the model's configuration,
   /// where it has one, if none is said. Of the inner values of an update
-  /// about `room` bytes are kept for its gradient; what does not fit is computed again. Without that bound a device may work
+  /// about `room` bytes are kept for its gradient; what does not fit is computed again, and what costs least for its size in
+  /// any case. Without that bound a device may work
   /// for the Actor of one lesson while it goes back through the next, and for that of the first while it goes on to the others.
-  trainer(System& model, adamw rule, std::optional<double> dropout = {},
-          std::int64_t room = std::numeric_limits<std::int64_t>::max())
+  trainer(System& model, adamw rule, std::optional<double> dropout = {}, std::int64_t room = context<backend>::no_bound)
       : model_(model), rule_(rule), dropout_(dropout.value_or(own_dropout(model))), room_(room) {}
 
   /// One update. The state moves on through every lesson and the sleep between; gradients flow through all of them and
@@ -146,7 +139,7 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   double counted = 0;
   tensor<backend> figures;  // squares of gradients and state, then each lesson's losses: what the host reads at once
   {
-    tape<backend> t(room_ == std::numeric_limits<std::int64_t>::max());
+    tape<backend> t(cx.keeps_all());
     watch(t, list);
     std::vector<judgement> judged(lessons.size());  // read when all is on its way: a device is not waited for before
     for (std::size_t i = 0; i < lessons.size(); ++i) {

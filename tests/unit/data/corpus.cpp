@@ -64,6 +64,20 @@ TEST_CASE("documents are joined, ended and padded") {
   CHECK(c.position().epoch == 1);
 }
 
+TEST_CASE("lessons for an update are the next ones, in the sizes of a network") {
+  folder f;
+  auto const a = f.write("a.txt", "abcdefghijklmnopqrstuvwxyz");
+  auto config = ouro::gridman_config::of(64, 2, 1, 1, 1);
+  config.patch = 4, config.chunk = 3;
+  ouro::corpus c({a}, config);
+  auto const cycle = c.cycle(3);
+  REQUIRE(cycle.size() == 3);
+  CHECK(shown(cycle[0].input, cycle[0].target) == "abcdefghijklmnop");
+  CHECK(shown(cycle[1].input, cycle[1].target) == "qrstuvwxyz$_____");
+  CHECK(shown(cycle[2].input, cycle[2].target) == "abcdefghijklmnop");
+  CHECK(c.position().epoch == 1);
+}
+
 TEST_CASE("a seek to any position goes on exactly") {
   folder f;
   std::string lines;

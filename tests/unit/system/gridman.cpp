@@ -348,7 +348,7 @@ TEST_CASE("what is computed again is the same") {
     for (std::uint64_t u = 0; u < 3; ++u) CHECK_FALSE(t.update(life, {lesson(2 * u), lesson(2 * u + 1)}).refused);
     return std::pair(std::move(m), life);
   };
-  auto const all = learned(std::numeric_limits<std::int64_t>::max());
+  auto const all = learned(ouro::context<R>::no_bound);
   for (std::int64_t room : {0, 20000}) {
     auto const again = learned(room);
     auto const x = ouro::fields(all.first);
