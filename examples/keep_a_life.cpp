@@ -12,8 +12,7 @@ int main() {
   auto config = ouro::gridman_config::of(128, 2, 1, 1, 1);
   config.memory_rows = 32, config.state_rows = 16;
 
-  auto alice = ouro::exists(path) ? life::open(path)  // locks it
-                                  : life::create(path, config, ouro::seed{42}, ouro::seed{7});
+  auto alice = life::open_or_create(path, config, ouro::seed{42}, ouro::seed{7});  // locks it
   std::printf("%lld steps old\n", static_cast<long long>(alice.state.clock));
   auto const before = alice.state.clock;
 

@@ -28,6 +28,7 @@
 #include <ouro/io/file.hpp>
 #include <ouro/io/json.hpp>
 #include <ouro/io/safetensors.hpp>
+#include <ouro/life/config_text.hpp>
 #include <ouro/life/life.hpp>
 #include <ouro/meta/host_device.hpp>
 #include <ouro/meta/module.hpp>
@@ -58,6 +59,7 @@
 #include <ouro/ops/gelu.hpp>
 #include <ouro/ops/hormone_gate.hpp>
 #include <ouro/ops/hormone_networks.hpp>
+#include <ouro/ops/log.hpp>
 #include <ouro/ops/map.hpp>
 #include <ouro/ops/matmul.hpp>
 #include <ouro/ops/mix_rows.hpp>
@@ -68,6 +70,7 @@
 #include <ouro/ops/record.hpp>
 #include <ouro/ops/record_pair.hpp>
 #include <ouro/ops/reduce.hpp>
+#include <ouro/ops/relu.hpp>
 #include <ouro/ops/rwkv7_scan.hpp>
 #include <ouro/ops/scaled_dot_product_attention.hpp>
 #include <ouro/ops/short_convolution.hpp>

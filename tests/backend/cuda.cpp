@@ -12,6 +12,8 @@
 #include <ouro/backend/cuda.hpp>
 #include <ouro/backend/reference.hpp>
 #include <ouro/ops/arithmetic.hpp>
+#include <ouro/ops/cross_entropy.hpp>
+#include <ouro/ops/gather_sum.hpp>
 #include <ouro/ops/gelu.hpp>
 #include <ouro/ops/matmul.hpp>
 #include <ouro/ops/movement.hpp>
@@ -411,6 +413,30 @@ TEST_CASE("cuda: calls that come again are launched as graphs, and do the same")
   CHECK(rounds_of_calls(false) == one_by_one);
   CHECK(emulated_cuda::graphs().launches == after.launches);
 #endif
+}
+
+TEST_CASE("cuda: labels and indices that name nothing make NaN, and logits that are none choose nothing") {
+  need_device();
+  auto const x = ouro::tensor<C>::from(std::vector<float>(6, 1.0F), {2, 3});
+  auto labels = [](std::int32_t a) { return ouro::tensor<C>::from(std::vector<std::int32_t>{0, a}, {2}); };
+  for (std::int32_t const label : {3, 300000000}) {
+    auto const nll = ouro::cross_entropy(x, labels(label)).values<float>();
+    CHECK(std::isfinite(nll[0]));
+    CHECK(std::isnan(nll[1]));
+  }
+  for (std::int64_t const width : {3, 8}) {
+    auto const table =
+        ouro::tensor<C>::from(std::vector<float>(static_cast<std::size_t>(2 * width), 1.0F), {1, 2, width});
+    auto const rows = ouro::gather_sum(table, ouro::reshape(labels(2), {2, 1})).values<float>();
+    for (std::size_t i = 0; i < rows.size(); ++i) CHECK(std::isnan(rows[i]) == (i >= static_cast<std::size_t>(width)));
+  }
+  for (float const bad : {std::nanf(""), HUGE_VALF})
+    for (double const temperature : {0.0, 1.0}) {
+      auto const logits = ouro::tensor<C>::from(std::vector<float>{bad, bad, bad, 1, 3, 2}, {2, 3});
+      ouro::tensor<C> chosen({2}, dtype::i32);
+      C::sample(chosen.write(), logits.read(), {.temperature = temperature, .top_k = 1, .draw = {1, 2}});
+      CHECK(chosen.values<std::int32_t>() == std::vector<std::int32_t>{-1, 1});
+    }
 }
 
 TEST_CASE("cuda: the host sees a number as soon as it is there") {

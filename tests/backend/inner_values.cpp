@@ -184,7 +184,7 @@ TEST_CASE("inner values: map and its gradient") {
   need_device();
   for (int i = 0; i < cases; ++i)
     for (auto f : {ouro::unary::gelu, ouro::unary::tanh, ouro::unary::sigmoid, ouro::unary::silu, ouro::unary::exp,
-                   ouro::unary::square, ouro::unary::softplus}) {
+                   ouro::unary::square, ouro::unary::softplus, ouro::unary::relu}) {
       shape const dims = any_dims(i + 2);
       bool const add = pick(0, 1) == 0;
       operand x(dims, true), y(dims, false), saved(dims, true), dx(dims, false);

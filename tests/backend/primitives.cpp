@@ -53,7 +53,7 @@ TEMPLATE_LIST_TEST_CASE("backends: elementwise", "", ouro_test::accelerated) {
     shape const dims{pick(1, 9), pick(1, 40), pick(1, 70)};
     bool const add = i % 2 == 0;
     for (auto f : {ouro::unary::gelu, ouro::unary::tanh, ouro::unary::sigmoid, ouro::unary::silu, ouro::unary::exp,
-                   ouro::unary::square, ouro::unary::softplus}) {
+                   ouro::unary::square, ouro::unary::softplus, ouro::unary::relu}) {
       pair x(dims), y(dims), s(dims), dx(dims);
       C::map(f, y.c.write(), x.c.read());
       R::map(f, y.r.write(), x.r.read());

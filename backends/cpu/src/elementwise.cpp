@@ -80,9 +80,14 @@ void cpu::scale(destination y, const_view x, double factor) {
   });
 }
 
+namespace {
+/// Of softplus there is one number for each head only, and no part of a Gridman takes the others.
+bool has_vectors(unary f) { return f != unary::softplus && f != unary::log && f != unary::relu; }
+}  // namespace
+
 void cpu::map(unary f, view y, const_view x) {
   runs const r(y.dims, y.steps, x.steps, x.steps);
-  bool const vectors = f != unary::softplus && all_f32(y, x);  // softplus has one number for each head only
+  bool const vectors = has_vectors(f) && all_f32(y, x);
   if (!vectors || y.size() == 0 || r.along(0) != 1 || r.along(1) != 1) return reference::map(f, y, x);
   r.for_each([&](std::int64_t i, std::int64_t j, std::int64_t, std::int64_t n) {
     kernels().map(static_cast<int>(f), y.as<float>() + i, x.as<float>() + j, n);
@@ -92,7 +97,7 @@ void cpu::map(unary f, view y, const_view x) {
 void cpu::map_gradient(unary f, destination dx, const_view saved, const_view dy) {
   if (!dx.wanted()) return;
   runs const r(dy.dims, dx.out.steps, saved.steps, dy.steps);
-  bool const vectors = f != unary::softplus && all_f32(dx.out, saved, dy);
+  bool const vectors = has_vectors(f) && all_f32(dx.out, saved, dy);
   if (!vectors || dy.size() == 0 || r.along(0) != 1 || r.along(1) != 1 || r.along(2) != 1)
     return reference::map_gradient(f, dx, saved, dy);
   r.for_each([&](std::int64_t i, std::int64_t j, std::int64_t k, std::int64_t n) {

@@ -32,7 +32,9 @@ __device__ T evaluate(unary f, T x) {
     case unary::exp: return std::exp(x);
     case unary::square: return x * x;
     case unary::square_root: return std::sqrt(x);
-    case unary::softplus: return (x > T(0) ? x : T(0)) + std::log1p(std::exp(-std::abs(x)));
+    case unary::softplus: return x > T(20) ? x : (x > T(0) ? x : T(0)) + std::log1p(std::exp(-std::abs(x)));
+    case unary::log: return std::log(x);
+    case unary::relu: return x > T(0) ? x : x * T(0);  // what is no number stays none
   }
   return x;
 }
@@ -51,7 +53,9 @@ __device__ T derivative(unary f, T s) {
     case unary::exp: return s;
     case unary::square: return T(2) * s;
     case unary::square_root: return T(0.5) / s;
-    case unary::softplus: return sigmoid(s);
+    case unary::softplus: return s > T(20) ? T(1) : sigmoid(s);
+    case unary::log: return T(1) / s;
+    case unary::relu: return s > T(0) ? T(1) : T(0);
   }
   return T(1);
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <string>
@@ -247,7 +248,7 @@ double cuda_mark::seconds_since(cuda_mark const& earlier) const {
 }
 
 namespace {
-constexpr std::int32_t not_shown = -1;
+constexpr std::int32_t not_shown = std::numeric_limits<std::int32_t>::min();
 
 /// What lies in front of early values: those that calls may still write to, when nobody needs them any more, are a list until
 /// somebody has waited.

@@ -33,8 +33,9 @@ __global__ void sample_kernel(std::int32_t* chosen, T const* logits, index width
       if (weight[i] > 0) weight[i] = std::exp((value[i] - value[best]) / rule.temperature);
   __syncthreads();
   if (threadIdx.x != 0) return;
-  auto choice = static_cast<std::int32_t>(best);
-  if (rule.temperature > 0) {
+  bool const finite = value[best] < HUGE_VAL && value[best] > -HUGE_VAL;
+  auto choice = finite ? static_cast<std::int32_t>(best) : -1;
+  if (finite && rule.temperature > 0) {
     double sum = 0;
     for (index i = 0; i < width; ++i) sum += weight[i];
     double rest = rule.draw.uniform(rule.first + blockIdx.x) * sum;

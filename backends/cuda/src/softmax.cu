@@ -45,7 +45,7 @@ struct cross_entropy_rows {
     T const* row = logits + r * width;
     std::int32_t const target = targets[r];
     T const lse = row_log_sum_exp(row, width, lane);
-    if (lane == 0) nll[r] = target < 0 ? T(0) : lse - row[target];
+    if (lane == 0) nll[r] = target < 0 ? T(0) : target < width ? lse - row[target] : T(NAN);
   }
 };
 

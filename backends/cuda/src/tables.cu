@@ -32,7 +32,9 @@ struct gather_values {
       for (int u = 0; u < in_flight; ++u) {
         index const k = from + u;
         std::int32_t const entry = k < tables ? at[r * tables + k] : -1;
-        if (entry >= 0) x[u] = load<W>(table + (k * entries + entry) * columns + c);
+        if (entry >= 0 && entry < entries) x[u] = load<W>(table + (k * entries + entry) * columns + c);
+        if (entry >= entries)
+          for (int e = 0; e < W; ++e) x[u].values[e] = T(NAN);
       }
       OURO_UNROLL
       for (int u = 0; u < in_flight; ++u)

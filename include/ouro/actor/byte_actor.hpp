@@ -114,7 +114,7 @@ struct byte_actor {
       waits_ = false;
       previous_ = tensor<B>::from(bytes, {static_cast<std::int64_t>(bytes.size()), 1});
     }
-    /// Chooses the byte of each lane after next(), and tells it: i32 (B,1).
+    /// Chooses the byte of each lane after next(), and tells it: i32 (B,1); -1 where the logits are not finite.
     tensor<B> choose(tensor<B> const& logits, sampling_rule const& rule) {
       tensor<B> chosen({logits.dim(0), 1}, dtype::i32);
       B::sample(chosen.write(), packed(logits).read(), rule);
@@ -381,7 +381,9 @@ patches byte_actor<B>::act(context<B>& cx, impression<B> const& seen, patches co
   voice v(*this, cx, last, previous);
   std::vector<tensor<B>> said;
   for (std::int64_t i = 0; i < patch(); ++i) said.push_back(v.choose(v.next(), {.temperature = 0}));
-  return {x.lanes, 1, patch(), concat(said, 1).template values<std::int32_t>()};
+  patches const all{x.lanes, 1, patch(), concat(said, 1).template values<std::int32_t>()};
+  for (auto const byte : all.bytes) require(byte >= 0, errc::numeric, "byte_actor", "the logits are not finite");
+  return all;
 }
 
 }  // namespace ouro

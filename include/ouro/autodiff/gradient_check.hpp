@@ -19,7 +19,7 @@ double gradient_error(std::vector<tensor<B>> inputs, F const& f, double step = 1
   std::vector<tensor<B>> analytic;
   {
     tape<B> t;
-    for (auto const& x : inputs) t.watch(x);
+    for (auto& x : inputs) t.watch(x = x.copy());  // of its own, though it may be another one's value
     t.backward(f(inputs));
     for (auto const& x : inputs) analytic.push_back(t.gradient(x));
   }

@@ -37,7 +37,7 @@ namespace ouro {
 
 /// Elementwise functions. The gradient of tanh, sigmoid, exp and square_root is computed from y, that of the others
 /// from x.
-enum class unary : std::uint8_t { gelu, tanh, sigmoid, silu, exp, square, square_root, softplus };
+enum class unary : std::uint8_t { gelu, tanh, sigmoid, silu, exp, square, square_root, softplus, log, relu };
 
 constexpr bool gradient_from_result(unary f) {
   return f == unary::tanh || f == unary::sigmoid || f == unary::exp || f == unary::square_root;
@@ -145,7 +145,7 @@ concept Backend = requires(view v, const_view x, destination d, double a, std::s
   B::cross_entropy(v, x, x);               // (nll (R), logits (R,V), targets i32 (R)); a negative target gives 0
   B::cross_entropy_gradient(d, x, x, x);   // (dlogits, logits, targets, dnll); dlogits may be where the logits are, if it
                                            // does not add
-  B::sample(v, x, sampling);               // (chosen i32 (R), logits (R,V), rule); a logit that is NaN is never chosen
+  B::sample(v, x, sampling);               // (chosen i32 (R), logits (R,V), rule); a logit that is NaN is never chosen; -1 if the largest is not finite
   B::gather_sum(v, x, x, x);               // (y (R,C), table (K,V,C), index i32 (R,K), addend (C) or empty):
                                            // y_r = Σ_k table[k, index_rk] + addend
   B::scatter_sum(d, x, x);                 // (dtable, index, dy); a negative index is nothing in both

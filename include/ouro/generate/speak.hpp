@@ -103,6 +103,8 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
       return voice.choose(voice.next(), {o.temperature, o.top_k, draw, static_cast<std::uint64_t>(i)});
     };
     auto say = [&](std::int32_t byte) {
+      require(byte >= 0, errc::numeric, "speak",
+              "no byte can be chosen, the logits are not finite; the life stays as it was");
       patch.push_back(byte);
       done = (byte == eos_byte && o.stops_at_end) || ++chosen_bytes >= o.bytes;
       if (byte >= 256) return;

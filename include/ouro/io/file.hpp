@@ -243,6 +243,13 @@ class file_lock {
     if (errno == EWOULDBLOCK) fail(errc::storage, "file", path, " is in use already");
     detail::cannot("lock", path);
   }
+  /// Whether this path still leads to the file that is held.
+  [[nodiscard]] bool is_at(std::string const& path) const {
+    struct stat held {};
+    struct stat there {};
+    return ::fstat(file_.get(), &held) == 0 && ::stat(path.c_str(), &there) == 0 && held.st_dev == there.st_dev &&
+           held.st_ino == there.st_ino;
+  }
 
  private:
   detail::descriptor file_;

@@ -19,6 +19,7 @@
 #include <ouro/data/corpus.hpp>
 #include <ouro/io/archive.hpp>
 #include <ouro/io/file.hpp>
+#include <ouro/life/config_text.hpp>
 #include <ouro/ops/norm.hpp>
 #include <ouro/system/gridman.hpp>
 #include <ouro/tensor/elementary.hpp>
@@ -37,13 +38,6 @@ inline std::string hash_of(std::string_view bytes) {
   return out;
 }
 
-template <class T>
-std::string exact(T value) {
-  char text[64];
-  auto const r = std::to_chars(text, text + sizeof text, value);
-  return {text, r.ptr};
-}
-
 /// Errors (storage): the stored tensor has another shape or dtype.
 inline void require_like(safetensors_reader const& in, std::string const& name, shape const& dims, dtype type) {
   auto const stored = in.at(name);
@@ -53,65 +47,6 @@ inline void require_like(safetensors_reader const& in, std::string const& name, 
 }
 
 }  // namespace detail
-
-/// A configuration as one JSON object.
-inline std::string to_text(gridman_config const& c) {
-  std::string out;
-  meta::for_each_member(c, [&](char const* name, auto const& value) {
-    out += (out.empty() ? "{" : ",") + json::quote(name) + ":";
-    using type = std::remove_cvref_t<decltype(value)>;
-    if constexpr (std::is_same_v<type, bool>) out += value ? "true" : "false";
-    else if constexpr (requires { value.view(); }) out += json::quote(value.view());
-    else out += detail::exact(value);
-  });
-  return out + "}";
-}
-/// `c` with the fields that a JSON object names, {"dropout": 0.1}. Errors: no object (data); a value of another kind (data),
-/// fields that do not exist (config), both with their names; a rule that is broken (config).
-inline gridman_config changed(gridman_config c, json const& j) {
-  require(j.is(json::kind::object), errc::data, "config", "needs a JSON object");
-  std::vector<std::string> unknown = j.keys();
-  meta::for_each_member(c, [&](char const* name, auto& value) {
-    auto const* v = j.find(name);
-    if (v == nullptr) return;
-    unknown.erase(std::find(unknown.begin(), unknown.end(), name));
-    try {
-      using type = std::remove_reference_t<decltype(value)>;
-      if constexpr (std::is_same_v<type, bool>) {
-        value = v->boolean();
-      } else if constexpr (requires { value.view(); }) {
-        require(v->is(json::kind::string), errc::data, "json", "expected a string");
-        value = type(v->text());
-      } else if constexpr (std::is_same_v<type, double>) {
-        value = v->number();
-      } else {
-        value = v->integer();
-      }
-    } catch (error const& e) {
-      fail(e.code(), "config", name, ": ", e.what());
-    }
-  });
-  std::string names;
-  for (auto const& name : unknown) names += (names.empty() ? "" : ", ") + json::quote(name);
-  require(names.empty(), errc::config, "config", "there are fields that this version does not know: ", names);
-  c.validate();
-  return c;
-}
-inline gridman_config changed(gridman_config const& c, std::string const& text) {
-  return changed(c, json::parse(text));
-}
-/// The configuration that to_text wrote. Errors, beside those of `changed`: a field is missing (storage); those that lives
-/// older than the field do not have (`mixers` and what follows) may be.
-inline gridman_config config_from_text(std::string const& text) {
-  auto const j = json::parse(text);
-  gridman_config c;
-  bool optional = false;  // from `mixers` on
-  meta::for_each_member(c, [&](char const* name, auto& value) {
-    optional = optional || static_cast<void const*>(&value) == &c.mixers;
-    require(optional || j.find(name) != nullptr, errc::storage, "config", "'", name, "' is missing");
-  });
-  return changed(c, j);
-}
 
 /// Writes all tensors of a module.
 template <class Module>
@@ -157,7 +92,8 @@ struct life_progress {
 /// One folder: LOCK, weights-<hash>.safetensors, snapshot-<generation>-<hash>.safetensors, CURRENT (the last three
 /// generations and the hashes of their snapshots). Open once at a time. `commit` is atomic and durable; at least the last
 /// three generations stay. A generation that is damaged is passed over for the one before and never deleted: the next commit
-/// renames its files to *.quarantine. Where CURRENT is damaged, the names of the snapshots say what it should.
+/// renames its files to *.quarantine. Where CURRENT is damaged, the names of the snapshots say what it should. Weights that several
+/// generations share are there twice (weights-<hash>-copy.safetensors). A folder that was moved while its life was open is not written to.
 template <class B, template <class> class Mixer = attention>
 class life {
  public:
@@ -173,6 +109,12 @@ class life {
   /// brain has another mixer than this program's.
   static life open(std::string const& path);
 
+  /// open() where something is, else create().
+  static life open_or_create(std::string const& path, gridman_config const& config, seed network, seed noise,
+                             dtype type = dtype::f32) {
+    return exists(path) ? open(path) : create(path, config, network, noise, type);
+  }
+
   life(life&&) noexcept = default;
   life(life const&) = delete;
 
@@ -181,8 +123,10 @@ class life {
   [[nodiscard]] ouro::trainer<model_type> resume(adamw const& rule, std::optional<double> dropout = {},
                                                  std::int64_t room = context<B>::no_bound);
 
-  /// Makes what is in memory the newest generation. Errors: a value is not finite (numeric); (storage). After them the last
-  /// generation on disk is still the last.
+  /// Makes what is in memory the newest generation. Errors (argument): it is not what open() would read, as a state or weights of
+  /// another network than the configuration says; or `model` has learned since resume(), and what its trainer knows is not here:
+  /// commit(trainer). Errors: a value is not finite (numeric); (storage). After any of them the last generation on disk is still
+  /// the last.
   void commit();
   /// The same after `memory` and `progress.updates` were taken from a trainer of `model`.
   void commit(ouro::trainer<model_type>& learned);
@@ -215,16 +159,19 @@ class life {
 
   life(std::string path, model_type m) : life(path, std::move(m), file_lock(path + "/LOCK")) {}
   life(std::string path, model_type m, file_lock lock)
-      : model(std::move(m)), path_(std::move(path)), lock_(std::move(lock)) {}
+      : model(std::move(m)), path_(std::move(path)), lock_(std::move(lock)), readable_(layout(model)) {}
 
   static std::string weights_file(std::string_view bytes) {
     return "weights-" + detail::hash_of(bytes) + ".safetensors";
   }
+  /// The file that holds the same as a file of weights.
+  static std::string copy_of(std::string const& weights) { return weights.substr(0, 24) + "-copy.safetensors"; }
+  static constexpr std::int64_t numbers = std::int64_t{1} << 62;  ///< of generations
   /// 0 for what is no number of a generation.
   static std::int64_t number_of(std::string_view text) {
     std::int64_t n = 0;
     auto const [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
-    return code == std::errc{} && end == text.data() + text.size() && n > 0 && n < (std::int64_t{1} << 62) ? n : 0;
+    return code == std::errc{} && end == text.data() + text.size() && n > 0 && n < numbers ? n : 0;
   }
   /// What the name of a file says: number 0 if it is no snapshot's, no hash if it is of an older version or set aside.
   static generation_entry entry_of(std::string const& name) {
@@ -271,12 +218,29 @@ class life {
     }
   }
   void require_finite() const;
+  void require_readable();
+  /// Names, shapes and dtypes of the network, and its configuration.
+  static std::string layout(model_type const& network) {
+    auto text = to_text(network.config()) + name_of(network.type());
+    for (auto const& f : fields(network))
+      text += "\n" + f.path + " " + name_of(f.value->type()) + " " + f.value->dims().str();
+    return text;
+  }
 
+  static bool is_snapshot(std::string const& name) {
+    auto const e = entry_of(name);
+    auto const numbered = "snapshot-" + std::to_string(e.number);
+    return e.number > 0 && name == numbered + (e.hash.empty() ? "" : "-" + e.hash) + ".safetensors";
+  }
+  static bool is_weights(std::string const& name) {
+    bool const hashed = name.starts_with("weights-") && name.find_first_not_of("0123456789abcdef", 8) == 24;
+    return hashed && (name == name.substr(0, 24) + ".safetensors" || name == copy_of(name));
+  }
   /// Whether it is a snapshot or weights, whole, of no generation that is kept.
   [[nodiscard]] bool spare(std::string const& name) const {
-    bool const ours = entry_of(name).number > 0 || name.starts_with("weights-");
-    return ours && name.ends_with(".safetensors") &&
-           std::none_of(kept_.begin(), kept_.end(), [&](auto const& g) { return name == g.file || name == g.weights; });
+    return (is_snapshot(name) || is_weights(name)) && std::none_of(kept_.begin(), kept_.end(), [&](auto const& g) {
+             return name == g.file || name == g.weights || name == copy_of(g.weights);
+           });
   }
   /// Renames what may be of a damaged generation, so that it is neither deleted nor overwritten. Errors (storage).
   void set_aside() const {
@@ -307,6 +271,9 @@ class life {
   std::vector<generation_entry> kept_;  ///< newest first; all of them were read or written whole
   std::vector<std::string> passed_over_;
   bool damaged_ = false;  ///< and nothing is set aside yet
+  std::string readable_;  ///< a layout that open() reads
+  bool resumed_ = false;  ///< and so a trainer knows what was learned
+  std::int64_t saved_updates_ = 0;
 };
 
 template <class B, template <class> class Mixer>
@@ -335,7 +302,7 @@ auto life<B, Mixer>::candidates(std::string const& path, std::vector<std::string
   for (auto const& name : entries_of(path)) {
     auto e = entry_of(name);
     highest = std::max(highest, e.number);
-    if (e.number > 0 && name.ends_with(".safetensors")) all.push_back(std::move(e));
+    if (is_snapshot(name)) all.push_back(std::move(e));
   }
   std::sort(all.begin(), all.end(),
             [](auto const& a, auto const& b) { return a.number != b.number ? a.number > b.number : a.file < b.file; });
@@ -410,13 +377,18 @@ life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
     }
     auto const read_rest = [&] {
       auto const& name = text_of(*in, "weights");
-      bool const known = std::any_of(kept.begin(), kept.end(), [&](auto const& k) { return k.weights == name; });
-      if (!known) {
-        auto bytes = read_file(path + "/" + name);
-        require(name == weights_file(bytes), errc::storage, "life", name, ": the hash is wrong");
-        weights.emplace(name, std::move(bytes));
-      }
-      g.weights = name;
+      require(is_weights(name), errc::storage, "life", json::quote(name.substr(0, 80)), " is no file of weights");
+      auto const read_weights = [&](std::string const& file) {
+        auto bytes = read_file(path + "/" + file);
+        require(name == weights_file(bytes), errc::storage, "life", file, ": the hash is wrong");
+        weights.emplace(file, std::move(bytes));
+        g.weights = file;
+      };
+      auto const same = [&](auto const& k) { return k.weights == name || k.weights == copy_of(name); };
+      if (auto const known = std::find_if(kept.begin(), kept.end(), same); known != kept.end())
+        g.weights = known->weights;
+      else if (!exists(path + "/" + copy_of(name))) read_weights(name);
+      else if (!whole(reasons, what, [&] { read_weights(name); })) read_weights(copy_of(name));
       if (!newest) newest.emplace(read(*in, *weights, config));
     };
     if (whole(reasons, what, read_rest)) kept.push_back(std::move(g));
@@ -441,7 +413,8 @@ ouro::trainer<gridman<B, Mixer>> life<B, Mixer>::resume(adamw const& rule, std::
                                                         std::int64_t room) {
   ouro::trainer<model_type> t(model, rule, dropout, room);
   t.memory() = memory;
-  t.updates() = progress.updates;
+  t.updates() = saved_updates_ = progress.updates;
+  resumed_ = true;
   return t;
 }
 
@@ -454,6 +427,9 @@ void life<B, Mixer>::commit(ouro::trainer<model_type>& learned) {
 
 template <class B, template <class> class Mixer>
 void life<B, Mixer>::commit() {
+  require(lock_.is_at(path_ + "/LOCK"), errc::storage, "life", path_,
+          " is not the folder that was opened any more: nothing is saved");
+  require_readable();
   require_finite();
   bool const damaged = damaged_;
   if (damaged) set_aside();
@@ -462,9 +438,12 @@ void life<B, Mixer>::commit() {
   store_module(weights, model);
   auto const network = weights.str();
   auto const name = weights_file(network);
+  require(!resumed_ || kept_.empty() || kept_[0].weights == name || progress.updates != saved_updates_, errc::argument,
+          "life", "the network has learned since resume(), and its trainer's moments are not here: commit(trainer)");
   // What is there under this name is believed only if this object has read or written it.
   bool const known = std::any_of(kept_.begin(), kept_.end(), [&](auto const& g) { return g.weights == name; });
   if (!known || !exists(path_ + "/" + name)) write_file_durably(path_ + "/" + name, network);
+  else if (auto const copy = path_ + "/" + copy_of(name); !exists(copy)) write_file_durably(copy, network);
 
   safetensors_writer out;
   out.set("format", format);
@@ -481,6 +460,7 @@ void life<B, Mixer>::commit() {
   auto const bytes = out.str();
   auto const hash = detail::hash_of(bytes);
   auto const next = highest_ + 1;
+  require(next < numbers, errc::storage, "life", "there is no number after generation ", highest_);
   auto const file = "snapshot-" + std::to_string(next) + "-" + hash + ".safetensors";
   auto kept = kept_;
   kept.insert(kept.begin(), {next, hash, file, name});
@@ -491,8 +471,42 @@ void life<B, Mixer>::commit() {
   write_file_durably(path_ + "/" + file, bytes);
   write_file_durably(path_ + "/CURRENT", current);
   generation_ = next;
+  saved_updates_ = progress.updates;
   kept_ = std::move(kept);
   if (!damaged) tidy();  // the first commit after damage deletes nothing
+}
+
+/// Errors (argument): what open() would not read.
+template <class B, template <class> class Mixer>
+void life<B, Mixer>::require_readable() {
+  auto const& c = model.config();
+  require(model.rhythm == rhythm{c.wake, c.sleep, c.oscillator_noise}, errc::argument, "life",
+          "the rhythm is not that of the configuration: nothing is saved");
+  if (auto now = layout(model); now != readable_) {
+    require(now == layout(model_type(c, seed{}, model.type())), errc::argument, "life",
+            "the weights are not of the network that the configuration says: nothing is saved");
+    readable_ = std::move(now);
+  }
+  std::size_t count = 0;
+  for (auto const& f : fields(model)) count += f.kind == field_kind::parameter ? 1 : 0;
+  require(memory.empty() || memory.size() == count, errc::argument, "life", "there are moments of ", memory.size(),
+          " parameters, and the network has ", count, ": nothing is saved");
+  std::size_t i = 0;
+  for (auto const& f : fields(model)) {
+    if (f.kind != field_kind::parameter || memory.empty()) continue;
+    auto const& m = memory[i++];
+    for (auto const* part : {&m.first, &m.second})
+      require(part->empty() == m.first.empty() &&
+                  (part->empty() || (part->dims() == f.value->dims() && part->type() == f.value->type())),
+              errc::argument, "life", "the moments of ", f.path, " are not of its shape: nothing is saved");
+  }
+  safetensors_writer out;
+  store_fields(out, "state.", state);
+  try {
+    check_state({"state", out.str()}, model);
+  } catch (error const& e) {
+    fail(errc::argument, "life", "the state is not of this network, nothing is saved: ", e.what());
+  }
 }
 
 /// Errors (numeric): the first tensor with an element that is not finite.

@@ -74,9 +74,9 @@ void for_each_member(T& object, F&& f) {
 
 /// Describes a struct: `OURO_MODULE(linear, weight, bias);` after the members, also inside a class template. At most 160
 /// members. One that the list leaves out is neither trained nor saved, and nothing tells.
-#define OURO_MODULE(type, ...)                                                                         \
-  struct hana_accessors_impl {                                                                         \
-    static auto apply() {                                                                              \
-      return ::boost::hana::basic_tuple<OURO_DETAIL_EXPAND(OURO_DETAIL_MEMBERS(type, __VA_ARGS__))>{}; \
-    }                                                                                                  \
+#define OURO_MODULE(type, ...)                                                                                     \
+  struct hana_accessors_impl {                                                                                     \
+    static auto apply() {                                                                                          \
+      return ::boost::hana::basic_tuple<__VA_OPT__(OURO_DETAIL_EXPAND(OURO_DETAIL_MEMBERS(type, __VA_ARGS__)))>{}; \
+    }                                                                                                              \
   }

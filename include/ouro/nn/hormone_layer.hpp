@@ -92,6 +92,8 @@ tensor<B> hormone_layer<B, Mixer>::operator()(context<B>& cx, tensor<B> x, segme
   auto const inner = cx.inner(x.type());
   auto const mixed = mix(attn, cx, norm1(cx, x, takes_narrow(attn) ? inner : x.type()), s, c, pass);
   if (s.skip > 0) x = slice(x, 1, s.skip, x.dim(1) - s.skip);
+  require(mixed.dims() == x.dims(), errc::shape, "hormone_layer", "the mixer must answer rows from ", s.skip,
+          " on (segments::skip), ", x.dims(), ", and gave ", mixed.dims());
   return after(cx, x, mixed, across, now);
 }
 

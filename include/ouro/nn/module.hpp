@@ -29,6 +29,11 @@ struct parameter : tensor<B> {
   parameter() = default;
   /// A tensor becomes a parameter by being kept; a view is copied, so that it can be learned.
   parameter(tensor<B> value) : tensor<B>(value.is_plain() ? std::move(value) : value.copy()) {}  // NOLINT
+  /// Other values; what the optimiser is told stays.
+  parameter& operator=(tensor<B> value) {
+    tensor<B>::operator=(value.is_plain() ? std::move(value) : value.copy());
+    return *this;
+  }
   [[nodiscard]] tensor<B> const& value() const { return *this; }
 };
 

@@ -140,6 +140,11 @@ struct state_transformer {
   state_transformer_result<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& mem,
                                          tensor<B> const& state, tensor<B> const& self, tensor<B> const& hormone,
                                          wanted want) const {
+    std::int64_t const width = read_slot_emb.dim(2);
+    require(mem.rank() == 3 && state.rank() == 3 && x.rank() == 3 && mem.dim(2) == width && x.dim(2) == width &&
+                state.dims() == shape{x.dim(0), read_slot_emb.dim(1), width} && mem.dim(0) == x.dim(0),
+            errc::shape, "state_transformer", "needs Mem of width ", width, " and a State of ", read_slot_emb.dim(1),
+            " rows for each of ", x.dims(), ", got ", mem.dims(), " and ", state.dims(), ": of another network?");
     auto const s = state_norm(cx, state);
     state_transformer_result<B> result;
     segments run{mem.dim(1), state.dim(1), x.dim(1), want == wanted::features ? 0 : state.dim(1), 0};

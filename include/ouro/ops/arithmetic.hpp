@@ -134,5 +134,29 @@ template <Backend B>
 tensor<B> operator-(tensor<B> const& x) {
   return scale(x, -1.0);
 }
+template <Backend B>
+tensor<B> operator+(tensor<B> const& x, double c) {
+  return add(x, tensor<B>::full({1}, x.type(), c));
+}
+template <Backend B>
+tensor<B> operator+(double c, tensor<B> const& x) {
+  return add(x, tensor<B>::full({1}, x.type(), c));
+}
+template <Backend B>
+tensor<B> operator-(tensor<B> const& x, double c) {
+  return subtract(x, tensor<B>::full({1}, x.type(), c));
+}
+template <Backend B>
+tensor<B> operator-(double c, tensor<B> const& x) {
+  return subtract(tensor<B>::full({1}, x.type(), c), x);
+}
+template <Backend B>
+tensor<B> operator/(tensor<B> const& x, double c) {
+  return divide(x, tensor<B>::full({1}, x.type(), c));
+}
+template <Backend B>
+tensor<B> operator/(double c, tensor<B> const& x) {
+  return divide(tensor<B>::full({1}, x.type(), c), x);
+}
 
 }  // namespace ouro

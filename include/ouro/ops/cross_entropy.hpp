@@ -9,13 +9,14 @@
 namespace ouro {
 
 /// −log softmax(logits)[target] in nats for each row: logits (R,V), targets i32 (R) → (R). A negative target is
-/// ignored: its value and gradient are 0. Targets must be below V.
+/// ignored: its value and gradient are 0. Errors (argument): a target is not below V; on a device its value is NaN.
 template <Backend B>
 tensor<B> cross_entropy(tensor<B> const& logits, tensor<B> const& targets) {
   require(logits.rank() == 2 && targets.dims() == shape{logits.dim(0)} && targets.type() == dtype::i32, errc::shape,
           "cross_entropy", "needs logits (R,V) and i32 targets (R), got ", logits.dims(), " and ", targets.dims());
   auto flat = packed(logits);
   auto const labels = packed(targets);
+  require_below("cross_entropy", labels, logits.dim(1));
   tensor<B> nll({logits.dim(0)}, logits.type());
   B::cross_entropy(nll.write(), flat.read(), labels.read());
   return recorded<B>("cross_entropy", std::move(nll), {&logits},

@@ -11,7 +11,8 @@
 namespace ouro {
 
 /// y_r = addend + Σ_k table[k, index[r,k], :]: table (K,V,C), index i32 (R,K), addend (C) or absent → (R,C), of the type
-/// `result`: that of the table, if none is said. A negative index contributes nothing; the others must be below V.
+/// `result`: that of the table, if none is said. A negative index contributes nothing. Errors
+/// (argument): another is not below V; on a device its row is NaN.
 template <Backend B>
 tensor<B> gather_sum(tensor<B> const& table, tensor<B> const& index, tensor<B> const& addend = {},
                      std::optional<dtype> result = {}) {
@@ -22,6 +23,7 @@ tensor<B> gather_sum(tensor<B> const& table, tensor<B> const& index, tensor<B> c
   require_one_type("gather_sum", table, {&addend});
   auto const tables = packed(table);
   auto const at = packed(index);
+  require_below("gather_sum", at, table.dim(1));
   tensor<B> y({index.dim(0), table.dim(2)}, result.value_or(table.type()));
   B::gather_sum(y.write(), tables.read(), at.read(), addend ? packed(addend).read() : const_view{});
   return recorded<B>("gather_sum", std::move(y), {&table, &addend}, [at](tensor<B> const& dy, gradients<B>& dx) {

@@ -5,6 +5,7 @@
 // operand's storage wherever they can; concat copies.
 #pragma once
 
+#include <initializer_list>
 #include <vector>
 
 #include <ouro/ops/record.hpp>
@@ -30,8 +31,8 @@ tensor<B> reshape(tensor<B> const& x, shape const& dims) {
 template <Backend B>
 tensor<B> slice(tensor<B> const& x, int axis, std::int64_t start, std::int64_t length) {
   axis = axis_of(x.dims(), axis, "slice");
-  require(start >= 0 && length >= 0 && start + length <= x.dim(axis), errc::shape, "slice", "[", start, ", ",
-          start + length, ") must lie inside axis ", axis, " of ", x.dims());
+  require(start >= 0 && length >= 0 && start <= x.dim(axis) && length <= x.dim(axis) - start, errc::shape, "slice",
+          length, " from ", start, " on must lie inside axis ", axis, " of ", x.dims());
   if (length == x.dim(axis)) return x;
   auto y = recorded<B>("slice", x.alias(x.read().slice(axis, start, length)), {&x},
                        [axis, start, length](tensor<B> const& dy, gradients<B>& dx) {
@@ -116,6 +117,11 @@ tensor<B> concat(std::vector<tensor<B>> const& parts, int axis) {
                          at += lengths[i];
                        }
                      });
+}
+
+template <Backend B>
+tensor<B> concat(std::initializer_list<tensor<B>> parts, int axis) {
+  return concat(std::vector<tensor<B>>(parts), axis);
 }
 
 /// y, which holds the values of x in another type, as a result of x. Its gradient is summed in that of x, and in its type, where

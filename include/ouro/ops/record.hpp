@@ -47,6 +47,18 @@ void require_one_type(char const* where, tensor<B> const& x, std::initializer_li
             "dtypes must agree and be real, got ", name_of(x.type()), " and ", name_of(o->type()));
 }
 
+/// Errors (argument): an index of what has `count` is not below that. On a device, which is not waited for, the result is NaN.
+template <class B>
+void require_below([[maybe_unused]] char const* where, [[maybe_unused]] tensor<B> const& indices,
+                   [[maybe_unused]] std::int64_t count) {
+  if constexpr (!on_device<B>) {
+    auto const v = indices.read();
+    auto const* const p = v.template as<std::int32_t>();
+    for (std::int64_t i = 0; i < v.size(); ++i)
+      require(p[i] < count, errc::argument, where, "there is no ", p[i], " among ", count);
+  }
+}
+
 template <class B>
 class gradients;
 

@@ -8,7 +8,7 @@
 
 namespace ouro {
 
-/// y = log(1 + eˣ).
+/// y = log(1 + eˣ); above 20 x itself, as PyTorch has it.
 template <Backend B>
 tensor<B> softplus(tensor<B> const& x) {
   return map("softplus", unary::softplus, x);

@@ -116,7 +116,8 @@ struct gridman_config {
       require(value >= 0 && value < 1, errc::config, "config", name, " must be in [0, 1), got ", value);
     };
     rate(dropout, "dropout");
-    require(oscillator_noise >= 0 && sleep_noise >= 0, errc::config, "config", "noise scales must not be negative");
+    for (double noise : {oscillator_noise, sleep_noise})
+      require(noise >= 0 && noise <= 1e6, errc::config, "config", "noise scales must be in 0..1e6, got ", noise);
     static_cast<void>(split(mixers.view()));
   }
   friend bool operator==(gridman_config const&, gridman_config const&) = default;

@@ -75,11 +75,16 @@ class tensor {
     B::upload(t.write(), const_view(values.data(), dtype_of<T>, dims));
     return t;
   }
+  template <class T>
+  static tensor from(std::initializer_list<T> values, shape const& dims, dtype type = dtype_of<T>) {
+    return from(std::vector<T>(values), dims, type);
+  }
 
   [[nodiscard]] bool empty() const { return storage_ == nullptr; }
   explicit operator bool() const { return !empty(); }
   [[nodiscard]] shape const& dims() const { return dims_; }
-  [[nodiscard]] std::int64_t dim(int axis) const { return dims_[axis]; }
+  /// The extent of an axis; negative ones count from the end. Errors (shape): there is no such axis.
+  [[nodiscard]] std::int64_t dim(int axis) const { return dims_[axis_of(dims_, axis, "dim")]; }
   [[nodiscard]] int rank() const { return dims_.rank(); }
   [[nodiscard]] std::int64_t size() const { return empty() ? 0 : dims_.size(); }
   [[nodiscard]] dtype type() const { return type_; }
@@ -89,7 +94,7 @@ class tensor {
   [[nodiscard]] const_view read() const {
     return const_view(storage_ ? storage_->memory : nullptr, type_, dims_, steps_).offset(start_);
   }
-  /// The elements, for writing: unshares the storage first.
+  /// The elements, for writing: unshares the storage first, and is no tape's result or leaf any more.
   [[nodiscard]] view write();
   /// True when no other tensor can see a write through this one.
   [[nodiscard]] bool unique() const { return storage_.unique(); }
@@ -186,6 +191,7 @@ tensor<B> tensor<B>::full(shape const& dims, dtype type, double value) {
 template <class B>
 view tensor<B>::write() {
   if (storage_ && !storage_.unique()) *this = copy();
+  if (node_ >= 0) *this = detach();  // what a tape had made is not there any more
   return view(storage_ ? storage_->memory : nullptr, type_, dims_, steps_).offset(start_);
 }
 

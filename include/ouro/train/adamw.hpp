@@ -30,11 +30,11 @@ struct adamw {
     auto within = [](bool good, char const* name, double value) {
       require(good, errc::argument, "adamw", name, " is out of range: ", value);
     };
-    within(learning_rate >= 0 && elementary::isfinite(learning_rate), "learning_rate", learning_rate);
+    within(learning_rate >= 0 && learning_rate <= 1e3, "learning_rate", learning_rate);  // about what a weight moves by
     within(beta1 >= 0 && beta1 < 1, "beta1", beta1);
     within(beta2 >= 0 && beta2 < 1, "beta2", beta2);
     within(epsilon > 0 && elementary::isfinite(epsilon), "epsilon", epsilon);
-    within(weight_decay >= 0 && elementary::isfinite(weight_decay), "weight_decay", weight_decay);
+    within(weight_decay >= 0 && weight_decay <= 1e3, "weight_decay", weight_decay);
     within(clip >= 0 && elementary::isfinite(clip), "clip", clip);
     within(warmup >= 0, "warmup", static_cast<double>(warmup));
     within(total >= 0, "total", static_cast<double>(total));
@@ -66,11 +66,15 @@ struct gradient_list {
   double norm = 0;  ///< the global 2-norm; finite exactly when every gradient is
 };
 
-/// Watches every parameter of a module's fields.
+/// Watches every parameter of a module's fields. One that shares its memory gets its own first: two parameters that began as
+/// copies of one tensor, or a model and its copy, learn apart.
 template <class B>
 void watch(tape<B>& t, std::vector<field<tensor<B>>> const& list) {
-  for (auto const& f : list)
-    if (f.kind == field_kind::parameter) t.watch(*f.value);
+  for (auto const& f : list) {
+    if (f.kind != field_kind::parameter) continue;
+    if (!f.value->empty() && !f.value->unique() && f.value->origin().first == nullptr) *f.value = f.value->copy();
+    t.watch(*f.value);
+  }
 }
 
 /// The gradients alone: nobody is waited for.
@@ -152,10 +156,13 @@ class parameter_update {
   std::vector<moments<B>*> moved_;
 };
 
-/// Clips and updates every parameter that has a gradient, as parameter_update.
+/// Clips and updates every parameter that has a gradient, as parameter_update. Errors (argument): a setting of the rule; (numeric):
+/// the norm of the gradients is not finite: nothing is changed.
 template <class B>
 void update_parameters(std::vector<field<tensor<B>>> const& list, std::vector<moments<B>>& m, gradient_list<B> const& g,
                        adamw const& rule, double rate) {
+  rule.validate();
+  require(elementary::isfinite(g.norm), errc::numeric, "adamw", "the norm of the gradients is ", g.norm);
   parameter_update<B>(list, m, g.values, rule, rate).apply(g.norm);
 }
 

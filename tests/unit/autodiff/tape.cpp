@@ -227,6 +227,11 @@ TEST_CASE("what is postponed is computed when the backward pass comes to it, and
   CHECK_THROWS_AS(ouro::settle<R>({x}, 1, inside), ouro::error);
 }
 
+TEST_CASE("the gradient check takes inputs that are one tensor for two") {
+  T const x = noise<R>({3});
+  CHECK(ouro::gradient_error<R>({x, x}, [](list const& in) { return ouro::sum(2.0 * in[0] + 3.0 * in[1]); }) < 1e-9);
+}
+
 TEST_CASE("the gradient check sees a wrong gradient") {
   auto wrong = [](std::vector<T> const& v) {
     auto const y = ouro::sum(ouro::square(v[0].detach()));
@@ -267,6 +272,19 @@ TEST_CASE("what a tape made that is gone is a plain value to the next") {
     t.backward(ouro::settle<R>({y, z}, 1, product) + ouro::checkpoint<R>({y, z}, product));
     CHECK(t.gradient(idle).empty());
     CHECK(relative_error(t.gradient(z), ouro::scale(y.copy(), 2.0)) < 1e-14);
+  }
+}
+
+TEST_CASE("what is written to is not the result of an operation any more") {
+  for (bool shared : {false, true}) {
+    T const x = T::from({3.0}, {1});
+    ouro::tape<R> t;
+    t.watch(x);
+    T y = x * x;
+    T const other = shared ? y : T{};
+    R::fill(y.write(), 100);
+    t.backward(ouro::sum(y * x));
+    CHECK(t.gradient(x).item() == 100);
   }
 }
 

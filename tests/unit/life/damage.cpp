@@ -439,6 +439,92 @@ TEST_CASE("life: nothing that is not finite is saved") {
   CHECK(l.generation() == 3);
 }
 
+TEST_CASE("life: what open would not read is not committed") {
+  folder f;
+  {
+    auto l = born(f);
+    auto refused = [&](auto&& change) {
+      auto const state = l.state;
+      auto const model = l.model;
+      change(l);
+      try {
+        l.commit();
+        FAIL_CHECK("committed");
+      } catch (ouro::error const& e) {
+        INFO(e.what());
+        CHECK(e.code() == ouro::errc::argument);
+      }
+      l.state = state;
+      l.model = model;
+      CHECK(l.generation() == 1);
+    };
+    auto config = ouro_test::small_gridman(8);
+    config.memory_rows += 1;
+    refused([&](life& x) { x.state = network(config, ouro::seed{1}).newborn(ouro::seed{3}); });
+    refused([&](life& x) { x.state.mem = x.state.mem.copy(ouro::dtype::f64); });
+    refused([&](life& x) { x.model = network(ouro_test::small_gridman(16), ouro::seed{1}); });
+    refused([&](life& x) { x.model.actor.head.bias = ouro::tensor<R>::zeros({3}); });
+    refused([&](life& x) { x.model.rhythm.wake += 1; });
+    refused([&](life& x) { x.memory.resize(1); });
+    l.memory.clear();
+    auto t = l.resume({.learning_rate = 0.01, .warmup = 0});
+    REQUIRE_FALSE(t.update(l.state, lessons(1)).refused);
+    CHECK_THROWS_AS(l.commit(), ouro::error);  // its moments are the trainer's
+    l.commit(t);
+    l.commit();
+    CHECK(l.generation() == 3);
+  }
+  CHECK(life::open(f.path()).passed_over().empty());
+}
+
+TEST_CASE("life: weights that three generations share are there twice") {
+  folder f;
+  std::vector<float> before;
+  auto values = [](life const& l) { return l.model.actor.head.weight.values<float>(); };
+  {
+    auto l = born(f);
+    for (int i = 0; i < 3; ++i) l.commit();
+    before = values(l);
+  }
+  auto const weights = f.weights(4);
+  REQUIRE(f.entries().size() == 7);  // with LOCK, CURRENT and three snapshots
+  auto text = ouro::read_file(weights);
+  text[text.size() / 2] ^= 1;
+  std::ofstream(weights, std::ios::binary) << text;
+  {
+    auto l = life::open(f.path());
+    CHECK(l.generation() == 4);
+    CHECK(values(l) == before);
+    CHECK(l.passed_over().size() == 1);
+    l.commit();
+  }
+  auto l = life::open(f.path());
+  CHECK(l.passed_over().empty());
+  CHECK(l.generation() == 5);
+  CHECK(values(l) == before);
+}
+
+TEST_CASE("life: a folder that was moved, and files of others in it, are let be") {
+  folder f;
+  auto l = born(f);
+  for (auto const* name : {"weights-mine.safetensors", "snapshot-1.backup.safetensors"})
+    std::ofstream(f.of(name)) << "mine";
+  l.commit();
+  CHECK(ouro::exists(f.of("weights-mine.safetensors")));
+  CHECK(ouro::exists(f.of("snapshot-1.backup.safetensors")));
+  auto const moved = f.path() + "-moved";
+  fs::rename(f.path(), moved);
+  CHECK_THROWS_AS(l.commit(), ouro::error);
+  fs::create_directory(f.path());
+  std::ofstream(f.of("LOCK")) << "";
+  CHECK_THROWS_AS(l.commit(), ouro::error);
+  CHECK(f.entries() == names{"LOCK"});
+  fs::remove_all(f.path());
+  fs::rename(moved, f.path());
+  l.commit();
+  CHECK(l.generation() == 3);
+}
+
 TEST_CASE("life: one that is open is not opened again, and where none is none is made") {
   folder const f;
   auto const l = born(f);

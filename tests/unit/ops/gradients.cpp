@@ -13,10 +13,12 @@
 #include <ouro/ops/exp.hpp>
 #include <ouro/ops/gather_sum.hpp>
 #include <ouro/ops/gelu.hpp>
+#include <ouro/ops/log.hpp>
 #include <ouro/ops/matmul.hpp>
 #include <ouro/ops/movement.hpp>
 #include <ouro/ops/normalize_rows.hpp>
 #include <ouro/ops/reduce.hpp>
+#include <ouro/ops/relu.hpp>
 #include <ouro/ops/scaled_dot_product_attention.hpp>
 #include <ouro/ops/sigmoid.hpp>
 #include <ouro/ops/silu.hpp>
@@ -54,6 +56,9 @@ TEST_CASE("elementwise functions") {
     check([](T const& v) { return ouro::exp(v); });
     check([](T const& v) { return ouro::square(v); });
     check([](T const& v) { return ouro::square_root(ouro::exp(v)); });
+    check([](T const& v) { return ouro::log(ouro::square(v) + 0.5); });
+    check([](T const& v) { return 2.0 / (1.0 + ouro::exp(v)) - (v - 1.0) / 3.0; });
+    check([](T const& v) { return ouro::relu(v) * v; });
     check([](T const& v) { return ouro::scale(v, -1.5); });
   }
 }

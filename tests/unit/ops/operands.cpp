@@ -11,11 +11,15 @@
 #include <ouro/autodiff/tape.hpp>
 #include <ouro/backend/reference.hpp>
 #include <ouro/ops/batch_norm.hpp>
+#include <ouro/ops/cross_entropy.hpp>
 #include <ouro/ops/dropout.hpp>
+#include <ouro/ops/exp.hpp>
 #include <ouro/ops/gather_sum.hpp>
 #include <ouro/ops/hormone_gate.hpp>
+#include <ouro/ops/log.hpp>
 #include <ouro/ops/matmul.hpp>
 #include <ouro/ops/norm.hpp>
+#include <ouro/ops/relu.hpp>
 #include <ouro/ops/scaled_dot_product_attention.hpp>
 #include <ouro/ops/unit.hpp>
 #include <ouro_test/random.hpp>
@@ -128,6 +132,44 @@ TEST_CASE("axes and extents that are not there") {
   for (auto const& dims : {ouro::shape{many, many}, ouro::shape{std::int64_t{1} << 62U}, ouro::shape{0, many, many}})
     CHECK(refusal(errc::shape, [&] { return T(dims); }).find("too many elements") != std::string::npos);
   CHECK_THROWS_AS(ouro::normalize_rows(noise<R>({}), noise<R>({}), noise<R>({})), ouro::error);
+}
+
+TEST_CASE("a slice lies inside its axis, however long it says it is") {
+  T const x = noise<R>({2, 3});
+  auto const huge = std::numeric_limits<std::int64_t>::max();
+  static_cast<void>(refusal(errc::shape, [&] { return ouro::slice(x, 0, huge, 1); }));
+  static_cast<void>(refusal(errc::shape, [&] { return ouro::slice(x, 0, 1, huge); }));
+  static_cast<void>(refusal(errc::shape, [&] { return ouro::slice(x, 1, 3, 1); }));
+  CHECK(ouro::slice(x, 1, 3, 0).size() == 0);
+  for (int axis : {2, 9, -3}) static_cast<void>(refusal(errc::shape, [&] { return x.dim(axis); }));
+  CHECK(x.dim(-2) == 2);
+}
+
+TEST_CASE("labels and indices name what is there") {
+  T const x = noise<R>({2, 3});
+  T const table = noise<R>({1, 4, 3});
+  auto labels = [](std::int32_t a) { return T::from({a, 0}, {2}); };
+  CHECK(refusal(errc::argument, [&] { return ouro::cross_entropy(x, labels(3)); }).find("no 3 among 3") !=
+        std::string::npos);
+  static_cast<void>(refusal(errc::argument, [&] { return ouro::cross_entropy(x, labels(300000000)); }));
+  CHECK(ouro::cross_entropy(x, labels(-1)).values<double>()[0] == 0);
+  static_cast<void>(refusal(errc::argument, [&] { return ouro::gather_sum(table, T::from({4, 0}, {2, 1})); }));
+  CHECK(ouro::gather_sum(table, T::from({3, -1}, {2, 1})).values<double>()[3] == 0);
+}
+
+TEST_CASE("numbers beside tensors, and lists of them") {
+  T const x = T::from({1.0, 2.0, 4.0}, {3});
+  using numbers = std::vector<double>;
+  CHECK((x + 1.0).values<double>() == numbers{2, 3, 5});
+  CHECK((1.0 + x).values<double>() == numbers{2, 3, 5});
+  CHECK((x - 1.0).values<double>() == numbers{0, 1, 3});
+  CHECK((1.0 - x).values<double>() == numbers{0, -1, -3});
+  CHECK((x / 2.0).values<double>() == numbers{0.5, 1, 2});
+  CHECK((4.0 / x).values<double>() == numbers{4, 2, 1});
+  CHECK(ouro::concat({x, 2.0 * x}, 0).values<double>() == numbers{1, 2, 4, 2, 4, 8});
+  CHECK(ouro::relu(x - 2.0).values<double>() == numbers{0, 0, 2});
+  CHECK(ouro::log(ouro::exp(x)).values<double>()[2] == 4);
+  CHECK(std::isnan(ouro::relu(T::from({std::nan("")}, {1})).item()));
 }
 
 TEST_CASE("a copy in another type has a gradient in that of the original") {

@@ -37,6 +37,25 @@ TEST_CASE("bytes that are no text count, so that speech ends") {
   }
 }
 
+TEST_CASE("what is no number is not said") {
+  for (double const bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()})
+    for (double const temperature : {0.0, 1.0}) {
+      network model(ouro_test::small_gridman(16), ouro::seed{5});
+      model.actor.head.bias = ouro::tensor<R>::full({258}, ouro::dtype::f32, bad);
+      auto life = model.newborn(ouro::seed{6});
+      try {
+        ouro::speak(model, life, "hello", {.bytes = 4, .temperature = temperature});
+        FAIL_CHECK("said");
+      } catch (ouro::error const& e) {
+        CHECK(e.code() == ouro::errc::numeric);
+      }
+      CHECK(life.clock == 0);
+      ouro::context<R> cx;
+      auto const x = ouro_test::any_patches(1, 3);
+      CHECK_THROWS_AS(model.actor.act(cx, ouro::wake(model, life, x).seen, x), ouro::error);
+    }
+}
+
 TEST_CASE("speech refuses options that say nothing, and a state that is not finite") {
   network model(ouro_test::small_gridman(16), ouro::seed{5});
   auto life = model.newborn(ouro::seed{6});

@@ -4,8 +4,10 @@
 // The trainer: its settings, what it may be given, and which parameters take part.
 #include <catch2/catch_test_macros.hpp>
 
+#include <cmath>
 #include <limits>
 #include <optional>
+#include <string>
 
 #include <ouro/backend/reference.hpp>
 #include <ouro/system/gridman.hpp>
@@ -35,7 +37,9 @@ TEST_CASE("settings that no update could use are refused before anything moves")
   refused({.beta1 = 1});
   refused({.beta2 = -0.1});
   refused({.epsilon = 0});
+  refused({.learning_rate = 1e30});
   refused({.weight_decay = nan});
+  refused({.weight_decay = 1e300});
   refused({.clip = -1});
   refused({.warmup = -1});
   refused({.total = -1});
@@ -103,6 +107,92 @@ TEST_CASE("the anchor before a newborn's first patch takes part although that pa
   auto const idle = gradient(m.config().patch + 2);
   REQUIRE(idle);
   CHECK(ouro::norm_of<R>({idle}) == 0);
+}
+
+namespace {
+struct pair {
+  using backend = R;
+  ouro::parameter<R> a, b;
+  OURO_MODULE(pair, a, b);
+};
+struct nothing {
+  using backend = R;
+  OURO_MODULE(nothing);
+};
+}  // namespace
+
+TEST_CASE("parameters that began as one tensor, and a model and its copy, learn apart") {
+  auto const zero = ouro::tensor<R>::zeros({1});
+  pair two{zero, zero};
+  pair const teacher = two;
+  ouro::adamw const rule{.learning_rate = 0.1, .weight_decay = 0, .clip = 0, .warmup = 0};
+  std::vector<ouro::moments<R>> moments;
+  for (int update = 0; update < 2; ++update) {
+    auto const list = ouro::fields(two);
+    ouro::gradient_list<R> g;
+    {
+      ouro::tape<R> t;
+      ouro::watch(t, list);
+      ouro::watch(t, list);
+      t.backward(ouro::sum(3.0 * two.a.value() + teacher.a.value() - 5.0 * two.b.value()));
+      CHECK(t.gradient(two.a).item() == 3);
+      CHECK(t.gradient(two.b).item() == -5);
+      g = ouro::gradients_of(t, list);
+    }
+    ouro::update_parameters(list, moments, g, rule, rule.rate(0));
+  }
+  CHECK(std::abs(two.a.item() + 0.2) < 1e-6);
+  CHECK(std::abs(two.b.item() - 0.2) < 1e-6);
+  CHECK(teacher.a.item() == 0);
+}
+
+TEST_CASE("a module may have no members, and new values keep what the optimiser is told") {
+  nothing none;
+  CHECK(ouro::fields(none).empty());
+  pair two{ouro::tensor<R>::zeros({1}), {}};
+  two.a.decay = 0, two.a.learning_rate = 0.5;
+  two.a = two.a.value() + 1.0;
+  CHECK(two.a.item() == 1);
+  CHECK(two.a.decay == 0);
+  CHECK(two.a.learning_rate == 0.5);
+}
+
+TEST_CASE("gradients that are no numbers, and settings of no use, do not move a parameter") {
+  pair two{ouro::tensor<R>::zeros({1}), ouro::tensor<R>::zeros({1})};
+  std::vector<ouro::moments<R>> moments;
+  auto const nan = ouro::tensor<R>::full({1}, ouro::dtype::f32, std::nan(""));
+  CHECK_THROWS_AS(ouro::update_parameters(ouro::fields(two), moments, {{nan, nan}, std::nan("")}, {}, 0.1),
+                  ouro::error);
+  CHECK_THROWS_AS(ouro::update_parameters(ouro::fields(two), moments, {{two.a, two.b}, 0}, {.beta1 = 2}, 0.1),
+                  ouro::error);
+  CHECK(two.a.item() == 0);
+}
+
+TEST_CASE("a rhythm has steps awake, and a finite number of others") {
+  network m(ouro_test::small_gridman(16), ouro::seed{1});
+  auto s = m.newborn(ouro::seed{2});
+  ouro::trainer<network> t(m, {.warmup = 0});
+  for (ouro::rhythm const& broken :
+       {ouro::rhythm{0, 0, 0}, ouro::rhythm{0, 1, 0}, ouro::rhythm{-1, 1, 0}, ouro::rhythm{-1, 3, 0},
+        ouro::rhythm{1, 1, std::numeric_limits<double>::infinity()}}) {
+    m.rhythm = broken;
+    CHECK_THROWS_AS(t.update(s, {lesson(1)}), ouro::error);
+    CHECK(s.clock == 0);
+  }
+}
+
+TEST_CASE("a state of another network is refused by its rows") {
+  network m(ouro_test::small_gridman(16), ouro::seed{1});
+  auto config = ouro_test::small_gridman(16);
+  config.state_rows += 1;
+  auto s = network(config, ouro::seed{1}).newborn(ouro::seed{2});
+  ouro::trainer<network> t(m, {.warmup = 0});
+  try {
+    t.update(s, {lesson(1)});
+    FAIL_CHECK("accepted");
+  } catch (ouro::error const& e) {
+    CHECK(std::string(e.what()).find("of another network?") != std::string::npos);
+  }
 }
 
 TEST_CASE("a parameter that is made of a view can be learned") {

@@ -71,7 +71,7 @@ std::vector<primitive> primitives() {
       std::array<ouro::destination, 2> const places{y[0], y[1]};
       for (std::size_t n = 0; n <= 2; n += 2) X::scale_by(places.data(), x.data(), n, x[2]);
     });
-    for (int i = 0; i <= static_cast<int>(ouro::unary::square_root); ++i) {
+    for (int i = 0; i <= static_cast<int>(ouro::unary::relu); ++i) {
       auto const f = static_cast<ouro::unary>(i);
       add("map " + std::to_string(i), false, {positive(dims)}, {dims},
           [f](to y, from x) { X::map(f, y[0].out, x[0]); });

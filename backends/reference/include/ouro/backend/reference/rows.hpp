@@ -172,8 +172,8 @@ struct rows {
         for (std::int32_t i = 1; i < width; ++i)
           if (before(i, best)) best = i;
         std::int32_t& choice = chosen.as<std::int32_t>()[r];
-        choice = best;
-        if (!(rule.temperature > 0)) continue;
+        choice = std::isfinite(at(best)) ? best : -1;
+        if (choice < 0 || !(rule.temperature > 0)) continue;
         std::int32_t last = best;  // of those that may be chosen, where not all may
         for (std::int64_t n = 1; n < rule.top_k && n < width; ++n) {
           std::int32_t next = -1;
