@@ -8,8 +8,10 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include <ouro/backend/reference.hpp>
+#include <ouro/generate/speak.hpp>
 #include <ouro/system/gridman.hpp>
 #include <ouro/train/trainer.hpp>
 #include <ouro_test/small_gridman.hpp>
@@ -144,6 +146,23 @@ TEST_CASE("parameters that began as one tensor, and a model and its copy, learn 
   CHECK(std::abs(two.a.item() + 0.2) < 1e-6);
   CHECK(std::abs(two.b.item() - 0.2) < 1e-6);
   CHECK(teacher.a.item() == 0);
+}
+
+TEST_CASE("a copy of a model speaks in one thread while the model learns in another") {
+  network model(ouro_test::small_gridman(16), ouro::seed{1});
+  auto const served = model;
+  auto alone = served.newborn(ouro::seed{3});
+  auto const expected = ouro::speak(served, alone, "hello", {.bytes = 24});
+  std::string said;
+  std::thread speaker([&] {
+    auto life = served.newborn(ouro::seed{3});
+    said = ouro::speak(served, life, "hello", {.bytes = 24});
+  });
+  auto state = model.newborn(ouro::seed{2});
+  ouro::trainer<network> t(model, {.learning_rate = 0.01, .warmup = 0});
+  for (std::uint64_t u = 0; u < 4; ++u) CHECK_FALSE(t.update(state, {lesson(u)}).refused);
+  speaker.join();
+  CHECK(said == expected);
 }
 
 TEST_CASE("a module may have no members, and new values keep what the optimiser is told") {
