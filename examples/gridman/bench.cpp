@@ -239,7 +239,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
 }  // namespace
 
 void bench(bench_options const& o) {
-  auto const config = with_brain(ouro::changed(preset(o.preset), o.config), o.brain);
+  auto const config = described(o.preset, o.config, o.brain);
   ouro::require(o.updates >= 0 && o.warmup >= 0 && o.speak >= 0, ouro::errc::argument, "bench",
                 "counts must not be negative");
   with_backend(o.where, [&]<class B>(std::type_identity<B>) {

@@ -5,6 +5,7 @@
 #if defined(__linux__)
 #include <malloc.h>
 #endif
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -110,6 +111,13 @@ struct training {
   double room = 0;
 };
 
+/// Errors (argument): a life would read itself, as what its own folder or one around it holds.
+void require_outside(std::string const& life, std::vector<std::string> const& texts, char const* command) {
+  for (auto const& text : texts)
+    ouro::require(*std::filesystem::relative(life, std::filesystem::absolute(text)).begin() == "..",
+                  ouro::errc::argument, command, "the life is in ", text, ", and would read itself");
+}
+
 /// Errors (data): no byte of the texts would be a target.
 void require_target(std::vector<std::string> const& texts, ouro::corpus_options const& options) {
   ouro::corpus text(texts, options);
@@ -123,6 +131,7 @@ void require_target(std::vector<std::string> const& texts, ouro::corpus_options 
 template <class B>
 void train(training const& o) {
   auto l = opened<B>(o.path);
+  require_outside(o.path, o.texts, "train");
   auto const& config = l.model.config();
   ouro::corpus_options const reading{config.patch, config.chunk, o.answers_only, o.strict};
   require_target(o.texts, reading);
@@ -134,7 +143,8 @@ void train(training const& o) {
 
   std::unique_ptr<std::FILE, decltype([](std::FILE* f) { std::fclose(f); })> log;
   if (!o.log.empty()) {
-    bool const fresh = !std::filesystem::exists(o.log);
+    std::error_code unknown;
+    bool const fresh = std::filesystem::file_size(o.log, unknown) == 0 || unknown;
     log.reset(std::fopen(o.log.c_str(), "a"));
     ouro::require(log != nullptr, ouro::errc::storage, "train", "cannot write ", o.log);
     if (fresh)
@@ -162,7 +172,7 @@ void train(training const& o) {
   double warm = 0;  // the time after ten updates
   std::int64_t refused = 0;
   try {
-    while (trainer.updates() < goal && stopping == 0) {
+    while (trainer.updates() < goal && stopping == 0 && std::ferror(stdout) == 0) {
       double const elapsed = seconds_since(start);
       if (o.minutes > 0 && elapsed > o.minutes * 60) break;
       auto const r = trainer.update(l.state, text.cycle(config.bptt));
@@ -213,8 +223,9 @@ void train(training const& o) {
     throw;
   }
   save();
-  std::printf("%supdate %lld: %.3f nats/byte, epoch %lld, saved\n", terminal ? "\n" : "",
-              static_cast<long long>(trainer.updates()), mean, static_cast<long long>(text.position().epoch));
+  std::printf("%supdate %lld: ", terminal ? "\n" : "", static_cast<long long>(trainer.updates()));
+  if (mean > 0) std::printf("%.3f nats/byte, ", mean);
+  std::printf("epoch %lld, saved\n", static_cast<long long>(text.position().epoch));
 }
 
 /// The network of a life as it speaks; the life's own stays what it is.
@@ -225,20 +236,25 @@ network<B> speaker_of(life<B> const& l, std::string const& weights) {
   return speaker;
 }
 
-/// Bits per byte of the texts, read once from the life's present state; the life on disk is not touched.
+/// Bits per byte of the texts, read once from the life's present state; the life on disk is not touched. The first patch
+/// is only heard; the ends of documents cost bits, but are no bytes.
 template <class B>
 void evaluate(std::string const& path, std::string const& weights, std::vector<std::string> const& texts) {
   auto l = opened<B>(path);
+  require_outside(path, texts, "evaluate");
   auto const speaker = speaker_of(l, weights);
   auto const& config = l.model.config();
-  ouro::corpus text(texts, {config.patch, config.chunk, false, false});
+  ouro::corpus text(texts, {.patch = config.patch, .chunk = config.chunk, .overlap = true});
   skipped_lines const skipped(text);
   auto s = l.state;
   ouro::context<B> cx;
   double nats = 0;
   std::int64_t bytes = 0;
+  std::int64_t first = -1;  // bytes of the first patch
   bool whole = true;
+  auto bytes_in = [](auto from, auto to) { return std::count_if(from, to, [](auto b) { return b < 256; }); };
   for (ouro::text_lesson t; (whole = stopping == 0) && text.next(t);) {
+    if (first < 0) first = bytes_in(t.input.bytes.begin(), t.input.bytes.begin() + config.patch);
     while (l.model.rhythm.asleep(s.clock)) s = ouro::sleep(l.model, cx, std::move(s));
     auto [next, seen] = ouro::wake(l.model, cx, std::move(s), t.input);
     s = std::move(next);
@@ -247,14 +263,14 @@ void evaluate(std::string const& path, std::string const& weights, std::vector<s
     nats += loss.value.item() * static_cast<double>(loss.live);
     ouro::require(std::isfinite(nats), ouro::errc::numeric, "evaluate", "the loss is not finite after ", bytes,
                   " bytes");
-    bytes += loss.live;
+    bytes += bytes_in(t.target.next.bytes.begin(), t.target.next.bytes.end());
   }
   ouro::require(bytes > 0 || !whole, ouro::errc::data, "evaluate", "the text is shorter than two patches");
   if (bytes == 0) std::printf("stopped before the first byte\n");
   else
-    std::printf("%s%.4f bits per byte over %s%lld bytes\n",
+    std::printf("%s%.4f bits per byte over %s%lld%s bytes\n",
                 whole ? "" : "stopped: ", nats / static_cast<double>(bytes) / std::log(2.0), whole ? "" : "the first ",
-                static_cast<long long>(bytes));
+                static_cast<long long>(bytes), whole ? (" of " + std::to_string(first + bytes)).c_str() : "");
 }
 
 template <class B>
@@ -263,10 +279,10 @@ void talk(life<B>& l, network<B> const& speaker, std::string const& prompt, ouro
     std::fwrite(part.data(), 1, part.size(), stdout);
     std::fflush(stdout);
   });
-  std::printf("\n"), std::fflush(stdout);
   l.progress.heard += static_cast<std::int64_t>(prompt.size());
   l.progress.said += static_cast<std::int64_t>(said.size());
   l.commit();
+  std::printf("\n"), std::fflush(stdout);  // a line that has ended is kept
 }
 
 template <class B>
@@ -297,25 +313,18 @@ void let_sleep(std::string const& path, std::int64_t steps) {
 }
 
 /// Copies a life that is open, and so locked. Errors (argument): the copy would be inside the life; (storage): it exists, or
-/// cannot be written; then no folder is left.
+/// cannot be written; then no folder is left. It is there when it is whole.
 template <class B>
 void fork_life(life<B> const& l, std::string const& copy) {
   auto const& from = l.path();
   ouro::require(!ouro::exists(copy), ouro::errc::storage, "fork", copy, " exists already");
   auto const way = std::filesystem::relative(std::filesystem::absolute(copy), from);
   ouro::require(*way.begin() == "..", ouro::errc::argument, "fork", copy, " is inside the life");
-  ouro::make_directory(copy);
-  try {
-    auto take = [&](std::string const& name) {
-      ouro::write_file_durably(copy + "/" + name, ouro::read_file(from + "/" + name));
-    };
+  ouro::make_whole_directory(copy, [&](std::string const& making) {
     for (auto const& name : ouro::entries_of(from))
-      if (name != "LOCK" && name != "CURRENT" && std::filesystem::is_regular_file(from + "/" + name)) take(name);
-    take("CURRENT");  // last: without it there is no life
-  } catch (...) {
-    ouro::remove_directory(copy);
-    throw;
-  }
+      if (name != "LOCK" && std::filesystem::is_regular_file(from + "/" + name))
+        ouro::write_file_durably(making + "/" + name, ouro::read_file(from + "/" + name));
+  });
 }
 
 template <class B>
@@ -352,6 +361,7 @@ void keep_the_heap() {
 int run(int argc, char** argv) {
   CLI::App app{"gridman: lives that learn, sleep, speak, and are never reset"};
   app.require_subcommand(1);
+  app.set_version_flag("--version", "gridman " OURO_VERSION);
   app.footer(
       "A life is a folder. Try:\n  gridman new alice.ouro\n  gridman train alice.ouro book.txt --minutes 5\n"
       "  gridman speak alice.ouro \"In the beginning \"\nExit codes: 0 done, 2 usage, 3 data, 4 numeric, 5 storage.");
@@ -370,22 +380,29 @@ int run(int argc, char** argv) {
   std::string weights = "f32";
   std::vector<std::string> texts;
 
-  // CLI11's own ranges let NaN pass, and its numbers stop at the largest one.
-  auto number = [](auto least, std::string const& what) {
+  // CLI11's own ranges let NaN pass, its numbers stop at the largest one, and it reads 010 as eight: whole numbers are given
+  // to it in plain decimal (`transform`).
+  auto number = []<class T>(T least, std::string const& what, T most = std::numeric_limits<T>::max()) {
     return CLI::Validator(
         [=](std::string& text) {
           auto value = least;
           auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
-          bool const good = problem == std::errc{} && end == text.data() + text.size() && value >= least &&
-                            value <= std::numeric_limits<decltype(value)>::max();
-          return good ? "" : "must be " + what + ", got " + text;
+          bool const good =
+              problem == std::errc{} && end == text.data() + text.size() && value >= least && value <= most;
+          if (!good) return "must be " + what + ", got " + text;
+          if constexpr (std::is_integral_v<T>) text = std::to_string(value);
+          return std::string();
         },
         "");
   };
+  auto const named =
+      CLI::Validator([](std::string& text) { return text.empty() ? "must not be empty" : std::string(); }, "");
   auto const count = number(std::int64_t{0}, "a whole number from 0 on");
   auto const positive_count = number(std::int64_t{1}, "a whole number from 1 on");
   auto const not_negative = number(0.0, "a number from 0 on");
   auto const positive = number(std::numeric_limits<double>::denorm_min(), "a positive number");
+  auto const rate = number(std::numeric_limits<double>::denorm_min(), "a number above 0 and at most 1", 1.0);
+  auto const any_seed = number(std::uint64_t{0}, "a whole number from 0 to 2^64-1");
   auto const finite = number(std::numeric_limits<double>::lowest(), "a number");
   auto with_place = [&](CLI::App* c, computation_options& o) {
     c->add_option("--backend", o.backend, backend_help)->capture_default_str();
@@ -394,37 +411,37 @@ int run(int argc, char** argv) {
   };
   auto with_life = [&](char const* name, char const* what) {
     auto* c = app.add_subcommand(name, what);
-    c->add_option("life", path, "the life's folder")->required();
+    c->add_option("life", path, "the life's folder")->required()->check(named);
     with_place(c, where);
     return c;
   };
   auto with_speech = [&](CLI::App* c) {
-    c->add_option("--bytes", speech.bytes, "at most this many bytes")->check(count)->capture_default_str();
+    c->add_option("--bytes", speech.bytes, "at most this many bytes")->transform(count)->capture_default_str();
     c->add_option("--temperature", speech.temperature, "0: always the most probable byte")
         ->check(not_negative)
         ->capture_default_str();
     c->add_option("--top-k", speech.top_k, "only the k most probable bytes; 0: all")
-        ->check(count)
+        ->transform(count)
         ->capture_default_str();
     c->add_option("--weights", weights, weights_help)->capture_default_str();
   };
   auto with_training = [&](CLI::App* c) {
-    c->add_option("texts", t.texts, "files, folders or .jsonl files")->required();
-    c->add_option("--updates", t.updates, "stop after this many more updates")->check(positive_count);
+    c->add_option("texts", t.texts, "files, folders or .jsonl files")->required()->check(named);
+    c->add_option("--updates", t.updates, "stop after this many more updates")->transform(positive_count);
     c->add_option("--minutes", t.minutes, "stop after this time; the learning rate ends with it")->check(positive);
-    c->add_option("--learning-rate", t.rate, "the peak")->check(not_negative)->capture_default_str();
-    c->add_option("--warmup", t.warmup, "updates of linear warm-up")->check(count)->capture_default_str();
-    c->add_option("--total", t.total, "the update at which the cosine reaches zero; 0: none")->check(count);
+    c->add_option("--learning-rate", t.rate, "the peak")->check(rate)->capture_default_str();
+    c->add_option("--warmup", t.warmup, "updates of linear warm-up")->transform(count)->capture_default_str();
+    c->add_option("--total", t.total, "the update at which the cosine reaches zero; 0: none")->transform(count);
     c->add_option("--room", t.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
         ->capture_default_str();
-    c->add_option("--log", t.log, "append a line for each update to this CSV file");
+    c->add_option("--log", t.log, "append a line for each update to this CSV file")->check(named);
     c->add_flag("--strict", t.strict, "stop at a bad line instead of skipping it");
   };
   auto* make = with_life("new", "make a newborn life");
   make->add_option("--preset", preset_name, "nano, mini, small, medium or large")->capture_default_str();
   make->add_option("--brain", brain, brain_help);
   make->add_option("--config", config_text, config_help);
-  make->add_option("--seed", seed, "of network and noise")->capture_default_str();
+  make->add_option("--seed", seed, "of network and noise")->transform(any_seed)->capture_default_str();
   auto* learn = with_life("train", "read texts; run it again to go on");
   with_training(learn);
   auto* tune = with_life("tune", "learn from conversations: only the answers are targets");
@@ -435,18 +452,18 @@ int run(int argc, char** argv) {
   auto* talk_to = with_life("chat", "talk with it, a line at a time");
   with_speech(talk_to);
   auto* judge = with_life("evaluate", "bits per byte of texts; leaves no trace in the life");
-  judge->add_option("texts", texts, "files, folders or .jsonl files")->required();
+  judge->add_option("texts", texts, "files, folders or .jsonl files")->required()->check(named);
   judge->add_option("--weights", weights, weights_help)->capture_default_str();
   auto* look = with_life("inspect", "sizes, age, norms, what it has read and said");
   look->add_flag("--json", as_json, "as one JSON object");
   auto* rest = with_life("sleep", "let Mem and State exchange what they hold");
-  rest->add_option("steps", times, "sleep steps")->check(count)->capture_default_str();
+  rest->add_option("steps", times, "sleep steps")->transform(count)->capture_default_str();
   auto* fork = with_life("fork", "copy a life into a new folder");
-  fork->add_option("copy", other, "the new folder")->required();
+  fork->add_option("copy", other, "the new folder")->required()->check(named);
   auto* out = with_life("export", "write the network under the reference's names");
-  out->add_option("file", other, "a new .safetensors file")->required();
+  out->add_option("file", other, "a new .safetensors file")->required()->check(named);
   auto* in = with_life("import", "take a network in the reference's names; the state goes on");
-  in->add_option("file", other, "a .safetensors file")->required();
+  in->add_option("file", other, "a .safetensors file")->required()->check(named);
 
   bench_options b;
   auto* measure = app.add_subcommand("bench", "how fast a newborn learns and speaks on this machine");
@@ -454,23 +471,29 @@ int run(int argc, char** argv) {
   measure->add_option("--preset", b.preset, "nano, mini, small, medium or large")->capture_default_str();
   measure->add_option("--brain", b.brain, brain_help);
   measure->add_option("--config", b.config, config_help);
-  measure->add_option("--text", b.text, "a file to read; made up if not given");
-  measure->add_option("--updates", b.updates, "updates that count")->check(count)->capture_default_str();
-  measure->add_option("--warmup", b.warmup, "updates before them")->check(count)->capture_default_str();
+  measure->add_option("--text", b.text, "a file to read; made up if not given")->check(named);
+  measure->add_option("--updates", b.updates, "updates that count")->transform(count)->capture_default_str();
+  measure->add_option("--warmup", b.warmup, "updates before them")->transform(count)->capture_default_str();
   measure->add_option("--rate", b.rate, "the learning rate, constant")->check(not_negative)->capture_default_str();
   measure->add_option("--angle", b.angle, "of the newborn oscillator")->check(finite)->capture_default_str();
   measure
       ->add_option("--room", b.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
       ->capture_default_str();
-  measure->add_option("--speak", b.speak, "bytes to say after training")->check(count)->capture_default_str();
+  measure->add_option("--speak", b.speak, "bytes to say after training")->transform(count)->capture_default_str();
   measure->add_option("--weights", b.weights, weights_help)->capture_default_str();
-  measure->add_option("--save-weights", b.save_weights, "write the newborn network to this file");
+  measure->add_option("--save-weights", b.save_weights, "write the newborn network to this file")->check(named);
   measure->add_flag("--profile", b.profile, "time every primitive; the update becomes a little slower");
   measure->add_flag("--json", b.json, "as one JSON object");
 
   try {
     app.parse(argc, argv);
   } catch (CLI::ParseError const& e) {
+    auto const unread = app.remaining();
+    if (e.get_exit_code() != 0 && app.get_subcommands().empty() && !unread.empty()) {
+      std::fprintf(stderr, "gridman: there is no %s '%s'\nRun with --help for more information.\n",
+                   unread[0].starts_with('-') ? "option" : "command", unread[0].c_str());
+      return 2;
+    }
     return app.exit(e) == 0 ? 0 : 2;
   }
   if (talk_to->parsed()) look_at_signals(0);
@@ -487,8 +510,7 @@ int run(int argc, char** argv) {
     }
     with_backend(where, [&]<class B>(std::type_identity<B>) {
       if (make->parsed()) {
-        life<B>::create(path, with_brain(ouro::changed(preset(preset_name), config_text), brain), ouro::seed{seed},
-                        ouro::seed{seed + 1});
+        life<B>::create(path, described(preset_name, config_text, brain), ouro::seed{seed}, ouro::seed{seed + 1});
       } else if (learn->parsed() || tune->parsed()) {
         train<B>(t);
       } else if (say->parsed()) {
@@ -525,9 +547,18 @@ int run(int argc, char** argv) {
   return 0;
 }
 
+/// Whatever was closed leads nowhere: files that are opened later must not be taken for it.
+void occupy_standard_streams() {
+  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(fd, F_GETFD) < 0) static_cast<void>(::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  occupy_standard_streams();
+  for (int number : {SIGPIPE, SIGXFSZ})
+    std::signal(number, SIG_IGN);  // what cannot be written is an error, which says so
   keep_the_heap();
   int const code = run(argc, argv);
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;

@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 
+#include <ouro/life/life.hpp>
 #include <ouro/system/config.hpp>
 
 inline ouro::gridman_config preset(std::string const& name) {
@@ -27,11 +28,23 @@ inline ouro::gridman_config with_brain(ouro::gridman_config const& c, std::strin
   if (brain == "hybrid")
     return c.layers(ouro::hybrid_layers("rwkv7", c.sensor_layers) + " | " +
                     ouro::hybrid_layers("rwkv7", c.brain_layers));
-  return c.layers(brain.rfind(list, 0) == 0 ? brain.substr(list.size()) : brain);
+  auto const layers = brain.rfind(list, 0) == 0 ? brain.substr(list.size()) : brain;
+  ouro::require(layers.find_first_not_of(' ') != std::string::npos, ouro::errc::argument, "brain", "'", brain,
+                "' names no mixer; a list is written as hybrid:\"rwkv7*2 attention\"");
+  return c.layers(layers);
 }
 inline char const* const brain_help =
     "attention (if none is said), rwkv7, mamba2, hybrid, or one for each layer: hybrid:\"rwkv7*2 attention\"";
 
+/// What `--preset`, `--config` and `--brain` say together. Errors (argument, config): one of them is wrong.
+inline ouro::gridman_config described(std::string const& name, std::string const& config, std::string const& brain) {
+  try {
+    return with_brain(ouro::changed(preset(name), config), brain);
+  } catch (ouro::error const& e) {
+    if (e.code() == ouro::errc::data) ouro::fail(ouro::errc::argument, "--config", e.what());  // it is no file
+    throw;
+  }
+}
 inline char const* const config_help = "a JSON object of what differs from the preset: '{\"dropout\": 0.1}'";
 
 /// Megabytes as bytes; 0 is no limit.

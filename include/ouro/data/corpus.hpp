@@ -39,6 +39,7 @@ struct corpus_options {
   std::int64_t chunk = 128;   ///< S
   bool answers_only = false;  ///< fine-tuning: only what the assistant says, and its end, are targets
   bool strict = false;        ///< a bad line stops the run instead of being skipped
+  bool overlap = false;       ///< a block begins with the last patch of the one before: all but the first are targets
 };
 
 /// One step's worth of text: a lesson for any system that reads and writes bytes.
@@ -46,11 +47,11 @@ using text_lesson = basic_lesson<patches, byte_target>;
 
 /// Documents (UTF-8 bytes, then EOS) joined and cut into blocks of (S+1)·P bytes, in order: input = patches 0..S−1,
 /// target = patches 1..S; the last block of an epoch is padded and its padding is not live. A plain file is one document, a line of
-/// a `.jsonl` file is one: {"text": …} or {"conversations": [{"role", "content"}, …]}.
+/// a `.jsonl` file is one: {"text": …} or {"conversations": [{"role", "content"}, …]}; only the latter under `answers_only`.
 class corpus {
  public:
   /// Errors (argument): a patch or chunk below 1 or above 2^30. Errors (data): a path that does not exist, is empty, or is
-  /// neither file nor folder; no byte at all. Errors (storage): a file that cannot be read.
+  /// neither file nor folder; no byte at all; a plain file under `answers_only`. Errors (storage): a file that cannot be read.
   corpus(std::vector<std::string> const& paths, corpus_options const& options) : options_(options) {
     for (auto const& [name, size] : {std::pair("patch", options.patch), std::pair("chunk", options.chunk)})
       require(size >= 1 && size <= std::int64_t{1} << 30, errc::argument, "corpus", name, " must be in 1..2^30, got ",
@@ -67,10 +68,11 @@ class corpus {
   /// readable document.
   bool next(text_lesson& out) {
     auto const need = static_cast<std::size_t>((options_.chunk + 1) * options_.patch);
+    auto const shared = static_cast<std::size_t>(options_.overlap ? options_.patch : 0);
     while (waiting() < need && more()) {
     }
     std::size_t const count = std::min(need, waiting());
-    if (count == 0) {
+    if (count == 0 || (count <= shared && cursor_.blocks > 0)) {  // nothing is left to be a target
       require(cursor_.blocks > 0, errc::data, "corpus", "no readable document",
               complaints_.empty() ? std::string() : "; the first problem: " + complaints_[0]);
       return false;
@@ -88,7 +90,7 @@ class corpus {
       out.target.next.bytes.push_back(t.byte);
       out.target.live.push_back(t.live ? 1 : 0);
     }
-    consume(count);
+    consume(std::min(count, need - shared));
     ++cursor_.blocks;
     return true;
   }
@@ -112,7 +114,7 @@ class corpus {
   /// Goes on where a cursor was taken. Errors (data): it points outside the files.
   void seek(corpus_cursor const& c) {
     require(c.text == text_ && c.file >= 0 && c.file <= static_cast<std::int64_t>(files_.size()) && c.offset >= 0 &&
-                c.skip >= 0,
+                c.offset <= bytes_ && c.skip >= 0 && c.skip - 1 <= bytes_ && c.epoch >= 0 && c.blocks >= 0,
             errc::data, "corpus", "the position does not belong to these files");
     cursor_ = c;
     held_.clear();
@@ -162,6 +164,8 @@ class corpus {
     }
     require(S_ISREG(info.st_mode), errc::data, "corpus", path, " is neither a file nor a folder");
     require(info.st_size > 0, errc::data, "corpus", path, " is empty");
+    require(!options_.answers_only || is_lines(path), errc::data, "corpus", path,
+            " is plain text, which has no answers: they are in conversations, in .jsonl files");
     files_.push_back(path);
     bytes_ += info.st_size;
     identify(path.substr(path.find_last_of('/') + 1) + ' ' + std::to_string(info.st_size) + '\n');
@@ -241,6 +245,7 @@ class corpus {
     auto const j = json::parse(line);
     require(j.is(json::kind::object), errc::data, "corpus", "expected an object");
     if (auto const* text = j.find("text")) {
+      require(!options_.answers_only, errc::data, "corpus", "\"text\" has no answers: they are in \"conversations\"");
       require(text->is(json::kind::string) && !text->text().empty(), errc::data, "corpus",
               "\"text\" must be a string that is not empty");
       say(text->text(), true);
@@ -250,17 +255,18 @@ class corpus {
     auto const* turns = j.find("conversations");
     require(turns != nullptr && turns->is(json::kind::array) && !turns->items().empty(), errc::data, "corpus",
             "expected \"text\" or \"conversations\"");
+    bool answered = false;
     for (auto const& turn : turns->items()) {
       auto const* role = turn.find("role");
       auto const* content = turn.find("content");
       require(role != nullptr && content != nullptr && role->is(json::kind::string) &&
                   content->is(json::kind::string) && (role->text() == "user" || role->text() == "assistant"),
               errc::data, "corpus", "a turn needs \"role\" (user or assistant) and \"content\"");
-      bool const answered = role->text() == "assistant";
+      answered = role->text() == "assistant";
       say(answered ? "\nGridman: " : "\nUser: ", !options_.answers_only);
       say(content->text(), answered || !options_.answers_only);
     }
-    held_.push_back({eos_byte, true});
+    held_.push_back({eos_byte, answered || !options_.answers_only});
   }
 
   void say(std::string_view bytes, bool live) {

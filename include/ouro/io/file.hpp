@@ -229,6 +229,23 @@ inline void remove_directory(std::string const& path) noexcept {
   ::rmdir(path.c_str());
 }
 
+/// Makes a folder beside its place, lets fill(its path) fill it, and puts it there: whole or not at all, whatever comes
+/// between. Errors (storage): something is there already, or it cannot be written; those of fill. Nothing is left then.
+template <class F>
+void make_whole_directory(std::string const& path, F&& fill) {
+  auto const place = path.substr(0, path.find_last_not_of('/') + 1);
+  auto const making = place + ".tmp-" + std::to_string(::getpid());
+  make_directory(making);
+  try {
+    fill(making);
+    if (::rename(making.c_str(), place.c_str()) != 0) detail::cannot("make folder", path);
+  } catch (...) {
+    remove_directory(making);
+    throw;
+  }
+  sync_directory(parent_of(place));
+}
+
 [[nodiscard]] inline bool exists(std::string const& path) { return ::access(path.c_str(), F_OK) == 0; }
 
 /// Holds an exclusive lock on a file for as long as it lives; the lock of a dead process is no obstacle.

@@ -281,16 +281,14 @@ life<B, Mixer> life<B, Mixer>::create(std::string const& path, gridman_config co
                                       dtype type) {
   model_type model(config, network, type);
   require(!exists(path), errc::storage, "life", path, " exists already");
-  make_directory(path);
-  try {
-    life l(path, std::move(model));
-    l.state = l.model.newborn(noise);
-    l.commit();
-    return l;
-  } catch (...) {  // nobody has lived there yet
-    remove_directory(path);
-    throw;
-  }
+  std::optional<life> l;
+  make_whole_directory(path, [&](std::string const& making) {
+    l.emplace(life(making, std::move(model)));
+    l->state = l->model.newborn(noise);
+    l->commit();
+  });
+  l->path_ = path;
+  return std::move(*l);
 }
 
 /// Newest first: the generations that CURRENT lists, or, if that is not whole, all that have a snapshot. Notes what is wrong

@@ -85,24 +85,56 @@ TEST_CASE("a seek to any position goes on exactly") {
   auto const a = f.write("a.txt", std::string(70000, 'x') + "end");
   auto const b = f.write("b.jsonl", "\xEF\xBB\xBF" + lines);
   std::vector<std::string> const paths{f.write("0.txt", "zero"), a, b};
-  ouro::corpus whole(paths, {.patch = 16, .chunk = 31});
-  std::vector<std::vector<std::int32_t>> blocks;
-  std::vector<ouro::corpus_cursor> cursors;
-  ouro::text_lesson l;
-  for (;;) {
-    cursors.push_back(whole.position());
-    if (!whole.next(l)) break;
-    blocks.push_back(l.input.bytes);
-  }
-  REQUIRE(blocks.size() > 100);
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    ouro::corpus again(paths, {.patch = 16, .chunk = 31});
-    again.seek(cursors[i]);
-    std::size_t const last = std::min(blocks.size(), i + 3);
-    for (std::size_t k = i; k < last; ++k) {
-      REQUIRE(again.next(l));
-      CHECK(l.input.bytes == blocks[k]);
+  for (bool overlap : {false, true}) {
+    ouro::corpus_options const options{.patch = 16, .chunk = 31, .overlap = overlap};
+    ouro::corpus whole(paths, options);
+    std::vector<std::vector<std::int32_t>> blocks;
+    std::vector<ouro::corpus_cursor> cursors;
+    ouro::text_lesson l;
+    for (;;) {
+      cursors.push_back(whole.position());
+      if (!whole.next(l)) break;
+      blocks.push_back(l.input.bytes);
     }
+    REQUIRE(blocks.size() > 100);
+    for (std::size_t i = 0; i <= blocks.size(); ++i) {
+      ouro::corpus again(paths, options);
+      again.seek(cursors[i]);
+      std::size_t const last = std::min(blocks.size(), i + 3);
+      for (std::size_t k = i; k < last; ++k) {
+        REQUIRE(again.next(l));
+        CHECK(l.input.bytes == blocks[k]);
+        CHECK(again.position() == cursors[k + 1]);
+      }
+      if (last == blocks.size()) CHECK_FALSE(again.next(l));
+    }
+  }
+}
+
+TEST_CASE("blocks that overlap hear every patch once, and all but the first are targets") {
+  folder f;
+  for (std::size_t length = 0; length < 100; ++length) {  // with its end one byte more
+    std::string text;
+    for (std::size_t i = 0; i < length; ++i) text += static_cast<char>('a' + i % 23);
+    auto const path = f.write("a.jsonl", R"({"text": "x)" + text + "\"}");
+    ouro::corpus c({path}, {.patch = 4, .chunk = 3, .overlap = true});
+    std::string heard;
+    std::string said;
+    ouro::text_lesson l;
+    while (c.next(l)) {
+      auto const block = shown(l.input, l.target);
+      heard += block.substr(0, 12);
+      said += block.substr(4);
+      CHECK(static_cast<std::size_t>(l.target.live_count()) == std::min(block.find('_', 4), block.size()) - 4);
+    }
+    CHECK_FALSE(c.next(l));
+    auto const whole = 'x' + text + '$';
+    auto bare = [](std::string const& padded) { return padded.substr(0, padded.find('_')); };
+    CHECK(bare(said) == whole.substr(std::min<std::size_t>(4, whole.size())));
+    CHECK(whole.rfind(bare(heard), 0) == 0);
+    CHECK(bare(heard).size() + 4 >= whole.size());  // only the last patch may be said and not heard
+    CHECK(shown(c.endless().input, {}) == (whole + "___").substr(0, 4));
+    CHECK(c.position().epoch == 1);
   }
 }
 
@@ -119,6 +151,21 @@ TEST_CASE("conversations: only answers are targets when tuning") {
     if (l.target.live[i])
       live += static_cast<char>(l.target.next.bytes[i] == ouro::eos_byte ? '$' : l.target.next.bytes[i]);
   CHECK(live == "yo$");
+}
+
+TEST_CASE("what has no answers is no target when tuning") {
+  folder f;
+  ouro::corpus_options const answers{.patch = 4, .chunk = 8, .answers_only = true};
+  refused(f.write("book.txt", "abcdefgh"), answers, ouro::errc::data, "book.txt is plain text");
+  ouro::text_lesson l;
+  ouro::corpus text({f.write("text.jsonl", R"({"text": "abcdefgh"})")}, answers);
+  CHECK_THROWS_AS(text.next(l), ouro::error);
+  REQUIRE(text.complaints().size() == 1);
+  CHECK(text.complaints()[0].find("text.jsonl:1: ") != std::string::npos);
+  ouro::corpus asked({f.write("asked.jsonl", R"({"conversations":[{"role":"user","content":"hi"}]})")}, answers);
+  REQUIRE(asked.next(l));
+  CHECK(shown(l.input, l.target).substr(0, 10) == "\nUser: hi$");
+  CHECK(l.target.live_count() == 0);
 }
 
 TEST_CASE("bad lines are skipped and counted, or stop a strict run") {

@@ -201,6 +201,20 @@ TEST_CASE("file: a folder is removed with its files, and stays if it holds other
   ouro::remove_directory(f.at("absent"));
 }
 
+TEST_CASE("file: a folder that is made whole comes to its place with all that is in it, or not at all") {
+  folder f;
+  auto fill = [&](std::string const& making) {
+    CHECK_FALSE(ouro::exists(f.at("new")));
+    ouro::write_file_durably(making + "/x", "all");
+  };
+  ouro::make_whole_directory(f.at("new") + "/", fill);
+  CHECK(ouro::read_file(f.at("new/x")) == "all");
+  CHECK(f.count() == 1);
+  CHECK(names(problem([&] { ouro::make_whole_directory(f.at("new"), [](auto const&) {}); }), f.at("new")));
+  CHECK_THROWS_AS(ouro::make_whole_directory(f.at("other"), [](auto const&) { throw 1; }), int);
+  CHECK(f.count() == 1);
+}
+
 TEST_CASE("file: the names in a folder") {
   folder const f;
   CHECK(ouro::entries_of(f.path.string()).empty());
