@@ -82,8 +82,7 @@ void cpu::attention_gradient(destination dq, destination dk, destination dv, con
       };
       auto row = [](destination const& d) { return d.wanted() ? d.out.steps[1] : 0; };
       kernels().attention_gradient(h, {at(dq), dq.accumulate, at(dk), at(dv), row(dq), row(dk), row(dv)},
-                                   y.as<float>() + start, lse.as<float>() + h.flat, dy.as<float>() + start, wide,
-                                   room.data());
+                                   lse.as<float>() + h.flat, dy.as<float>() + start, wide, room.data());
     }
   });
 }

@@ -120,9 +120,9 @@ void k_attention(attention_head const& h, float* y, index ldy, float* lse, float
 }
 
 // Gradients towards keys and values add to what is there.
-void k_attention_gradient(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,
-                          float const* dy, index wide_rows, float* scratch) {
-  if (h.keys <= few_keys) return attend_to_few_gradient(h, to, y, lse, dy, wide_rows, scratch);
+void k_attention_gradient(attention_head const& h, attention_slopes const& to, float const* lse, float const* dy,
+                          index wide_rows, float* scratch) {
+  if (h.keys <= few_keys) return attend_to_few_gradient(h, to, lse, dy, wide_rows, scratch);
   index const pad = padded(h.keys);
   float* keys = scratch;
   float* values = keys + h.width * pad;
@@ -145,7 +145,7 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
       float* row = p + i * pad;
       float* slope = ds + i * pad;
       index const n = seen_by(h, i0 + i);
-      static_cast<void>(k_exp_shifted(row, 1.0F, lse[i0 + i], n));
+      float const sum = k_exp_shifted(row, 1.0F, lse[i0 + i], n);
       for (index j = n; j < seen; ++j) row[j] = 0.0F;
       if (h.drop.threshold > 0) {
         float* masked = kept + i * pad;
@@ -153,7 +153,8 @@ void k_attention_gradient(attention_head const& h, attention_slopes const& to, f
         drop(masked, n, i0 + i);
         drop(slope, n, i0 + i);
       }
-      float const dot = k_dot(y + (i0 + i) * wide_rows, dy + (i0 + i) * wide_rows, h.width);
+      // Slopes of scores add up to 0, so the mean is that of these very weights: y · dy would leave its rounding in every key.
+      float const dot = k_dot(row, slope, n) / sum;
       for (index j = 0; j < n; ++j) slope[j] = (slope[j] - dot) * row[j];
       for (index j = n; j < seen; ++j) slope[j] = 0.0F;
     }

@@ -74,8 +74,8 @@ void attend_to_few(attention_head const& h, float* y, index ldy, float* lse, flo
 }
 
 // Gradients towards keys and values add to what is there.
-void attend_to_few_gradient(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,
-                            float const* dy, index wide_rows, float* scratch) {
+void attend_to_few_gradient(attention_head const& h, attention_slopes const& to, float const* lse, float const* dy,
+                            index wide_rows, float* scratch) {
   index const scores = padded(h.keys) * some_queries;
   float* q = scratch;  // (width,16), as the next
   float* dyt = q + h.width * some_queries;
@@ -91,18 +91,27 @@ void attend_to_few_gradient(attention_head const& h, attention_slopes const& to,
     multiply({h.k, h.ldk, 1, q, some_queries, p, some_queries, h.width, h.scale, false}, b.seen, some_queries);
     multiply({h.v, h.ldv, 1, dyt, some_queries, ds, some_queries, h.width, 1.0F, false}, b.seen, some_queries);
     float shift[some_queries] = {};
+    float sum[some_queries] = {};
     float dot[some_queries] = {};
-    for (index l = 0; l < b.m; ++l) {
-      shift[l] = lse[i0 + l];
-      dot[l] = k_dot(y + (i0 + l) * wide_rows, slope + l * wide_rows, h.width);
-    }
+    for (index l = 0; l < b.m; ++l) shift[l] = lse[i0 + l];
     b.masks(mask, mask + scores);
+    float* const weight = mask + scores;  // the masks' own room is free
     for (int j = 0; j < b.seen; ++j)
       for (index l = 0; l < some_queries; ++l) {
         index const at = j * some_queries + l;
-        float const weight = select(j < b.count[l], exp1(p[at] - shift[l]), 0.0F);
-        p[at] = weight * mask[at];
-        ds[at] = (ds[at] * mask[at] - dot[l]) * weight;
+        float const w = select(j < b.count[l], exp1(p[at] - shift[l]), 0.0F);
+        weight[at] = w;
+        p[at] = w * mask[at];
+        ds[at] *= mask[at];
+        sum[l] += w;
+        dot[l] += w * ds[at];
+      }
+    // Slopes of scores add up to 0, so the mean is that of these very weights: y · dy would leave its rounding in every key.
+    for (index l = 0; l < b.m; ++l) dot[l] /= sum[l];
+    for (int j = 0; j < b.seen; ++j)
+      for (index l = 0; l < some_queries; ++l) {
+        index const at = j * some_queries + l;
+        ds[at] = (ds[at] - dot[l]) * weight[at];
       }
     if (to.v != nullptr)
       multiply({p, some_queries, 1, slope, wide_rows, to.v, to.ldv, b.m, 1.0F, true}, b.seen, h.width);

@@ -91,9 +91,8 @@ struct table {
                               index m, index n, index k, float factor, bool add);   // the same for w in bf16
   index (*attention_scratch)(index keys, index width, bool gradient, bool rounds);  // floats
   void (*attention)(attention_head const& h, float* y, index ldy, float* lse, float* scratch);
-  void (*attention_gradient)(attention_head const& h, attention_slopes const& to, float const* y, float const* lse,
-                             float const* dy, index wide,
-                             float* scratch);  // y and dy have rows `wide` apart
+  void (*attention_gradient)(attention_head const& h, attention_slopes const& to, float const* lse, float const* dy,
+                             index wide, float* scratch);  // dy has rows `wide` apart
   void (*gate)(gate_rows const& g, float* y, float* stats, float* scratch, index first, index rows);  // scratch: D
   void (*gate_gradient)(gate_rows const& g, gate_slopes const& to, float const* stats, float const* dy, float* scratch,
                         index first, index rows);  // scratch: 4 D + 4 eD
