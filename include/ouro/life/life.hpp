@@ -166,6 +166,9 @@ class life {
   }
   /// The file that holds the same as a file of weights.
   static std::string copy_of(std::string const& weights) { return weights.substr(0, 24) + "-copy.safetensors"; }
+  static bool has(generation_entry const& g, std::string const& weights) {
+    return g.weights == weights || g.weights == copy_of(weights);
+  }
   static constexpr std::int64_t numbers = std::int64_t{1} << 62;  ///< of generations
   /// 0 for what is no number of a generation.
   static std::int64_t number_of(std::string_view text) {
@@ -382,7 +385,7 @@ life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
         weights.emplace(file, std::move(bytes));
         g.weights = file;
       };
-      auto const same = [&](auto const& k) { return k.weights == name || k.weights == copy_of(name); };
+      auto const same = [&](auto const& k) { return has(k, name); };
       if (auto const known = std::find_if(kept.begin(), kept.end(), same); known != kept.end())
         g.weights = known->weights;
       else if (!exists(path + "/" + copy_of(name))) read_weights(name);
@@ -436,7 +439,7 @@ void life<B, Mixer>::commit() {
   store_module(weights, model);
   auto const network = weights.str();
   auto const name = weights_file(network);
-  require(!resumed_ || kept_.empty() || kept_[0].weights == name || progress.updates != saved_updates_, errc::argument,
+  require(!resumed_ || kept_.empty() || has(kept_[0], name) || progress.updates != saved_updates_, errc::argument,
           "life", "the network has learned since resume(), and its trainer's moments are not here: commit(trainer)");
   // What is there under this name is believed only if this object has read or written it.
   bool const known = std::any_of(kept_.begin(), kept_.end(), [&](auto const& g) { return g.weights == name; });
