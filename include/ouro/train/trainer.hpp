@@ -51,10 +51,9 @@ class trainer {
   using backend = typename System::backend;
 
   /// Trains `model`, which must outlive the trainer. `dropout` applies while training: that of the model's configuration,
-  /// where it has one, if none is said. Of the inner values of an update
-  /// about `room` bytes are kept for its gradient; what does not fit is computed again, and what costs least for its size in
-  /// any case. Without that bound a device may work
-  /// for the Actor of one lesson while it goes back through the next, and for that of the first while it goes on to the others.
+  /// where it has one, if none is said. Of the inner values of an update about `room` bytes are kept for its gradient; what does
+  /// not fit is computed again, and what costs least for its size in any case. Without that bound a device may work for the
+  /// Actor of one lesson while it goes back through the next, and for that of the first while it goes on to the others.
   trainer(System& model, adamw rule, std::optional<double> dropout = {}, std::int64_t room = context<backend>::no_bound)
       : model_(model), rule_(rule), dropout_(dropout.value_or(own_dropout(model))), room_(room) {}
 
