@@ -234,7 +234,10 @@ inline void remove_directory(std::string const& path) noexcept {
 template <class F>
 void make_whole_directory(std::string const& path, F&& fill) {
   auto const place = path.substr(0, path.find_last_not_of('/') + 1);
-  auto const making = place + ".tmp-" + std::to_string(::getpid());
+  auto const name = place + ".tmp-" + std::to_string(::getpid());
+  auto making = name;
+  for (int i = 1; ::access(making.c_str(), F_OK) == 0; ++i)
+    making = name + "-" + std::to_string(i);  // of one that was killed
   make_directory(making);
   try {
     fill(making);

@@ -213,6 +213,10 @@ TEST_CASE("file: a folder that is made whole comes to its place with all that is
   CHECK(names(problem([&] { ouro::make_whole_directory(f.at("new"), [](auto const&) {}); }), f.at("new")));
   CHECK_THROWS_AS(ouro::make_whole_directory(f.at("other"), [](auto const&) { throw 1; }), int);
   CHECK(f.count() == 1);
+  ouro::make_directory(f.at("other") + ".tmp-" +
+                       std::to_string(::getpid()));  // left by a killed process of this number
+  ouro::make_whole_directory(f.at("other"), [](auto const&) {});
+  CHECK(f.count() == 3);
 }
 
 TEST_CASE("file: the names in a folder") {
