@@ -111,11 +111,16 @@ struct training {
   double room = 0;
 };
 
+/// Whether a path, which need not exist, is a folder or in it.
+bool is_inside(std::string const& path, std::string const& folder) {
+  return *std::filesystem::relative(std::filesystem::absolute(path), std::filesystem::absolute(folder)).begin() != "..";
+}
+
 /// Errors (argument): a life would read itself, as what its own folder or one around it holds.
 void require_outside(std::string const& life, std::vector<std::string> const& texts, char const* command) {
   for (auto const& text : texts)
-    ouro::require(*std::filesystem::relative(life, std::filesystem::absolute(text)).begin() == "..",
-                  ouro::errc::argument, command, "the life is in ", text, ", and would read itself");
+    ouro::require(!is_inside(life, text), ouro::errc::argument, command, "the life is in ", text,
+                  ", and would read itself");
 }
 
 /// Errors (data): no byte of the texts would be a target.
@@ -318,8 +323,7 @@ template <class B>
 void fork_life(life<B> const& l, std::string const& copy) {
   auto const& from = l.path();
   ouro::require(!ouro::exists(copy), ouro::errc::storage, "fork", copy, " exists already");
-  auto const way = std::filesystem::relative(std::filesystem::absolute(copy), from);
-  ouro::require(*way.begin() == "..", ouro::errc::argument, "fork", copy, " is inside the life");
+  ouro::require(!is_inside(copy, from), ouro::errc::argument, "fork", copy, " is inside the life");
   ouro::make_whole_directory(copy, [&](std::string const& making) {
     for (auto const& name : ouro::entries_of(from))
       if (name != "LOCK" && std::filesystem::is_regular_file(from + "/" + name))

@@ -133,8 +133,7 @@ class cublaslt_products {
  private:
   [[nodiscard]] cublasStatus_t computed(planned_product const& p, cudaStream_t to) const {
     plan const& how = *p.how;
-    std::unique_lock<std::mutex> const own =
-        p.bias != nullptr ? std::unique_lock(describing_) : std::unique_lock<std::mutex>();
+    std::lock_guard const lock(describing_);
     if (p.bias != nullptr) set(how.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
     scalars const by(how.in_f64, p.alpha, how.accumulate);
     return lt_.matmul(handle_, how.operation, by.alpha(), p.a, how.a, p.b, how.b, by.beta(), p.c, how.c, p.c, how.c,
@@ -204,7 +203,7 @@ class cublaslt_products {
 
   cublaslt_functions lt_;
   std::mutex mutex_;
-  mutable std::mutex describing_;  // held while a bias is part of its plan; nothing else is asked for under it
+  mutable std::mutex describing_;  // held while a plan has this product's bias; nothing else is asked for under it
   cublasLtHandle_t handle_ = nullptr;
   cublasLtMatmulPreference_t preference_ = nullptr;
   void* workspaces_[strands] = {};

@@ -366,9 +366,8 @@ class device_memory {
   void take_crossed(int stream, std::uint64_t moment) noexcept {
     std::lock_guard const lock(mutex_);
     auto& blocks = crossed_[stream];
-    auto const later = std::find_if(blocks.begin(), blocks.end(), [&](block const& b) { return b.moment >= moment; });
-    for (auto b = blocks.begin(); b != later; ++b) pool(stream).deallocate(b->memory, b->bytes);
-    blocks.erase(blocks.begin(), later);
+    give_back(blocks, stream,
+              std::find_if(blocks.begin(), blocks.end(), [&](block const& b) { return b.moment >= moment; }));
   }
 
  private:
@@ -384,10 +383,11 @@ class device_memory {
 #endif
 
   static memory_pool<cuda_kernels::device_blocks>& pool(int stream) { return cuda_kernels::now().pools[stream]; }
-  static void give_back(std::vector<block>& blocks, int stream) noexcept {
-    for (auto const& b : blocks) pool(stream).deallocate(b.memory, b.bytes);
-    blocks.clear();
+  static void give_back(std::vector<block>& blocks, int stream, std::vector<block>::iterator end) noexcept {
+    for (auto b = blocks.begin(); b != end; ++b) pool(stream).deallocate(b->memory, b->bytes);
+    blocks.erase(blocks.begin(), end);
   }
+  static void give_back(std::vector<block>& blocks, int stream) noexcept { give_back(blocks, stream, blocks.end()); }
   int owner_of(void* p) noexcept {
     if (!any_side_blocks_) return 0;
     std::lock_guard const lock(mutex_);

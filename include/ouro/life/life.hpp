@@ -273,10 +273,9 @@ class life {
   std::int64_t highest_ = 0;            ///< number of any snapshot in the folder
   std::vector<generation_entry> kept_;  ///< newest first; all of them were read or written whole
   std::vector<std::string> passed_over_;
-  bool damaged_ = false;  ///< and nothing is set aside yet
-  std::string readable_;  ///< a layout that open() reads
-  bool resumed_ = false;  ///< and so a trainer knows what was learned
-  std::int64_t saved_updates_ = 0;
+  bool damaged_ = false;                      ///< and nothing is set aside yet
+  std::string readable_;                      ///< a layout that open() reads
+  std::optional<std::int64_t> learned_from_;  ///< the updates then, if a trainer of resume() may have learned since
 };
 
 template <class B, template <class> class Mixer>
@@ -414,8 +413,8 @@ ouro::trainer<gridman<B, Mixer>> life<B, Mixer>::resume(adamw const& rule, std::
                                                         std::int64_t room) {
   ouro::trainer<model_type> t(model, rule, dropout, room);
   t.memory() = memory;
-  t.updates() = saved_updates_ = progress.updates;
-  resumed_ = true;
+  t.updates() = progress.updates;
+  learned_from_ = progress.updates;
   return t;
 }
 
@@ -432,15 +431,15 @@ void life<B, Mixer>::commit() {
           " is not the folder that was opened any more: nothing is saved");
   require_readable();
   require_finite();
-  bool const damaged = damaged_;
-  if (damaged) set_aside();
-  damaged_ = false;  // once: what this commit writes, if it fails, is not of a damaged generation
   safetensors_writer weights;
   store_module(weights, model);
   auto const network = weights.str();
   auto const name = weights_file(network);
-  require(!resumed_ || kept_.empty() || has(kept_[0], name) || progress.updates != saved_updates_, errc::argument,
-          "life", "the network has learned since resume(), and its trainer's moments are not here: commit(trainer)");
+  require(learned_from_ != progress.updates || has(kept_[0], name), errc::argument, "life",
+          "the network has learned since resume(), and its trainer's moments are not here: commit(trainer)");
+  bool const damaged = damaged_;
+  if (damaged) set_aside();
+  damaged_ = false;  // once: what this commit writes, if it fails, is not of a damaged generation
   // What is there under this name is believed only if this object has read or written it.
   bool const known = std::any_of(kept_.begin(), kept_.end(), [&](auto const& g) { return g.weights == name; });
   if (!known || !exists(path_ + "/" + name)) write_file_durably(path_ + "/" + name, network);
@@ -472,7 +471,7 @@ void life<B, Mixer>::commit() {
   write_file_durably(path_ + "/" + file, bytes);
   write_file_durably(path_ + "/CURRENT", current);
   generation_ = next;
-  saved_updates_ = progress.updates;
+  if (learned_from_) learned_from_ = progress.updates;
   kept_ = std::move(kept);
   if (!damaged) tidy();  // the first commit after damage deletes nothing
 }
@@ -489,18 +488,16 @@ void life<B, Mixer>::require_readable() {
     readable_ = std::move(now);
   }
   std::size_t count = 0;
-  for (auto const& f : fields(model)) count += f.kind == field_kind::parameter ? 1 : 0;
-  require(memory.empty() || memory.size() == count, errc::argument, "life", "there are moments of ", memory.size(),
-          " parameters, and the network has ", count, ": nothing is saved");
-  std::size_t i = 0;
   for (auto const& f : fields(model)) {
-    if (f.kind != field_kind::parameter || memory.empty()) continue;
-    auto const& m = memory[i++];
+    if (f.kind != field_kind::parameter || count++ >= memory.size()) continue;
+    auto const& m = memory[count - 1];
     for (auto const* part : {&m.first, &m.second})
       require(part->empty() == m.first.empty() &&
                   (part->empty() || (part->dims() == f.value->dims() && part->type() == f.value->type())),
               errc::argument, "life", "the moments of ", f.path, " are not of its shape: nothing is saved");
   }
+  require(memory.empty() || memory.size() == count, errc::argument, "life", "there are moments of ", memory.size(),
+          " parameters, and the network has ", count, ": nothing is saved");
   safetensors_writer out;
   store_fields(out, "state.", state);
   try {

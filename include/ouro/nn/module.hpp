@@ -31,7 +31,7 @@ struct parameter : tensor<B> {
   parameter(tensor<B> value) : tensor<B>(value.is_plain() ? std::move(value) : value.copy()) {}  // NOLINT
   /// Other values; what the optimiser is told stays.
   parameter& operator=(tensor<B> value) {
-    tensor<B>::operator=(value.is_plain() ? std::move(value) : value.copy());
+    tensor<B>::operator=(parameter(std::move(value)));
     return *this;
   }
   [[nodiscard]] tensor<B> const& value() const { return *this; }

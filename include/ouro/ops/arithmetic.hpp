@@ -37,6 +37,12 @@ tensor<B> combine(char const* name, binary f, tensor<B> const& a, tensor<B> cons
   return y;
 }
 
+/// A number as an operand beside x.
+template <class B>
+tensor<B> number_beside(tensor<B> const& x, double c) {
+  return tensor<B>::full({1}, x.type(), c);
+}
+
 }  // namespace detail
 
 /// a + b.
@@ -136,27 +142,27 @@ tensor<B> operator-(tensor<B> const& x) {
 }
 template <Backend B>
 tensor<B> operator+(tensor<B> const& x, double c) {
-  return add(x, tensor<B>::full({1}, x.type(), c));
+  return add(x, detail::number_beside(x, c));
 }
 template <Backend B>
 tensor<B> operator+(double c, tensor<B> const& x) {
-  return add(x, tensor<B>::full({1}, x.type(), c));
+  return add(x, detail::number_beside(x, c));
 }
 template <Backend B>
 tensor<B> operator-(tensor<B> const& x, double c) {
-  return subtract(x, tensor<B>::full({1}, x.type(), c));
+  return subtract(x, detail::number_beside(x, c));
 }
 template <Backend B>
 tensor<B> operator-(double c, tensor<B> const& x) {
-  return subtract(tensor<B>::full({1}, x.type(), c), x);
+  return subtract(detail::number_beside(x, c), x);
 }
 template <Backend B>
 tensor<B> operator/(tensor<B> const& x, double c) {
-  return divide(x, tensor<B>::full({1}, x.type(), c));
+  return divide(x, detail::number_beside(x, c));
 }
 template <Backend B>
 tensor<B> operator/(double c, tensor<B> const& x) {
-  return divide(tensor<B>::full({1}, x.type(), c), x);
+  return divide(detail::number_beside(x, c), x);
 }
 
 }  // namespace ouro
