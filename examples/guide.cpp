@@ -237,18 +237,9 @@ parrot hatch(std::int64_t width) {
           {.wake = 3, .sleep = 1}};
 }
 
-ouro::state<B> egg(std::int64_t lanes, std::int64_t width) {
-  ouro::state<B> s;
-  s.mem = T::zeros({lanes, 4, width});
-  s.working = s.self = T::zeros({lanes, 1, width});
-  s.hormone = T::zeros({lanes, 1, width / 4});
-  s.oscillator = T::full({lanes, 2}, ouro::dtype::f32, 0.7);
-  return s;
-}
-
 void creature_of_ones_own() {
   auto model = hatch(16);
-  auto state = egg(16, 16);  // 16 lanes, width 16
+  auto state = ouro::newborn<B>({.width = 16, .memory_rows = 4}, ouro::seed{5}, 16);  // 16 lanes
   ouro::trainer trainer{model, ouro::adamw{.learning_rate = 1e-2, .weight_decay = 0, .warmup = 10}};
   ouro::random_stream random(ouro::seed{4});
   auto hear = [&] { return ouro::uniform<B>({16}, ouro::dtype::f32, random.next(), -1, 1).values<float>(); };
@@ -313,6 +304,18 @@ void kept_life() {
   bool set_aside = false;
   for (auto const& name : ouro::entries_of("guide.ouro")) set_aside = set_aside || name.ends_with(".quarantine");
   check(set_aside && anna.generation() == 4);
+}
+
+void kept_parrot() {
+  ouro::remove_directory("parrot.ouro");
+  for (std::int64_t day = 1; day <= 2; ++day) {
+    using nest = ouro::basic_life<parrot>;
+    auto polly = nest::open_or_create("parrot.ouro", hatch(16), ouro::newborn<B>({.width = 16, .memory_rows = 4}, ouro::seed{5}));
+    auto trainer = polly.resume({.learning_rate = 1e-2, .warmup = 10});
+    trainer.update(polly.state, {{{0.5F}, {}}, {{0.25F}, {0.5F}}});
+    polly.commit(trainer);
+    check(polly.progress.updates == day && polly.generation() == day + 1);
+  }
 }
 
 /// Of a text that is read once, from a state that stays as it is.
@@ -389,6 +392,7 @@ int main() {
   module_of_ones_own();
   creature_of_ones_own();
   kept_life();
+  kept_parrot();
   speech();
   backends();
   errors();

@@ -74,7 +74,7 @@ void import_weights(Life& l, std::string const& file) {
   std::string differences;
   if (auto const c = in.metadata().find("config"); c != in.metadata().end()) {
     try {
-      differences = differences_of(ouro::config_from_text(c->second), l.model.config());
+      differences = differences_of(ouro::config_from_text<ouro::gridman_config>(c->second), l.model.config());
     } catch (ouro::error const& e) {
       refuse(false, std::string("\n  ") + e.what());
     }

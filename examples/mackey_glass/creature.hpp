@@ -12,6 +12,7 @@
 #include <ouro/ops/reduce.hpp>
 #include <ouro/ops/sigmoid.hpp>
 #include <ouro/ops/tanh.hpp>
+#include <ouro/system/newborn.hpp>
 #include <ouro/system/system.hpp>
 
 namespace mackey_glass {
@@ -124,11 +125,7 @@ creature<B> born(std::int64_t width, ouro::dtype type = ouro::dtype::f32) {
 
 template <ouro::Backend B>
 ouro::state<B> newborn(std::int64_t lanes, std::int64_t width) {
-  ouro::state<B> s;
-  s.mem = s.working = s.self = ouro::tensor<B>::zeros({lanes, 1, width});
-  s.hormone = ouro::tensor<B>::zeros({lanes, 1, 1});
-  s.oscillator = ouro::tensor<B>::full({lanes, 2}, ouro::dtype::f32, 0.7);
-  return s;
+  return ouro::newborn<B>({.width = width, .hormone = 1}, ouro::seed{2}, lanes);
 }
 
 }  // namespace mackey_glass

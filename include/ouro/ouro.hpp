@@ -30,6 +30,7 @@
 #include <ouro/io/safetensors.hpp>
 #include <ouro/life/config_text.hpp>
 #include <ouro/life/life.hpp>
+#include <ouro/life/store.hpp>
 #include <ouro/meta/host_device.hpp>
 #include <ouro/meta/module.hpp>
 #include <ouro/nn/context.hpp>
@@ -87,6 +88,7 @@
 #include <ouro/sensor/patches.hpp>
 #include <ouro/system/config.hpp>
 #include <ouro/system/gridman.hpp>
+#include <ouro/system/newborn.hpp>
 #include <ouro/system/rhythm.hpp>
 #include <ouro/system/state.hpp>
 #include <ouro/system/system.hpp>

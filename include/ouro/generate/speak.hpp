@@ -5,15 +5,19 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <ouro/generate/utf8_stream.hpp>
 #include <ouro/ops/norm.hpp>
-#include <ouro/system/gridman.hpp>
+#include <ouro/sensor/patches.hpp>
+#include <ouro/system/system.hpp>
 
 namespace ouro {
 
@@ -43,13 +47,20 @@ struct text_sink {
   void operator()(std::string const& text) const { write(to, text); }
 };
 
+/// A system that reads patches of bytes and says them one by one, whatever its Brain is.
+template <class System>
+concept Speaking = std::same_as<typename System::input_type, patches> && requires(System const& model) {
+  typename std::remove_cvref_t<decltype(model.actor)>::voice;
+  { model.actor.patch() } -> std::same_as<std::int64_t>;
+};
+
 /// Lets a life hear a prompt and answer: each patch is one wake step, as everywhere. Whole patches of the prompt need no
 /// Actor; the rest of it is forced. `out(std::string const&)` receives valid UTF-8 as it is complete. Returns the bytes
 /// said, without the prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state
 /// is as it was if anything throws. `life` has one lane. Errors: an empty prompt, options out of range (argument); a state that
 /// is not finite follows (numeric).
-template <class B, template <class> class Mixer>
-std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o,
+template <Speaking System, class B>
+std::string speak(System const& model, state<B>& life, std::string_view prompt, speech_options const& o,
                   text_sink out) {
   require(life.lanes() == 1, errc::argument, "speak", "needs a life of one lane, got ", life.lanes());
   require(!prompt.empty(), errc::argument, "speak", "the prompt must not be empty");
@@ -57,7 +68,7 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
   require(std::isfinite(o.temperature) && o.temperature >= 0, errc::argument, "speak",
           "temperature must be a number from 0 on, got ", o.temperature);
   require(o.top_k >= 0, errc::argument, "speak", "top_k must not be negative, got ", o.top_k);
-  auto const width = model.config().patch;
+  auto const width = model.actor.patch();
   auto const p = static_cast<std::size_t>(width);
   auto s = life;
   context<B> cx;
@@ -91,7 +102,7 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
   }
   detail::early_bytes<B> early(width);
   while (!done) {
-    typename byte_actor<B>::voice voice(model.actor, cx, seen, {previous});
+    typename std::remove_cvref_t<decltype(model.actor)>::voice voice(model.actor, cx, seen, {previous});
     random_draw const draw = o.temperature > 0 ? s.random.next() : random_draw{};
     std::vector<std::int32_t> patch;
     for (std::int32_t byte : forced) {
@@ -135,9 +146,9 @@ std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_vi
 }
 
 /// The same for any callable.
-template <class B, template <class> class Mixer, class Out>
+template <Speaking System, class B, class Out>
 requires(!std::is_same_v<std::remove_cvref_t<Out>, text_sink>) std::string
-    speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt, speech_options const& o, Out&& out) {
+    speak(System const& model, state<B>& life, std::string_view prompt, speech_options const& o, Out&& out) {
   auto* to = std::addressof(out);
   return speak(model, life, prompt, o,
                text_sink{const_cast<void*>(static_cast<void const*>(to)),
@@ -145,9 +156,8 @@ requires(!std::is_same_v<std::remove_cvref_t<Out>, text_sink>) std::string
 }
 
 /// The same, returned as one valid UTF-8 text.
-template <class B, template <class> class Mixer>
-std::string speak(gridman<B, Mixer> const& model, state<B>& life, std::string_view prompt,
-                  speech_options const& o = {}) {
+template <Speaking System, class B>
+std::string speak(System const& model, state<B>& life, std::string_view prompt, speech_options const& o = {}) {
   std::string text;
   static_cast<void>(speak(model, life, prompt, o, [&](std::string const& part) { text += part; }));
   return text;

@@ -14,6 +14,7 @@
 
 #include <ouro/io/safetensors.hpp>
 #include <ouro/meta/module.hpp>
+#include <ouro/nn/module.hpp>
 #include <ouro/tensor/tensor.hpp>
 
 namespace ouro {
@@ -28,6 +29,18 @@ inline shape shape_of(stored_tensor const& stored) {
   for (auto d : stored.dims) dims.push_back(d);
   return dims;
 }
+
+namespace detail {
+
+/// Errors (storage): the stored tensor has another shape or dtype.
+inline void require_like(safetensors_reader const& in, std::string const& name, shape const& dims, dtype type) {
+  auto const stored = in.at(name);
+  char const* const expected = stored_name_of(type);
+  require(shape_of(stored) == dims && stored.type == expected, errc::storage, "load", name, ": expected ", expected,
+          " ", dims, ", stored ", stored.type, " ", shape_of(stored));
+}
+
+}  // namespace detail
 
 /// Writes a tensor in its own dtype, bit for bit.
 template <class B>
@@ -105,6 +118,38 @@ void load_fields(safetensors_reader const& in, std::string const& prefix, T& obj
       std::memcpy(&member, s.bytes.data(), sizeof(type));
     }
   });
+}
+
+/// Writes all tensors of a module.
+template <class Module>
+void store_module(safetensors_writer& out, Module const& module) {
+  for (auto const& f : fields(module)) store(out, f.path, *f.value);
+}
+/// Reads them back, strictly. Errors (storage): all that differs in names and shapes.
+template <class Module>
+void load_module(safetensors_reader const& in, Module& module) {
+  using backend = typename Module::backend;
+  std::string differences;
+  auto const list = fields(module);
+  std::size_t found = 0;
+  for (auto const& f : list) {
+    if (!in.contains(f.path)) {
+      differences += "\n  missing: " + f.path + " " + f.value->dims().str();
+      continue;
+    }
+    ++found;
+    auto const stored = shape_of(in.at(f.path));
+    if (stored != f.value->dims())
+      differences += "\n  " + f.path + ": expected " + f.value->dims().str() + ", stored " + stored.str();
+  }
+  if (found < in.names().size())
+    for (auto const& name : in.names()) {
+      bool known = false;
+      for (auto const& f : list) known = known || f.path == name;
+      if (!known) differences += "\n  unknown: " + name;
+    }
+  require(differences.empty(), errc::storage, "load", "the stored network is another one:", differences);
+  for (auto const& f : list) *f.value = load<backend>(in.at(f.path), f.value->type(), f.path);
 }
 
 }  // namespace ouro

@@ -1,18 +1,19 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// A configuration as text, and back.
+// A configuration as text, and back: any struct that OURO_MODULE describes, of numbers, bools and short texts.
 #pragma once
 
 #include <algorithm>
 #include <charconv>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
 #include <ouro/io/json.hpp>
 #include <ouro/meta/module.hpp>
-#include <ouro/system/config.hpp>
+#include <ouro/tensor/error.hpp>
 
 namespace ouro {
 
@@ -28,7 +29,8 @@ std::string exact(T value) {
 }  // namespace detail
 
 /// A configuration as one JSON object.
-inline std::string to_text(gridman_config const& c) {
+template <meta::Reflected Config>
+std::string to_text(Config const& c) {
   std::string out;
   meta::for_each_member(c, [&](char const* name, auto const& value) {
     out += (out.empty() ? "{" : ",") + json::quote(name) + ":";
@@ -37,11 +39,12 @@ inline std::string to_text(gridman_config const& c) {
     else if constexpr (requires { value.view(); }) out += json::quote(value.view());
     else out += detail::exact(value);
   });
-  return out + "}";
+  return (out.empty() ? "{" : out) + "}";
 }
 /// `c` with the fields that a JSON object names, {"dropout": 0.1}. Errors: no object (data); a value of another kind (data),
-/// fields that do not exist (config), both with their names; a rule that is broken (config).
-inline gridman_config changed(gridman_config c, json const& j) {
+/// fields that do not exist (config), both with their names; a rule of its validate(), if it has one, that is broken.
+template <meta::Reflected Config>
+Config changed(Config c, json const& j) {
   require(j.is(json::kind::object), errc::data, "config", "needs a JSON object");
   std::vector<std::string> unknown = j.keys();
   meta::for_each_member(c, [&](char const* name, auto& value) {
@@ -58,6 +61,7 @@ inline gridman_config changed(gridman_config c, json const& j) {
       } else if constexpr (std::is_same_v<type, double>) {
         value = v->number();
       } else {
+        static_assert(std::is_same_v<type, std::int64_t>, "a configuration has int64_t, double, bool and short_text");
         value = v->integer();
       }
     } catch (error const& e) {
@@ -67,20 +71,22 @@ inline gridman_config changed(gridman_config c, json const& j) {
   std::string names;
   for (auto const& name : unknown) names += (names.empty() ? "" : ", ") + json::quote(name);
   require(names.empty(), errc::config, "config", "there are fields that this version does not know: ", names);
-  c.validate();
+  if constexpr (requires { c.validate(); }) c.validate();
   return c;
 }
-inline gridman_config changed(gridman_config const& c, std::string const& text) {
+template <meta::Reflected Config>
+Config changed(Config const& c, std::string const& text) {
   return changed(c, json::parse(text));
 }
 /// The configuration that to_text wrote. Errors, beside those of `changed`: a field is missing (storage); those that lives
-/// older than the field do not have (`mixers` and what follows) may be.
-inline gridman_config config_from_text(std::string const& text) {
+/// older than the field do not have may be: the one that Config::younger names, where it does, and what follows.
+template <meta::Reflected Config>
+Config config_from_text(std::string const& text) {
   auto const j = json::parse(text);
-  gridman_config c;
-  bool optional = false;  // from `mixers` on
-  meta::for_each_member(c, [&](char const* name, auto& value) {
-    optional = optional || static_cast<void const*>(&value) == &c.mixers;
+  Config c;
+  bool optional = false;
+  meta::for_each_member(c, [&](char const* name, auto const&) {
+    if constexpr (requires { Config::younger; }) optional = optional || Config::younger == std::string_view(name);
     require(optional || j.find(name) != nullptr, errc::storage, "config", "'", name, "' is missing");
   });
   return changed(c, j);

@@ -5,80 +5,24 @@
 #pragma once
 
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
+#include <concepts>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <ouro/data/corpus.hpp>
 #include <ouro/io/archive.hpp>
-#include <ouro/io/file.hpp>
 #include <ouro/life/config_text.hpp>
+#include <ouro/life/store.hpp>
 #include <ouro/ops/norm.hpp>
 #include <ouro/system/gridman.hpp>
 #include <ouro/tensor/elementary.hpp>
 #include <ouro/train/trainer.hpp>
 
 namespace ouro {
-
-namespace detail {
-
-/// FNV-1a over 64 bits, as 16 hexadecimal digits (Fowler, Noll, Vo).
-inline std::string hash_of(std::string_view bytes) {
-  std::uint64_t h = 0xcbf29ce484222325ULL;
-  for (char c : bytes) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  std::string out(16, '0');
-  for (std::size_t i = 16; i-- > 0; h >>= 4U) out[i] = "0123456789abcdef"[h & 15U];
-  return out;
-}
-
-/// Errors (storage): the stored tensor has another shape or dtype.
-inline void require_like(safetensors_reader const& in, std::string const& name, shape const& dims, dtype type) {
-  auto const stored = in.at(name);
-  char const* const expected = stored_name_of(type);
-  require(shape_of(stored) == dims && stored.type == expected, errc::storage, "load", name, ": expected ", expected,
-          " ", dims, ", stored ", stored.type, " ", shape_of(stored));
-}
-
-}  // namespace detail
-
-/// Writes all tensors of a module.
-template <class Module>
-void store_module(safetensors_writer& out, Module const& module) {
-  for (auto const& f : fields(module)) store(out, f.path, *f.value);
-}
-/// Reads them back, strictly. Errors (storage): all that differs in names and shapes.
-template <class Module>
-void load_module(safetensors_reader const& in, Module& module) {
-  using backend = typename Module::backend;
-  std::string differences;
-  auto const list = fields(module);
-  std::size_t found = 0;
-  for (auto const& f : list) {
-    if (!in.contains(f.path)) {
-      differences += "\n  missing: " + f.path + " " + f.value->dims().str();
-      continue;
-    }
-    ++found;
-    auto const stored = shape_of(in.at(f.path));
-    if (stored != f.value->dims())
-      differences += "\n  " + f.path + ": expected " + f.value->dims().str() + ", stored " + stored.str();
-  }
-  if (found < in.names().size())
-    for (auto const& name : in.names()) {
-      bool known = false;
-      for (auto const& f : list) known = known || f.path == name;
-      if (!known) differences += "\n  unknown: " + name;
-    }
-  require(differences.empty(), errc::storage, "load", "the stored network is another one:", differences);
-  for (auto const& f : list) *f.value = load<backend>(in.at(f.path), f.value->type(), f.path);
-}
 
 /// Where a life was in its learning.
 struct life_progress {
@@ -89,39 +33,75 @@ struct life_progress {
   OURO_MODULE(life_progress, updates, heard, said, cursor);
 };
 
-/// One folder: LOCK, weights-<hash>.safetensors, snapshot-<generation>-<hash>.safetensors, CURRENT (the last three
-/// generations and the hashes of their snapshots). Open once at a time. `commit` is atomic and durable; at least the last
-/// three generations stay. A generation that is damaged is passed over for the one before and never deleted: the next commit
-/// renames its files to *.quarantine. Where CURRENT is damaged, the names of the snapshots say what it should. Weights that several
-/// generations share are there twice (weights-<hash>-copy.safetensors). A folder that was moved while its life was open is not written to.
-template <class B, template <class> class Mixer = attention>
-class life {
- public:
-  using model_type = gridman<B, Mixer>;
+/// A system that is made from a configuration. Its life keeps that, and is opened by its path alone.
+template <class System>
+concept Configured = requires(System const& s, typename System::config_type const& c) {
+  System(c, seed{}, dtype::f32);
+  { s.config() } -> std::convertible_to<typename System::config_type>;
+  { s.type() } -> std::same_as<dtype>;
+  { s.newborn(seed{}) } -> std::same_as<state<typename System::backend>>;
+};
 
-  /// Makes the folder and writes the newborn. Errors (storage): the path exists; (config): the configuration. Whatever is
-  /// thrown, no folder is left.
-  static life create(std::string const& path, gridman_config const& config, seed network, seed noise,
-                     dtype type = dtype::f32);
+namespace detail {
+struct no_config {};
+template <class System>
+struct config_of {
+  using type = no_config;
+};
+template <Configured System>
+struct config_of<System> {
+  using type = typename System::config_type;
+};
+}  // namespace detail
+
+/// A network, its state and where it was in its learning, kept in a folder (life_store says how). Open once at a time.
+///
+/// Any system can live so. What is kept of it is its tensors; its other members (rhythm, rates, extents) are those of the
+/// program, which says them when it opens the life; of a Configured one all is kept.
+template <class System>
+class basic_life {
+ public:
+  using backend = typename System::backend;
+  using model_type = System;
+  using config_type = typename detail::config_of<System>::type;
+
+  /// Makes the folder and writes the newborn. Errors (storage): the path exists; (argument): `born` is no state of the
+  /// network. Whatever is thrown, no folder is left.
+  static basic_life create(std::string const& path, System newborn, ouro::state<backend> born);
+  static basic_life create(std::string const& path, config_type const& config, seed network, seed noise,
+                           dtype type = dtype::f32) requires Configured<System> {
+    System newborn(config, network, type);
+    auto born = newborn.newborn(noise);
+    return create(path, std::move(newborn), std::move(born));
+  }
 
   /// Goes on where the last commit was. Errors (storage): no life there, open already, written by another version of this
   /// program, a file that could not be opened for want of anything but the file, or every generation damaged; (config): its
-  /// brain has another mixer than this program's.
-  static life open(std::string const& path);
+  /// configuration is one that this System has not, as another brain's.
+  static basic_life open(std::string const& path) requires Configured<System> {
+    return read(path, [&](std::string const& what, safetensors_reader const& snapshot) {
+      return made_from(snapshot, path + ": " + what);
+    });
+  }
+  /// The same for any system: `like` and `born` are a network and a state of the extents of those that were kept.
+  static basic_life open(std::string const& path, System const& like, ouro::state<backend> const& born);
 
   /// open() where something is, else create().
-  static life open_or_create(std::string const& path, gridman_config const& config, seed network, seed noise,
-                             dtype type = dtype::f32) {
+  static basic_life open_or_create(std::string const& path, System const& newborn, ouro::state<backend> const& born) {
+    return exists(path) ? open(path, newborn, born) : create(path, newborn, born);
+  }
+  static basic_life open_or_create(std::string const& path, config_type const& config, seed network, seed noise,
+                                   dtype type = dtype::f32) requires Configured<System> {
     return exists(path) ? open(path) : create(path, config, network, noise, type);
   }
 
-  life(life&&) noexcept = default;
-  life(life const&) = delete;
+  basic_life(basic_life&&) noexcept = default;
+  basic_life(basic_life const&) = delete;
 
   /// A trainer of `model` that goes on where this life was in its learning. The life must outlive it and stay where it is;
   /// what it learns is kept by commit(trainer).
-  [[nodiscard]] ouro::trainer<model_type> resume(adamw const& rule, std::optional<double> dropout = {},
-                                                 std::int64_t room = context<B>::no_bound);
+  [[nodiscard]] ouro::trainer<System> resume(adamw const& rule, std::optional<double> dropout = {},
+                                             std::int64_t room = context<backend>::no_bound);
 
   /// Makes what is in memory the newest generation. Errors (argument): it is not what open() would read, as a state or weights of
   /// another network than the configuration says; or `model` has learned since resume(), and what its trainer knows is not here:
@@ -129,87 +109,69 @@ class life {
   /// the last.
   void commit();
   /// The same after `memory` and `progress.updates` were taken from a trainer of `model`.
-  void commit(ouro::trainer<model_type>& learned);
+  void commit(ouro::trainer<System>& learned);
 
-  model_type model;
-  ouro::state<B> state;
-  std::vector<moments<B>> memory;  ///< of the optimiser
+  System model;
+  ouro::state<backend> state;
+  std::vector<moments<backend>> memory;  ///< of the optimiser
   life_progress progress;
 
-  [[nodiscard]] std::string const& path() const { return path_; }
-  [[nodiscard]] std::int64_t generation() const { return generation_; }
+  [[nodiscard]] std::string const& path() const { return store_.path(); }
+  [[nodiscard]] std::int64_t generation() const { return store_.generation(); }
   /// What was damaged when it was opened, a text for each generation and line of CURRENT; usually nothing.
-  [[nodiscard]] std::vector<std::string> const& passed_over() const { return passed_over_; }
+  [[nodiscard]] std::vector<std::string> const& passed_over() const { return store_.passed_over(); }
 
  private:
-  struct generation_entry {
-    std::int64_t number = 0;
-    std::string hash;     ///< of the snapshot; empty where nothing says it
-    std::string file;     ///< the snapshot
-    std::string weights;  ///< their file, whose hash was right
+  /// The shape and dtype of a tensor of the states.
+  struct form {
+    std::string path;
+    shape dims;
+    dtype type;
   };
-  /// What a snapshot and its weights hold.
-  struct contents {
-    model_type model;
-    ouro::state<B> state{};
-    life_progress progress{};
-    std::vector<moments<B>> memory{};
-  };
-  static constexpr char const* format = "ouro-life-1";
-
-  life(std::string path, model_type m) : life(path, std::move(m), file_lock(path + "/LOCK")) {}
-  life(std::string path, model_type m, file_lock lock)
-      : model(std::move(m)), path_(std::move(path)), lock_(std::move(lock)), readable_(layout(model)) {}
-
-  static std::string weights_file(std::string_view bytes) {
-    return "weights-" + detail::hash_of(bytes) + ".safetensors";
-  }
-  /// The file that holds the same as a file of weights.
-  static std::string copy_of(std::string const& weights) { return weights.substr(0, 24) + "-copy.safetensors"; }
-  static bool has(generation_entry const& g, std::string const& weights) {
-    return g.weights == weights || g.weights == copy_of(weights);
-  }
-  static constexpr std::int64_t numbers = std::int64_t{1} << 62;  ///< of generations
-  /// 0 for what is no number of a generation.
-  static std::int64_t number_of(std::string_view text) {
-    std::int64_t n = 0;
-    auto const [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
-    return code == std::errc{} && end == text.data() + text.size() && n > 0 && n < numbers ? n : 0;
-  }
-  /// What the name of a file says: number 0 if it is no snapshot's, no hash if it is of an older version or set aside.
-  static generation_entry entry_of(std::string const& name) {
-    generation_entry e{0, "", name, ""};
-    auto const end = name.find_first_of("-.", 9);
-    if (!name.starts_with("snapshot-") || end == std::string::npos) return e;
-    e.number = number_of(std::string_view(name).substr(9, end - 9));
-    if (name[end] == '-' && name.find(".safetensors", end) == end + 17) e.hash = name.substr(end + 1, 16);
-    return e;
-  }
-  /// Does f(). False, and the reason is noted, if it finds a file missing, unreadable or not what was written. All other
-  /// errors are no fault of a generation, and go on: none is passed over for them.
-  template <class F>
-  static bool whole(std::vector<std::string>& reasons, std::string const& what, F&& f) {
-    try {
-      f();
-      return true;
-    } catch (error const& e) {
-      auto const* file = dynamic_cast<file_error const*>(&e);
-      if (e.code() != errc::storage || (file != nullptr && file->number() != ENOENT && file->number() != EIO)) throw;
-      reasons.push_back(what + ": " + e.what());
-      return false;
+  /// A network and the tensors of its states.
+  struct kind {
+    System model;
+    std::vector<form> forms;
+    kind(System m, ouro::state<backend> const& born) : model(std::move(m)) {
+      meta::for_each_member(born, [&](char const* name, auto const& member) {
+        if constexpr (requires { member.dims(); }) {
+          require(member.rank() > 0, errc::argument, "life", "a newborn's state must have its ", name);
+          forms.push_back({std::string("state.") + name, member.dims(), member.type()});
+        }
+      });
     }
-  }
-  static std::string const& text_of(safetensors_reader const& in, std::string const& key) {
-    auto const found = in.metadata().find(key);
-    require(found != in.metadata().end(), errc::storage, "life", "the snapshot does not say its ", key);
-    return found->second;
-  }
+  };
 
-  static std::vector<generation_entry> candidates(std::string const& path, std::vector<std::string>& reasons,
-                                                  std::int64_t& highest);
-  static contents read(safetensors_reader const& in, safetensors_reader const& weights, gridman_config const& config);
-  static void check_state(safetensors_reader const& in, model_type const& model);
-  static std::vector<moments<B>> load_moments(safetensors_reader const& in, model_type const& model);
+  basic_life(life_store store, kind k)
+      : model(std::move(k.model)), store_(std::move(store)), forms_(std::move(k.forms)), readable_(layout(model)) {}
+
+  /// What a life is told by its configuration: nothing if there is none.
+  static std::string config_text(System const& network) {
+    if constexpr (Configured<System>) return to_text(network.config());
+    else return "";
+  }
+  static kind made(config_type const& config, dtype type) requires Configured<System> {
+    System network(config, seed{}, type);
+    auto const born = network.newborn(seed{});
+    return {std::move(network), born};
+  }
+  static kind made_from(safetensors_reader const& snapshot, std::string const& what) requires Configured<System> {
+    auto const& type = life_store::text_of(snapshot, "dtype");
+    require(type == "f32" || type == "f64", errc::storage, "life", what, ": the dtype must be f32 or f64, got ", type);
+    config_type config;
+    try {
+      config = config_from_text<config_type>(life_store::text_of(snapshot, "config"));
+    } catch (error const& e) {
+      fail(errc::storage, "life", what, " is of another version: ", e.what());
+    }
+    return made(config, type == "f64" ? dtype::f64 : dtype::f32);
+  }
+  /// Opens the store; make(what, snapshot) says of which kind a snapshot is.
+  template <class Make>
+  static basic_life read(std::string const& path, Make&& make);
+
+  static void check_state(safetensors_reader const& in, std::vector<form> const& forms);
+  static std::vector<moments<backend>> load_moments(safetensors_reader const& in, System const& network);
 
   /// f(path of a parameter, its moments) for all that there are.
   template <class F>
@@ -222,269 +184,135 @@ class life {
   }
   void require_finite() const;
   void require_readable();
-  /// Names, shapes and dtypes of the network, and its configuration.
-  static std::string layout(model_type const& network) {
-    auto text = to_text(network.config()) + name_of(network.type());
+  /// Names, shapes and dtypes of the network, and what its configuration says.
+  static std::string layout(System const& network) {
+    auto text = config_text(network);
+    if constexpr (Configured<System>) {
+      text += name_of(network.type());
+      auto const& r = network.rhythm;
+      text += " " + detail::exact(r.wake) + " " + detail::exact(r.sleep) + " " + detail::exact(r.noise);
+    }
     for (auto const& f : fields(network))
       text += "\n" + f.path + " " + name_of(f.value->type()) + " " + f.value->dims().str();
     return text;
   }
 
-  static bool is_snapshot(std::string const& name) {
-    auto const e = entry_of(name);
-    auto const numbered = "snapshot-" + std::to_string(e.number);
-    return e.number > 0 && name == numbered + (e.hash.empty() ? "" : "-" + e.hash) + ".safetensors";
-  }
-  static bool is_weights(std::string const& name) {
-    bool const hashed = name.starts_with("weights-") && name.find_first_not_of("0123456789abcdef", 8) == 24;
-    return hashed && (name == name.substr(0, 24) + ".safetensors" || name == copy_of(name));
-  }
-  /// Whether it is a snapshot or weights, whole, of no generation that is kept.
-  [[nodiscard]] bool spare(std::string const& name) const {
-    return (is_snapshot(name) || is_weights(name)) && std::none_of(kept_.begin(), kept_.end(), [&](auto const& g) {
-             return name == g.file || name == g.weights || name == copy_of(g.weights);
-           });
-  }
-  /// Renames what may be of a damaged generation, so that it is neither deleted nor overwritten. Errors (storage).
-  void set_aside() const {
-    for (auto const& name : entries_of(path_)) {
-      if (!spare(name)) continue;
-      auto const from = path_ + "/" + name;
-      auto to = from + ".quarantine";
-      for (int i = 1; exists(to); ++i) to = from + "." + std::to_string(i) + ".quarantine";
-      if (::rename(from.c_str(), to.c_str()) != 0) detail::cannot("set aside", from);
-    }
-    sync_directory(path_);
-  }
-  /// Removes files of generations that are no longer kept, and what a killed process left half written: a failure here costs
-  /// disk space, nothing else.
-  void tidy() const noexcept {
-    try {
-      for (auto const& name : entries_of(path_))
-        if (spare(name) || name.find(".safetensors.tmp-") != std::string::npos || name.starts_with("CURRENT.tmp-"))
-          ::unlink((path_ + "/" + name).c_str());
-    } catch (std::exception const&) {  // NOLINT: see above
-    }
-  }
-
-  std::string path_;
-  file_lock lock_;
-  std::int64_t generation_ = 0;
-  std::int64_t highest_ = 0;            ///< number of any snapshot in the folder
-  std::vector<generation_entry> kept_;  ///< newest first; all of them were read or written whole
-  std::vector<std::string> passed_over_;
-  bool damaged_ = false;                      ///< and nothing is set aside yet
+  life_store store_;
+  std::vector<form> forms_;
   std::string readable_;                      ///< a layout that open() reads
   std::optional<std::int64_t> learned_from_;  ///< the updates then, if a trainer of resume() may have learned since
 };
 
-template <class B, template <class> class Mixer>
-life<B, Mixer> life<B, Mixer>::create(std::string const& path, gridman_config const& config, seed network, seed noise,
-                                      dtype type) {
-  model_type model(config, network, type);
+/// The life of a Gridman.
+template <class B, template <class> class Mixer = attention>
+using life = basic_life<gridman<B, Mixer>>;
+
+template <class System>
+basic_life<System> basic_life<System>::create(std::string const& path, System newborn, ouro::state<backend> born) {
   require(!exists(path), errc::storage, "life", path, " exists already");
-  std::optional<life> l;
+  auto kind_of = [&] {
+    if constexpr (Configured<System>) return kind(newborn, newborn.newborn(seed{}));
+    else return kind(newborn, born);
+  };
+  std::optional<basic_life> l;
   make_whole_directory(path, [&](std::string const& making) {
-    l.emplace(life(making, std::move(model)));
-    l->state = l->model.newborn(noise);
+    l.emplace(basic_life(life_store(making), kind_of()));
+    l->state = std::move(born);
     l->commit();
   });
-  l->path_ = path;
+  l->store_.renamed(path);
   return std::move(*l);
 }
 
-/// Newest first: the generations that CURRENT lists, or, if that is not whole, all that have a snapshot. Notes what is wrong
-/// with CURRENT.
-template <class B, template <class> class Mixer>
-auto life<B, Mixer>::candidates(std::string const& path, std::vector<std::string>& reasons, std::int64_t& highest)
-    -> std::vector<generation_entry> {
-  std::vector<generation_entry> all;
-  for (auto const& name : entries_of(path)) {
-    auto e = entry_of(name);
-    highest = std::max(highest, e.number);
-    if (is_snapshot(name)) all.push_back(std::move(e));
-  }
-  std::sort(all.begin(), all.end(),
-            [](auto const& a, auto const& b) { return a.number != b.number ? a.number > b.number : a.file < b.file; });
-  std::vector<generation_entry> listed;
-  std::string text;
-  bool good = whole(reasons, "CURRENT", [&] {
-    text = read_file(path + "/CURRENT");
-    require(!text.empty(), errc::storage, "life", path, "/CURRENT is empty");
+template <class System>
+basic_life<System> basic_life<System>::open(std::string const& path, System const& like,
+                                            ouro::state<backend> const& born) {
+  return read(path, [&](std::string const& what, safetensors_reader const& snapshot) {
+    auto const& text = life_store::text_of(snapshot, "config");
+    require(text == config_text(like), errc::config, "life", path, ": ", what,
+            " has another configuration than this network: ", text.empty() ? "none" : text);
+    return kind(like, born);
   });
-  for (std::size_t at = 0; at < text.size();) {
-    auto const end = text.find('\n', at);
-    auto const line = text.substr(at, end - at);
-    at += line.size() + 1;
-    auto const space = std::min(line.find(' '), line.size());
-    auto const number = number_of(std::string_view(line).substr(0, space));
-    good = whole(reasons, "CURRENT",
-                 [&] {
-                   require(number > 0 && line.size() == space + 17 && end != std::string::npos &&
-                               (listed.empty() || number < listed.back().number),
-                           errc::storage, "life", "expected a generation and the hash of its snapshot, got ",
-                           json::quote(line.substr(0, 80)));
-                   auto const hash = line.substr(space + 1);
-                   auto const found = std::find_if(all.begin(), all.end(), [&](auto const& g) {
-                     return g.number == number && (g.hash == hash || g.hash.empty());
-                   });
-                   require(found != all.end(), errc::storage, "life", "there is no snapshot of generation ", line);
-                   found->hash = hash;  // which the name does not say in older lives
-                   listed.push_back(*found);
-                 }) &&
-           good;
-  }
-  if (good && listed.size() < 3 && all.back().number < listed.back().number) {
-    reasons.push_back("CURRENT: it ends before the older generations");
-    return all;
-  }
-  return good ? listed : all;
 }
 
-template <class B, template <class> class Mixer>
-life<B, Mixer> life<B, Mixer>::open(std::string const& path) {
-  auto const names = exists(path) ? entries_of(path) : std::vector<std::string>();
-  require(std::any_of(names.begin(), names.end(),
-                      [](auto const& name) { return name == "CURRENT" || entry_of(name).number > 0; }),
-          errc::storage, "life", "there is no life at ", path);
-  file_lock lock(path + "/LOCK");
-  std::vector<std::string> reasons;
-  std::int64_t highest = 0;
-  std::optional<contents> newest;
-  std::vector<generation_entry> kept;
-  for (auto& g : candidates(path, reasons, highest)) {
-    auto const what = "generation " + std::to_string(g.number);
-    std::optional<safetensors_reader> in;
-    std::optional<safetensors_reader> weights;
-    auto const read_snapshot = [&] {
-      require(!g.hash.empty(), errc::storage, "life", "nothing says the hash of ", g.file);
-      auto bytes = read_file(path + "/" + g.file);
-      require(detail::hash_of(bytes) == g.hash, errc::storage, "life", g.file, ": the hash is wrong");
-      in.emplace(g.file, std::move(bytes));
-      static_cast<void>(text_of(*in, "format"));
-      static_cast<void>(text_of(*in, "config"));
-    };
-    if (!whole(reasons, what, read_snapshot)) continue;
-    gridman_config config;
-    if (!newest) {  // it was written so: who cannot understand it must not go on with another one
-      require(text_of(*in, "format") == format, errc::storage, "life", path, ": ", what, " has the format ",
-              json::quote(text_of(*in, "format")), ", and this program knows ", json::quote(format));
-      try {
-        config = config_from_text(text_of(*in, "config"));
-      } catch (error const& e) {
-        fail(errc::storage, "life", path, ": ", what, " is of another version: ", e.what());
-      }
-    }
-    auto const read_rest = [&] {
-      auto const& name = text_of(*in, "weights");
-      require(is_weights(name), errc::storage, "life", json::quote(name.substr(0, 80)), " is no file of weights");
-      auto const read_weights = [&](std::string const& file) {
-        auto bytes = read_file(path + "/" + file);
-        require(name == weights_file(bytes), errc::storage, "life", file, ": the hash is wrong");
-        weights.emplace(file, std::move(bytes));
-        g.weights = file;
-      };
-      auto const same = [&](auto const& k) { return has(k, name); };
-      if (auto const known = std::find_if(kept.begin(), kept.end(), same); known != kept.end())
-        g.weights = known->weights;
-      else if (!exists(path + "/" + copy_of(name))) read_weights(name);
-      else if (!whole(reasons, what, [&] { read_weights(name); })) read_weights(copy_of(name));
-      if (!newest) newest.emplace(read(*in, *weights, config));
-    };
-    if (whole(reasons, what, read_rest)) kept.push_back(std::move(g));
-  }
-  std::string problems;
-  for (auto const& r : reasons) problems += "\n  " + r;
-  require(newest.has_value(), errc::storage, "life", "no generation of ", path, " can be read:", problems);
-  life l(path, std::move(newest->model), std::move(lock));
-  l.state = std::move(newest->state);
-  l.progress = newest->progress;
-  l.memory = std::move(newest->memory);
-  l.generation_ = kept.front().number;
-  l.highest_ = highest;
-  l.kept_ = std::move(kept);
-  l.damaged_ = !reasons.empty();
-  l.passed_over_ = std::move(reasons);
+template <class System>
+template <class Make>
+basic_life<System> basic_life<System>::read(std::string const& path, Make&& make) {
+  std::optional<kind> k;
+  ouro::state<backend> state;
+  life_progress progress;
+  std::vector<moments<backend>> memory;
+  auto store = life_store::open(
+      path, [&](std::string const& what, safetensors_reader const& snapshot) { k.emplace(make(what, snapshot)); },
+      [&](safetensors_reader const& snapshot, safetensors_reader const& weights) {
+        load_module(weights, k->model);
+        check_state(snapshot, k->forms);
+        load_fields<backend>(snapshot, "state.", state);
+        load_fields<backend>(snapshot, "progress.", progress);
+        memory = load_moments(snapshot, k->model);
+      });
+  basic_life l(std::move(store), std::move(*k));
+  l.state = std::move(state);
+  l.progress = progress;
+  l.memory = std::move(memory);
   return l;
 }
 
-template <class B, template <class> class Mixer>
-ouro::trainer<gridman<B, Mixer>> life<B, Mixer>::resume(adamw const& rule, std::optional<double> dropout,
-                                                        std::int64_t room) {
-  ouro::trainer<model_type> t(model, rule, dropout, room);
+template <class System>
+ouro::trainer<System> basic_life<System>::resume(adamw const& rule, std::optional<double> dropout, std::int64_t room) {
+  ouro::trainer<System> t(model, rule, dropout, room);
   t.memory() = memory;
   t.updates() = progress.updates;
   learned_from_ = progress.updates;
   return t;
 }
 
-template <class B, template <class> class Mixer>
-void life<B, Mixer>::commit(ouro::trainer<model_type>& learned) {
+template <class System>
+void basic_life<System>::commit(ouro::trainer<System>& learned) {
   memory = learned.memory();
   progress.updates = learned.updates();
   commit();
 }
 
-template <class B, template <class> class Mixer>
-void life<B, Mixer>::commit() {
-  require(lock_.is_at(path_ + "/LOCK"), errc::storage, "life", path_,
-          " is not the folder that was opened any more: nothing is saved");
+template <class System>
+void basic_life<System>::commit() {
   require_readable();
   require_finite();
-  safetensors_writer weights;
-  store_module(weights, model);
-  auto const network = weights.str();
-  auto const name = weights_file(network);
-  require(learned_from_ != progress.updates || has(kept_[0], name), errc::argument, "life",
+  auto const weights = [&] {
+    safetensors_writer tensors;
+    store_module(tensors, model);
+    return life_store::weights(tensors.str());
+  }();
+  require(learned_from_ != progress.updates || store_.has(weights), errc::argument, "life",
           "the network has learned since resume(), and its trainer's moments are not here: commit(trainer)");
-  bool const damaged = damaged_;
-  if (damaged) set_aside();
-  damaged_ = false;  // once: what this commit writes, if it fails, is not of a damaged generation
-  // What is there under this name is believed only if this object has read or written it.
-  bool const known = std::any_of(kept_.begin(), kept_.end(), [&](auto const& g) { return g.weights == name; });
-  if (!known || !exists(path_ + "/" + name)) write_file_durably(path_ + "/" + name, network);
-  else if (auto const copy = path_ + "/" + copy_of(name); !exists(copy)) write_file_durably(copy, network);
-
   safetensors_writer out;
-  out.set("format", format);
-  out.set("config", to_text(model.config()));
-  out.set("dtype", name_of(model.type()));
-  out.set("weights", name);
+  out.set("config", config_text(model));
+  if constexpr (Configured<System>) out.set("dtype", name_of(model.type()));
   store_fields(out, "state.", state);
   store_fields(out, "progress.", progress);
-  for_each_moments([&](std::string const& path, moments<B> const& m) {
+  for_each_moments([&](std::string const& path, moments<backend> const& m) {
     store(out, "moments.first." + path, m.first);
     store(out, "moments.second." + path, m.second);
     out.add("moments.steps." + path, "I64", {1}, {reinterpret_cast<char const*>(&m.steps), sizeof(std::int64_t)});
   });
-  auto const bytes = out.str();
-  auto const hash = detail::hash_of(bytes);
-  auto const next = highest_ + 1;
-  require(next < numbers, errc::storage, "life", "there is no number after generation ", highest_);
-  auto const file = "snapshot-" + std::to_string(next) + "-" + hash + ".safetensors";
-  auto kept = kept_;
-  kept.insert(kept.begin(), {next, hash, file, name});
-  if (kept.size() > 3) kept.resize(3);
-  std::string current;
-  for (auto const& g : kept) current += std::to_string(g.number) + " " + g.hash + "\n";
-  highest_ = next;  // whatever comes of it, no other snapshot gets this number
-  write_file_durably(path_ + "/" + file, bytes);
-  write_file_durably(path_ + "/CURRENT", current);
-  generation_ = next;
+  store_.commit(weights, std::move(out));
   if (learned_from_) learned_from_ = progress.updates;
-  kept_ = std::move(kept);
-  if (!damaged) tidy();  // the first commit after damage deletes nothing
 }
 
 /// Errors (argument): what open() would not read.
-template <class B, template <class> class Mixer>
-void life<B, Mixer>::require_readable() {
-  auto const& c = model.config();
-  require(model.rhythm == rhythm{c.wake, c.sleep, c.oscillator_noise}, errc::argument, "life",
-          "the rhythm is not that of the configuration: nothing is saved");
+template <class System>
+void basic_life<System>::require_readable() {
   if (auto now = layout(model); now != readable_) {
-    require(now == layout(model_type(c, seed{}, model.type())), errc::argument, "life",
-            "the weights are not of the network that the configuration says: nothing is saved");
+    if constexpr (Configured<System>) {
+      auto again = made(model.config(), model.type());
+      require(model.rhythm == again.model.rhythm, errc::argument, "life",
+              "the rhythm is not that of the configuration: nothing is saved");
+      require(now == layout(again.model), errc::argument, "life",
+              "the weights are not of the network that the configuration says: nothing is saved");
+      forms_ = std::move(again.forms);
+    } else {
+      fail(errc::argument, "life", "the weights are not of the network that this life began with: nothing is saved");
+    }
     readable_ = std::move(now);
   }
   std::size_t count = 0;
@@ -501,18 +329,18 @@ void life<B, Mixer>::require_readable() {
   safetensors_writer out;
   store_fields(out, "state.", state);
   try {
-    check_state({"state", out.str()}, model);
+    check_state({"state", out.str()}, forms_);
   } catch (error const& e) {
     fail(errc::argument, "life", "the state is not of this network, nothing is saved: ", e.what());
   }
 }
 
 /// Errors (numeric): the first tensor with an element that is not finite.
-template <class B, template <class> class Mixer>
-void life<B, Mixer>::require_finite() const {
-  std::vector<std::pair<std::string, tensor<B>>> all;
+template <class System>
+void basic_life<System>::require_finite() const {
+  std::vector<std::pair<std::string, tensor<backend>>> all;
   for (auto const& f : fields(model)) all.emplace_back(f.path, *f.value);
-  for_each_moments([&](std::string const& path, moments<B> const& m) {
+  for_each_moments([&](std::string const& path, moments<backend> const& m) {
     all.emplace_back("moments.first." + path, m.first);
     all.emplace_back("moments.second." + path, m.second);
   });
@@ -521,59 +349,42 @@ void life<B, Mixer>::require_finite() const {
     else if constexpr (requires { member->dims(); })
       if (member) all.emplace_back(std::string("state.") + name, *member);
   });
-  std::vector<tensor<B>> values;
+  std::vector<tensor<backend>> values;
   for (auto const& [name, x] : all) values.push_back(x);
-  if (elementary::isfinite(norm_of<B>(values))) return;
+  if (elementary::isfinite(norm_of<backend>(values))) return;
   for (auto const& [name, x] : all)
-    require(elementary::isfinite(norm_of<B>({x})), errc::numeric, "life", name, " is not finite: nothing is saved");
-}
-
-template <class B, template <class> class Mixer>
-auto life<B, Mixer>::read(safetensors_reader const& in, safetensors_reader const& weights, gridman_config const& config)
-    -> contents {
-  auto const& type = text_of(in, "dtype");
-  require(type == "f32" || type == "f64", errc::storage, "life", "the dtype must be f32 or f64, got ", type);
-  contents c{model_type(config, seed{}, type == "f64" ? dtype::f64 : dtype::f32)};
-  load_module(weights, c.model);
-  check_state(in, c.model);
-  load_fields<B>(in, "state.", c.state);
-  load_fields<B>(in, "progress.", c.progress);
-  c.memory = load_moments(in, c.model);
-  return c;
+    require(elementary::isfinite(norm_of<backend>({x})), errc::numeric, "life", name,
+            " is not finite: nothing is saved");
 }
 
 /// Errors (storage): a tensor that this network's states do not have.
-template <class B, template <class> class Mixer>
-void life<B, Mixer>::check_state(safetensors_reader const& in, model_type const& model) {
-  auto const born = model.newborn(seed{});
+template <class System>
+void basic_life<System>::check_state(safetensors_reader const& in, std::vector<form> const& forms) {
   auto const mem = in.at("state.mem").dims;
   auto const lanes = mem.empty() ? 1 : std::max<std::int64_t>(1, mem[0]);
-  meta::for_each_member(born, [&](char const* name, auto const& member) {
-    auto const path = std::string("state.") + name;
-    if constexpr (requires { member.dims(); }) {
-      detail::require_like(in, path, member.dims().with(0, lanes), member.type());
-    } else if constexpr (requires { member->dims(); }) {  // a thought: any number of rows, of the width of the others
-      if (!in.contains(path)) return;
-      auto const dims = in.at(path).dims;
-      auto const rows = dims.size() == 3 ? std::max<std::int64_t>(1, dims[1]) : 1;
-      detail::require_like(in, path, born.working.dims().with(0, lanes).with(1, rows), born.working.type());
-    }
-  });
+  for (auto const& f : forms) detail::require_like(in, f.path, f.dims.with(0, lanes), f.type);
+  if (!in.contains("state.thought")) return;  // any number of rows, of the width of State's
+  auto const dims = in.at("state.thought").dims;
+  auto const rows = dims.size() == 3 ? std::max<std::int64_t>(1, dims[1]) : 1;
+  auto const working =
+      std::find_if(forms.begin(), forms.end(), [](form const& f) { return f.path == "state.working"; });
+  detail::require_like(in, "state.thought", working->dims.with(0, lanes).with(1, rows), working->type);
 }
 
-template <class B, template <class> class Mixer>
-std::vector<moments<B>> life<B, Mixer>::load_moments(safetensors_reader const& in, model_type const& model) {
-  std::vector<moments<B>> memory;
+template <class System>
+auto basic_life<System>::load_moments(safetensors_reader const& in, System const& network)
+    -> std::vector<moments<backend>> {
+  std::vector<moments<backend>> memory;
   bool any = false;
-  for (auto const& f : fields(model)) {
+  for (auto const& f : fields(network)) {
     if (f.kind != field_kind::parameter) continue;
-    moments<B> m;
+    moments<backend> m;
     auto const first = "moments.first." + f.path;
     if (in.contains(first)) {
       any = true;
       auto load_one = [&](std::string const& name) {
         detail::require_like(in, name, f.value->dims(), f.value->type());
-        return load<B>(in.at(name), f.value->type(), name);
+        return load<backend>(in.at(name), f.value->type(), name);
       };
       m.first = load_one(first);
       m.second = load_one("moments.second." + f.path);

@@ -42,7 +42,8 @@ struct gridman_config {
   double sleep_noise = 0.05;       ///< of dreams and consolidation; 0 draws nothing
   bool ignored_bytes_as_zero =
       false;  ///< the reference feeds byte 0 for ignored targets; default: the bytes themselves
-  // What is declared from here on may be absent from a configuration's text: the default is what lives older than it are.
+  /// It and what follows may be absent from a configuration's text: the default is what lives older than it are.
+  static constexpr std::string_view younger = "mixers";
   short_text<255> mixers = {};  ///< of Sensor and Brain, see layers(); empty: what the program's type says
   bool parallel_write = false;  ///< of recurrent mixers: see row_policy
   bool reset_read = false;

@@ -10,8 +10,8 @@
 #include <ouro/hypothalamus/hypothalamus.hpp>
 #include <ouro/sensor/byte_sensor.hpp>
 #include <ouro/system/config.hpp>
+#include <ouro/system/newborn.hpp>
 #include <ouro/system/system.hpp>
-#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -21,6 +21,7 @@ struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>
                         hippocampus<B>> {
   using base =
       system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>>, byte_actor<B>, hypothalamus<B>, hippocampus<B>>;
+  using config_type = gridman_config;
   static_assert(check_sequence_mixer<MixerOf<B>, context<B>, tensor<B>>());
 
   /// A newborn network. Errors: the first rule of the configuration that is broken, before anything is allocated; mixers
@@ -73,23 +74,8 @@ gridman<B, MixerOf>::gridman(gridman_config const& c, genesis<B> g)
 
 template <Backend B, template <class> class MixerOf>
 state<B> gridman<B, MixerOf>::newborn(seed s, std::int64_t lanes) const {
-  require(lanes >= 1, errc::argument, "newborn", "lanes must be at least 1, got ", lanes);
   auto const& c = config_;
-  state<B> n;
-  n.random = random_stream(s);
-  auto const draw = n.random.next();
-  std::vector<double> phase;
-  for (std::int64_t b = 0; b < lanes; ++b) {
-    double const angle = 6.283185307179586476925 * draw.uniform(static_cast<std::uint64_t>(b));
-    phase.push_back(elementary::cos(angle));
-    phase.push_back(elementary::sin(angle));
-  }
-  n.oscillator = tensor<B>::from(phase, {lanes, 2}, type_);
-  n.mem = tensor<B>::zeros({lanes, c.memory_rows, c.width}, type_);
-  n.working = tensor<B>::zeros({lanes, c.state_rows, c.width}, type_);
-  n.hormone = tensor<B>::zeros({lanes, 1, c.width / 4}, type_);
-  n.self = tensor<B>::zeros({lanes, 1, c.width}, type_);
-  return n;
+  return ouro::newborn<B>({c.width, c.state_rows, c.memory_rows}, s, lanes, type_);
 }
 
 }  // namespace ouro

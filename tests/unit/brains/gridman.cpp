@@ -103,12 +103,12 @@ TEST_CASE("brains: the mixers of a configuration") {
   // In a text and back; a text that is older than the field is one of attention.
   c = with(1, 2, "rwkv7*2 attention");
   c.parallel_write = c.reset_input = true;
-  CHECK(ouro::config_from_text(ouro::to_text(c)) == c);
+  CHECK(ouro::config_from_text<ouro::gridman_config>(ouro::to_text(c)) == c);
   auto const plain = small("");
   auto older = ouro::to_text(plain);
   older = older.substr(0, older.find(",\"mixers\"")) + "}";
-  CHECK(ouro::config_from_text(older) == plain);
-  CHECK(network(ouro::config_from_text(older)).config().mixers.view() == "attention");
+  CHECK(ouro::config_from_text<ouro::gridman_config>(older) == plain);
+  CHECK(network(ouro::config_from_text<ouro::gridman_config>(older)).config().mixers.view() == "attention");
 }
 
 TEST_CASE("brains: a hybrid of one kind is that brain") {

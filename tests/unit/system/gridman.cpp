@@ -103,14 +103,14 @@ TEST_CASE("a configuration is refused by its first broken rule") {
   broken([](auto& c) { c.dropout = 1; });
   broken([](auto& c) { c.memory_rows = std::numeric_limits<std::int64_t>::max(); });
   broken([](auto& c) { c.width = 18; });
-  CHECK(ouro::config_from_text(ouro::to_text(small())) == small());
+  CHECK(ouro::config_from_text<ouro::gridman_config>(ouro::to_text(small())) == small());
   auto wider = small();
   wider.width = 32;
   wider.parallel_write = true;
   CHECK(ouro::changed(small(), R"({"width": 32, "parallel_write": true})") == wider);
   for (auto const* wrong : {R"({"widht": 32})", R"({"width": 30})", R"({"width": "32"})", "[32]", ""})
     CHECK_THROWS_AS(ouro::changed(small(), wrong), ouro::error);
-  CHECK_THROWS_AS(ouro::config_from_text(R"({"width": 32})"), ouro::error);
+  CHECK_THROWS_AS(ouro::config_from_text<ouro::gridman_config>(R"({"width": 32})"), ouro::error);
   auto const preset = ouro::presets::small();
   CHECK(preset.patch == 64);
   CHECK(preset.anchors == 4);

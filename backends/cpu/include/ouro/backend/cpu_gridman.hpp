@@ -15,7 +15,7 @@
 #define OURO_CPU_GRIDMAN(prefix, mixer)                                                                         \
   prefix struct gridman<cpu, mixer>;                                                                            \
   prefix class trainer<gridman<cpu, mixer>>;                                                                    \
-  prefix class life<cpu, mixer>;                                                                                \
+  prefix class basic_life<gridman<cpu, mixer>>;                                                                 \
   prefix wake_result<cpu> wake(gridman<cpu, mixer> const&, context<cpu>&, state<cpu>, patches const&);          \
   prefix wake_result<cpu> wake(gridman<cpu, mixer> const&, state<cpu>, patches const&);                         \
   prefix state<cpu> sleep(gridman<cpu, mixer> const&, context<cpu>&, state<cpu>);                               \
