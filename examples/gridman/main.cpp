@@ -58,7 +58,7 @@ void on_signal(int number) {
   }
   stopping = 1;
 }
-/// For commands that look at `stopping`. `flags` 0 ends a read that waits, SA_RESTART lets all calls go on.
+/// For commands that end well: they look at `stopping`, or end soon. `flags` 0 ends a read that waits, SA_RESTART lets all calls go on.
 void look_at_signals(int flags) {
   struct ::sigaction how {};
   how.sa_handler = on_signal;
@@ -510,7 +510,7 @@ int run(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 2;
   }
   if (talk_to->parsed()) look_at_signals(0);
-  for (auto const* c : {learn, tune, judge, rest})
+  for (auto const* c : {learn, tune, say, judge, rest})
     if (c->parsed()) look_at_signals(SA_RESTART);
   try {
     t.path = path;
