@@ -310,7 +310,8 @@ void kept_parrot() {
   ouro::remove_directory("parrot.ouro");
   for (std::int64_t day = 1; day <= 2; ++day) {
     using nest = ouro::basic_life<parrot>;
-    auto polly = nest::open_or_create("parrot.ouro", hatch(16), ouro::newborn<B>({.width = 16, .memory_rows = 4}, ouro::seed{5}));
+    auto polly = nest::open_or_create("parrot.ouro", hatch(16),
+                                      ouro::newborn<B>({.width = 16, .memory_rows = 4}, ouro::seed{5}));
     auto trainer = polly.resume({.learning_rate = 1e-2, .warmup = 10});
     trainer.update(polly.state, {{{0.5F}, {}}, {{0.25F}, {0.5F}}});
     polly.commit(trainer);

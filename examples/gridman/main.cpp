@@ -192,9 +192,11 @@ void train(training const& o) {
       auto const r = trainer.update(l.state, text.cycle(config.bptt));
       learned = text.position();
       if (r.refused) {
-        std::fprintf(stderr, "update %lld refused: loss %g, gradient norm %g; weights and state are as before\n",
-                     static_cast<long long>(r.update), r.loss, r.gradient_norm);
-        ouro::require(++refused < 8, ouro::errc::numeric, "train", "eight updates in a row were not finite");
+        std::fprintf(
+            stderr, "update %lld refused: loss %g, gradient norm %g; weights and state are as before; not finite: %s\n",
+            static_cast<long long>(r.update), r.loss, r.gradient_norm, r.reason.c_str());
+        ouro::require(++refused < 8, ouro::errc::numeric, "train",
+                      "eight updates in a row were not finite: ", r.reason);
         continue;
       }
       refused = 0;

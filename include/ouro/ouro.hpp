@@ -105,6 +105,7 @@
 #include <ouro/tensor/tensor.hpp>
 #include <ouro/tensor/view.hpp>
 #include <ouro/train/adamw.hpp>
+#include <ouro/train/diagnosis.hpp>
 #include <ouro/train/lesson.hpp>
 #include <ouro/train/trainer.hpp>
 

@@ -56,8 +56,8 @@ struct config_of<System> {
 
 /// A network, its state and where it was in its learning, kept in a folder (life_store says how). Open once at a time.
 ///
-/// Any system can live so. What is kept of it is its tensors; its other members (rhythm, rates, extents) are those of the
-/// program, which says them when it opens the life; of a Configured one all is kept.
+/// Any system can live so. What is kept of it is its tensors; its other members (rhythm, rates) are those of the program, which
+/// says them when it opens the life. A Configured one is made anew from its configuration.
 template <class System>
 class basic_life {
  public:

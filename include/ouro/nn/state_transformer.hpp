@@ -183,6 +183,7 @@ struct state_transformer {
         if (i == 0) now.mem_version = cx.version_of(mem);  // later layers have mixed something else into Mem
         h = layers[i](cx, h, now, {}, heard, pass);
       }
+      cx.see("layer", h);
     }
     if (want != wanted::state)
       result.features = unit(text_output_norm(cx, slice(h, 1, 0, run.input), signals.outputs.front()));

@@ -7,6 +7,7 @@
 
 #include <ctime>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include <ouro/system/system.hpp>
 #include <ouro/tensor/elementary.hpp>
 #include <ouro/train/adamw.hpp>
+#include <ouro/train/diagnosis.hpp>
 #include <ouro/train/lesson.hpp>
 
 namespace ouro {
@@ -43,6 +45,7 @@ struct update_report {
   std::int64_t live = 0;  ///< targets that counted
   phase_seconds seconds;
   bool refused = false;  ///< something was not finite: weights, statistics and state are as before
+  std::string reason;    ///< then the first such value and where it is, as not_finite() says
 };
 
 template <class System>
@@ -80,13 +83,24 @@ class trainer {
     return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
   }
 
+  /// What an update that begins with `life` lives in.
+  context<backend> context_of(state<backend> const& life) const {
+    context<backend> cx{.training = true, .dropout = dropout_};
+    cx.room = room_;
+    cx.masks.key = life.random.key ^ 0x6F75726F6472ULL;
+    cx.masks.counter = static_cast<std::uint64_t>(life.clock) << 24U;
+    cx.narrow = narrow_;
+    return cx;
+  }
+  std::string reason_of(state<backend> const& life, std::vector<lesson<System>> const& lessons,
+                        std::vector<tensor<backend>> const& gradients) const;
+
   /// What a lesson's loss is computed with, and what came of it.
   struct judgement {
     context<backend> cx;
     step_loss<backend> loss;
     double seconds = 0;
   };
-  static constexpr std::uint64_t draws_of_a_loss = 1U << 20U;  // masks of dropouts in it, at most
 
   /// Postpones a lesson's loss until the backward pass comes to it: what the Actor needs for its own gradient is gone before
   /// the next is computed, and a device can work for it while it goes back through the rest.
@@ -124,12 +138,8 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
     start = now;
   };
   auto s = life.detach();
-  context<backend> cx{.training = true, .dropout = dropout_};
-  cx.room = room_;
-  cx.masks.key = life.random.key ^ 0x6F75726F6472ULL;
-  cx.masks.counter = static_cast<std::uint64_t>(life.clock) << 24U;
+  auto cx = context_of(life);
   auto const list = fields(model_);
-  cx.narrow = narrow_;
   for (auto const& narrow : {narrow_, narrow_of_losses_}) {
     if (cx.inner(dtype::f32) == dtype::bf16) narrow->renew(list);
     else narrow->clear();
@@ -150,7 +160,7 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
       lap(report.seconds.wake);
       judged[i].cx = cx.apart();
       judged[i].cx.narrow = narrow_of_losses_;
-      judged[i].cx.masks = cx.masks.reserve(draws_of_a_loss);
+      judged[i].cx.masks = cx.masks.reserve(detail::draws_of_a_loss);
       judge(t, seen, l, 1.0 / static_cast<double>(lessons.size()), judged[i]);
       lap(report.seconds.backward);
     }
@@ -191,13 +201,31 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   report.refused = !elementary::isfinite(report.loss) || !elementary::isfinite(report.gradient_norm) ||
                    !elementary::isfinite(read[1]) || !weights.keeps_finite(report.gradient_norm);
   report.update = updates_;
-  if (report.refused) return report;
+  if (report.refused) {
+    report.reason = reason_of(life, lessons, gradients);
+    return report;
+  }
   weights.apply(report.gradient_norm);
   statistics.apply();
   life = std::move(s);
   lap(report.seconds.optimiser);
   report.update = ++updates_;
   return report;
+}
+
+/// Of an update that was refused, with weights and state as they were before.
+template <class System>
+std::string trainer<System>::reason_of(state<backend> const& life, std::vector<lesson<System>> const& lessons,
+                                       std::vector<tensor<backend>> const& gradients) const {
+  System const& model = model_;
+  if (auto where = not_finite(model, context_of(life), life, lessons); !where.empty()) return where;
+  std::size_t i = 0;
+  for (auto const& f : fields(model)) {
+    if (f.kind != field_kind::parameter || i == gradients.size()) continue;
+    auto const& g = gradients[i++];
+    if (!g.empty() && !elementary::isfinite(norm_of<backend>({g}))) return "the gradient of " + f.path;
+  }
+  return "what the gradients would make of weights or moments";
 }
 
 }  // namespace ouro

@@ -9,6 +9,9 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
+
+#include <mackey_glass/creature.hpp>
 
 #include <ouro/backend/reference.hpp>
 #include <ouro/generate/speak.hpp>
@@ -23,6 +26,14 @@ namespace {
 ouro::lesson<network> lesson(std::uint64_t draw) {
   return {ouro_test::any_patches(1, draw), {ouro_test::any_patches(1, draw + 1000), std::vector<char>(15, 1)}};
 }
+
+/// A mouth whose loss is 0, at a point where it has no derivative.
+struct numb : mackey_glass::mouth<R> {
+  ouro::actor_loss<R> loss(ouro::context<R>& cx, ouro::impression<R> const& seen, std::vector<float> const& x,
+                           std::vector<float> const&) const {
+    return {ouro::square_root(ouro::scale(ouro::mean(ouro::square(predict(cx, seen, x))), 0)), 1};
+  }
+};
 }  // namespace
 
 TEST_CASE("settings that no update could use are refused before anything moves") {
@@ -77,6 +88,45 @@ TEST_CASE("gradients whose squares no moment could hold are not for an update") 
   CHECK(keeps(0, 1e18));
   CHECK_FALSE(keeps(0, 1e20));
   CHECK(keeps(1, 1e20));
+}
+
+TEST_CASE("an update that is refused says where the first value is that is not finite") {
+  auto reason = [](std::int64_t steps_before, auto&& poison) {
+    network m(ouro_test::small_gridman(16), ouro::seed{1});
+    auto s = m.newborn(ouro::seed{2});
+    ouro::trainer<network> t(m, {.warmup = 0});
+    for (std::int64_t i = 0; i < steps_before; ++i)
+      CHECK(t.update(s, {lesson(static_cast<std::uint64_t>(i))}).reason.empty());
+    poison(m, s);
+    auto const r = t.update(s, {lesson(8), lesson(9)});
+    CHECK(r.refused);
+    return r.reason;
+  };
+  auto all = [](char const* path, double value) {
+    return [path, value](network& m, ouro::state<R>&) {
+      for (auto const& f : ouro::fields(m))
+        if (f.path == path) R::fill(f.value->write(), value);
+    };
+  };
+  double const nan = std::numeric_limits<double>::quiet_NaN();
+  auto state = [nan](ouro::tensor<R> ouro::state<R>::*part) {
+    return [nan, part](network&, ouro::state<R>& s) { R::fill((s.*part).write().slice(1, 0, 1), nan); };
+  };
+  CHECK(reason(0, all("brain.core.layers.0.attn.in_proj_weight", nan)) == "brain.core.layers.0.attn.in_proj_weight");
+  CHECK(reason(1, state(&ouro::state<R>::mem)) == "state.mem");
+  CHECK(reason(1, state(&ouro::state<R>::oscillator)) == "state.oscillator");
+  auto const of_layer = "brain.core.layers.0.attn.out_proj.weight";
+  CHECK(reason(0, all(of_layer, 3e38)) == "lesson 1, awake: layer 1 after sensor");
+  CHECK(reason(2, all(of_layer, 3e38)) == "lesson 1, asleep before it: layer 1 after dream");
+  CHECK(reason(1, all("actor.head.weight", 3e38)) == "lesson 1: the Actor's loss");
+
+  using namespace mackey_glass;
+  using creature = ouro::system<R, ear<R>, cell<R>, numb, calm<R>, dreamless<R>>;
+  auto parts = born<R>(8);
+  creature m{parts.sensor, parts.brain, {parts.actor}, {}, {}, parts.rhythm};
+  auto s = newborn<R>(1, 8);
+  CHECK(ouro::trainer<creature>(m, {.warmup = 0}).update(s, {{{0.5F}, {}}}).reason ==
+        "the gradient of sensor.project.weight");
 }
 
 TEST_CASE("dropout is that of the configuration, unless another is said") {

@@ -1,0 +1,238 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Does a life remember? It hears symbols, hears other things, sleeps, and is asked: by then nothing but its state can know.
+// Before the question something may be taken from it, or it is given another life's: then it must answer as the other would.
+//
+//   example_remember '{"symbols": 2, "letters": 16, "sleeps": 2, "kept": "mem"}'
+//
+// What is measured: the bits of the answer that are carried, log2(letters) less the cross entropy, and how often the most
+// probable byte is right. Answers are drawn anew for each episode, so that without a memory there are 0 bits.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include <ouro/ouro.hpp>
+
+namespace {
+
+using B = ouro::cpu;
+using network = ouro::gridman<B, ouro::hybrid>;
+using tensor = ouro::tensor<B>;
+using state = ouro::state<B>;
+
+struct experiment {
+  std::int64_t symbols = 1;  ///< to be remembered
+  std::int64_t letters = 4;  ///< that a symbol may be
+  std::int64_t filler = 0;   ///< steps awake after them, of other letters
+  std::int64_t sleeps = 1;   ///< steps asleep after those
+  ouro::short_text<15> kept =
+      "mem";                 ///< until it is asked: "all" of the state, "mem" alone, or "none" (the stateless twin)
+  std::int64_t patches = 1;  ///< of 8 bytes, in a step
+  std::int64_t lanes = 32;   ///< episodes in an update
+  std::int64_t updates = 400;
+  double learning_rate = 1e-3;
+  ouro::short_text<255> brain = "attention";
+  std::int64_t seed = 1;
+  OURO_MODULE(experiment, symbols, letters, filler, sleeps, kept, patches, lanes, updates, learning_rate, brain, seed);
+
+  void validate() const {
+    auto const in = [](std::int64_t value, std::int64_t from, std::int64_t to, char const* name) {
+      ouro::require(value >= from && value <= to, ouro::errc::config, "remember", name, " must be in ", from, "..", to,
+                    ", got ", value);
+    };
+    in(symbols, 1, 8, "symbols");
+    in(letters, 2, 26, "letters");
+    in(filler, 0, 1000, "filler");
+    in(sleeps, 0, 1000, "sleeps");
+    in(patches, 1, 64, "patches");
+    in(lanes, 2, 4096, "lanes");
+    in(updates, 1, 1000000, "updates");
+    in(seed, 0, 1000000, "seed");
+    ouro::require(kept.view() == "all" || kept.view() == "mem" || kept.view() == "none", ouro::errc::config, "remember",
+                  "kept must be all, mem or none, got ", kept.str());
+  }
+  [[nodiscard]] ouro::gridman_config network_config() const {
+    ouro::gridman_config c;
+    c.width = 64, c.heads = 4, c.sensor_layers = 1, c.brain_layers = 2, c.actor_layers = 1;
+    c.patch = 8, c.chunk = patches, c.state_rows = 8, c.memory_rows = 16, c.anchors = 1, c.dropout = 0;
+    return c.layers(brain.view());
+  }
+};
+
+/// What the lanes hear, step by step, and what they should say in the end.
+struct episode {
+  std::vector<ouro::patches> heard;
+  ouro::byte_target answer;
+};
+
+class examiner {
+ public:
+  explicit examiner(experiment const& e) : e_(e), random_(ouro::seed{static_cast<std::uint64_t>(e.seed) + 1000}) {}
+
+  episode draw() {
+    std::int64_t const step = e_.patches * 8;
+    auto const draws = random_.next();
+    std::uint64_t n = 0;
+    auto letter = [&](char first, std::int64_t count) {
+      return first + static_cast<std::int32_t>(draws.word(n++) % static_cast<std::uint64_t>(count));
+    };
+    auto blank = [&](char byte) {
+      return ouro::patches{e_.lanes, e_.patches, 8, std::vector<std::int32_t>(index(e_.lanes * step), byte)};
+    };
+    auto symbols = blank('.');
+    auto question = blank('.');
+    ouro::byte_target answer{blank('.'), std::vector<char>(index(e_.lanes * step), 0)};
+    for (std::int64_t lane = 0; lane < e_.lanes; ++lane) {
+      std::int64_t const last = (lane + 1) * step - 8;  // the patch after which it answers
+      for (std::int64_t i = 0; i < 8; ++i) question.bytes[index(last + i)] = '?';
+      for (std::int64_t i = 0; i < e_.symbols; ++i) {
+        auto const symbol = letter('A', e_.letters);
+        symbols.bytes[index(lane * step + i)] = answer.next.bytes[index(last + i)] = symbol;
+        answer.live[index(last + i)] = 1;
+      }
+    }
+    std::vector<ouro::patches> heard{symbols};
+    for (std::int64_t k = 0; k < e_.filler; ++k) {
+      heard.push_back(blank('.'));
+      for (auto& byte : heard.back().bytes) byte = letter('a', 26);
+    }
+    heard.push_back(question);
+    return {heard, answer};
+  }
+
+  /// Lives an episode; `change` is what is done to the state before the question.
+  template <class Change>
+  ouro::impression<B> ask(network const& model, ouro::context<B>& cx, episode const& e, Change&& change) {
+    auto s = model.newborn(ouro::seed{random_.next().word(0)}, e_.lanes);
+    ouro::impression<B> seen;
+    for (std::size_t i = 0; i < e.heard.size(); ++i) {
+      if (i + 1 == e.heard.size()) {
+        for (std::int64_t k = 0; k < e_.sleeps; ++k) s = ouro::sleep(model, cx, std::move(s));
+        if (e_.kept.view() != "all") take(s, e_.kept.view() == "none");
+        change(s);
+      }
+      auto r = ouro::wake(model, cx, std::move(s), e.heard[i]);
+      s = std::move(r.state);
+      seen = std::move(r.seen);
+    }
+    return seen;
+  }
+
+  /// Clears everything, or all but Mem.
+  static void take(state& s, bool mem_too) {
+    for (auto* t : {&s.working, &s.hormone, &s.self}) *t = tensor::zeros(t->dims(), t->type());
+    if (mem_too) s.mem = tensor::zeros(s.mem.dims(), s.mem.type());
+    s.thought.reset();
+  }
+
+  struct result {
+    double bits = 0;  ///< of an answer's log2(letters) · symbols
+    double right = 0;
+  };
+  /// Over 8 batches. `shift`: lane b is held to the answer of lane b + shift.
+  template <class Change>
+  result judge(network const& model, Change&& change, std::int64_t shift = 0) {
+    result r;
+    constexpr int batches = 8;
+    for (int i = 0; i < batches; ++i) {
+      auto e = draw();
+      auto& expected = e.answer.next.bytes;
+      ouro::context<B> cx;
+      auto const seen = ask(model, cx, e, change);
+      std::rotate(expected.begin(), expected.begin() + shift * e_.patches * 8, expected.end());
+      tensor const logits = model.actor.predict(cx, seen, e.heard.back(), e.answer);  // (B,S,P,V)
+      auto const values = logits.values<float>();
+      auto const width = logits.dim(3);
+      for (std::size_t at = 0; at < expected.size(); ++at) {
+        if (e.answer.live[at] == 0) continue;
+        auto const* row = values.data() + at * index(width);
+        double sum = 0;
+        auto const* best = std::max_element(row, row + width);
+        for (auto const* v = row; v != row + width; ++v) sum += std::exp(static_cast<double>(*v - *best));
+        double const nats = std::log(sum) - static_cast<double>(row[expected[at]] - *best);
+        r.bits += std::log2(static_cast<double>(e_.letters)) - nats / std::log(2.0);
+        r.right += best - row == expected[at] ? 1 : 0;
+      }
+    }
+    r.bits /= static_cast<double>(batches * e_.lanes);
+    r.right /= static_cast<double>(batches * e_.lanes * e_.symbols);
+    return r;
+  }
+
+ private:
+  static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+  experiment e_;
+  ouro::random_stream random_;
+};
+
+/// Every lane is given what the next one has.
+tensor of_the_next(tensor const& t) {
+  return ouro::concat({ouro::slice(t, 0, 1, t.dim(0) - 1), ouro::slice(t, 0, 0, 1)}, 0);
+}
+
+network trained(experiment const& e, examiner& teacher) {
+  network model(e.network_config(), ouro::seed{static_cast<std::uint64_t>(e.seed)});
+  auto const list = ouro::fields(model);
+  std::vector<ouro::moments<B>> moments;
+  ouro::adamw const rule{.learning_rate = e.learning_rate, .warmup = 100};
+  double nats = 0;
+  for (std::int64_t u = 0; u < e.updates; ++u) {
+    auto const lesson = teacher.draw();
+    ouro::context<B> cx{.training = true};
+    ouro::gradient_list<B> gradients;
+    {
+      ouro::tape<B> tape;
+      ouro::watch(tape, list);
+      auto const seen = teacher.ask(model, cx, lesson, [](state&) {});
+      auto const loss = ouro::loss(model, cx, seen, lesson.heard.back(), lesson.answer);
+      tape.backward(loss.total);
+      gradients = ouro::gradients_of(tape, list);
+      nats += loss.task.item() / 100;
+    }
+    ouro::update_parameters(list, moments, gradients, rule, rule.rate(u));
+    ouro::apply_statistics(list, cx);
+    if ((u + 1) % 100 != 0) continue;
+    std::fprintf(stderr, "update %lld  %.4f nats per symbol\n", static_cast<long long>(u + 1), nats);
+    nats = 0;
+  }
+  return model;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    auto const e = argc > 1 ? ouro::changed(experiment{}, std::string(argv[1])) : experiment{};
+    examiner teacher(e);
+    auto const model = trained(e, teacher);
+    auto const say = [](char const* what, examiner::result const& r) {
+      std::printf("%-22s %6.3f bits  %5.1f %% right\n", what, r.bits, 100 * r.right);
+      return r;
+    };
+    std::printf("%s\n%.1f bits in an answer, by chance 0 bits and %.1f %%\n", ouro::to_text(e).c_str(),
+                std::log2(static_cast<double>(e.letters)) * static_cast<double>(e.symbols),
+                100.0 / static_cast<double>(e.letters));
+    auto const own = say("as it is", teacher.judge(model, [](state&) {}));
+    auto const cleared = say("all taken away", teacher.judge(model, [](state& s) { examiner::take(s, true); }));
+    auto const mem = say("with another's Mem", teacher.judge(
+                                                   model, [](state& s) { s.mem = of_the_next(s.mem); }, 1));
+    if (e.kept.view() == "all") {
+      say("with another's State", teacher.judge(
+                                      model, [](state& s) { s.working = of_the_next(s.working); }, 1));
+      say("with another's self", teacher.judge(
+                                     model, [](state& s) { s.self = of_the_next(s.self); }, 1));
+      say("with another's hormone", teacher.judge(
+                                        model, [](state& s) { s.hormone = of_the_next(s.hormone); }, 1));
+      say("with another's thought", teacher.judge(
+                                        model, [](state& s) { s.thought = of_the_next(*s.thought); }, 1));
+    }
+    return argc > 1 || (own.bits > 1.5 && mem.bits > 1.5 && cleared.right < 0.5) ? 0 : 1;
+  } catch (ouro::error const& error) {
+    std::fprintf(stderr, "remember: %s\n", error.what());
+    return 2;
+  }
+}
