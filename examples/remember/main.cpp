@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -174,6 +175,8 @@ tensor of_the_next(tensor const& t) {
   return ouro::concat({ouro::slice(t, 0, 1, t.dim(0) - 1), ouro::slice(t, 0, 0, 1)}, 0);
 }
 
+std::optional<tensor> of_the_next(std::optional<tensor> const& t) { return of_the_next(t.value()); }
+
 network trained(experiment const& e, examiner& teacher) {
   network model(e.network_config(), ouro::seed{static_cast<std::uint64_t>(e.seed)});
   auto const list = ouro::fields(model);
@@ -216,19 +219,19 @@ int main(int argc, char** argv) {
     std::printf("%s\n%.1f bits in an answer, by chance 0 bits and %.1f %%\n", ouro::to_text(e).c_str(),
                 std::log2(static_cast<double>(e.letters)) * static_cast<double>(e.symbols),
                 100.0 / static_cast<double>(e.letters));
+    auto const given = [&](char const* what, auto... parts) {
+      return say(what, teacher.judge(
+                           model, [&](state& s) { ((s.*parts = of_the_next(s.*parts)), ...); }, 1));
+    };
     auto const own = say("as it is", teacher.judge(model, [](state&) {}));
     auto const cleared = say("all taken away", teacher.judge(model, [](state& s) { examiner::take(s, true); }));
-    auto const mem = say("with another's Mem", teacher.judge(
-                                                   model, [](state& s) { s.mem = of_the_next(s.mem); }, 1));
+    auto const mem = given("with another's Mem", &state::mem);
     if (e.kept.view() == "all") {
-      say("with another's State", teacher.judge(
-                                      model, [](state& s) { s.working = of_the_next(s.working); }, 1));
-      say("with another's self", teacher.judge(
-                                     model, [](state& s) { s.self = of_the_next(s.self); }, 1));
-      say("with another's hormone", teacher.judge(
-                                        model, [](state& s) { s.hormone = of_the_next(s.hormone); }, 1));
-      say("with another's thought", teacher.judge(
-                                        model, [](state& s) { s.thought = of_the_next(*s.thought); }, 1));
+      given("with another's State", &state::working);
+      given("with another's self", &state::self);
+      given("with another's hormone", &state::hormone);
+      given("with another's thought", &state::thought);
+      given("State and thought", &state::working, &state::thought);
     }
     return argc > 1 || (own.bits > 1.5 && mem.bits > 1.5 && cleared.right < 0.5) ? 0 : 1;
   } catch (ouro::error const& error) {
