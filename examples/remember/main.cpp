@@ -35,9 +35,11 @@ struct experiment {
   std::int64_t lanes = 32;   ///< episodes in an update
   std::int64_t updates = 400;
   double learning_rate = 1e-3;
+  bool guess = true;  ///< learn by the loss in which the Brain guesses the Actor's, or by the Actor's alone
   ouro::short_text<255> brain = "attention";
   std::int64_t seed = 1;
-  OURO_MODULE(experiment, symbols, letters, filler, sleeps, kept, patches, lanes, updates, learning_rate, brain, seed);
+  OURO_MODULE(experiment, symbols, letters, filler, sleeps, kept, patches, lanes, updates, learning_rate, guess, brain,
+              seed);
 
   void validate() const {
     auto const in = [](std::int64_t value, std::int64_t from, std::int64_t to, char const* name) {
@@ -192,7 +194,7 @@ network trained(experiment const& e, examiner& teacher) {
       ouro::watch(tape, list);
       auto const seen = teacher.ask(model, cx, lesson, [](state&) {});
       auto const loss = ouro::loss(model, cx, seen, lesson.heard.back(), lesson.answer);
-      tape.backward(loss.total);
+      tape.backward(e.guess ? loss.total : loss.task);
       gradients = ouro::gradients_of(tape, list);
       nats += loss.task.item() / 100;
     }
