@@ -14,6 +14,7 @@
 #include <ouro/nn/mixers/hybrid.hpp>
 #include <ouro/train/trainer.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/problem.hpp>
 #include <ouro_test/small_gridman.hpp>
 
 using R = ouro::reference;
@@ -40,7 +41,7 @@ std::string message(auto const& f) {
   }
   return "no error";
 }
-bool has(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
+using ouro_test::has;
 
 template <class A, class B>
 bool same(A const& a, B const& b) {

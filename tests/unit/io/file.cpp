@@ -13,6 +13,7 @@
 #include <fstream>
 
 #include <ouro/io/file.hpp>
+#include <ouro_test/problem.hpp>
 
 namespace {
 struct folder {
@@ -38,16 +39,7 @@ struct lowered {
   ~lowered() { ::setrlimit(what, &old); }
 };
 
-template <class F>
-std::string problem(F&& f) {
-  try {
-    f();
-  } catch (ouro::error const& e) {
-    CHECK(e.code() == ouro::errc::storage);
-    return e.what();
-  }
-  return "";
-}
+std::string problem(auto const& f) { return ouro_test::problem(ouro::errc::storage, f); }
 bool names(std::string const& message, std::string const& path) { return message.find(path) != std::string::npos; }
 }  // namespace
 

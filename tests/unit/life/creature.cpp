@@ -16,11 +16,14 @@
 
 #include <ouro/generate/speak.hpp>
 #include <ouro/life/life.hpp>
+#include <ouro_test/problem.hpp>
 #include <ouro_test/small_gridman.hpp>
 
 namespace {
 
 namespace fs = std::filesystem;
+using ouro_test::has;
+using ouro_test::problem;
 using R = ouro::reference;
 
 /// A folder for the lives of a test, gone at the end.
@@ -32,19 +35,6 @@ struct folder {
   ~folder() { fs::remove_all(at); }
   [[nodiscard]] std::string of(std::string const& name) const { return (at / name).string(); }
 };
-
-template <class F>
-std::string problem(ouro::errc code, F&& f) {
-  try {
-    f();
-  } catch (ouro::error const& e) {
-    INFO(e.what());
-    CHECK(e.code() == code);
-    return e.what();
-  }
-  return "";
-}
-bool has(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
 
 using creature = mackey_glass::creature<R>;
 using creature_life = ouro::basic_life<creature>;

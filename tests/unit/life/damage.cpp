@@ -16,11 +16,14 @@
 
 #include <ouro/backend/reference.hpp>
 #include <ouro/life/life.hpp>
+#include <ouro_test/problem.hpp>
 #include <ouro_test/small_gridman.hpp>
 
 namespace {
 
 namespace fs = std::filesystem;
+using ouro_test::has;
+using ouro_test::problem;
 using R = ouro::reference;
 using network = ouro::gridman<R>;
 using life = ouro::life<R>;
@@ -80,22 +83,10 @@ void damage(std::string const& path) {
   auto const bytes = ouro::read_file(path);
   write(path, flipped(bytes, bytes.size() / 2));
 }
-bool has(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
 std::string said(names const& reasons) {
   std::string all;
   for (auto const& r : reasons) all += r + "\n";
   return all;
-}
-template <class F>
-std::string problem(ouro::errc code, F&& f) {
-  try {
-    f();
-  } catch (ouro::error const& e) {
-    INFO(e.what());
-    CHECK(e.code() == code);
-    return e.what();
-  }
-  return "";
 }
 template <class F>
 std::string storage_problem(F&& f) {

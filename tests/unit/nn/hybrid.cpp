@@ -8,6 +8,7 @@
 #include <ouro/nn/mixers/hybrid.hpp>
 #include <ouro/nn/mixers/layer_kinds.hpp>
 #include <ouro_test/laws/sequence_mixer.hpp>
+#include <ouro_test/problem.hpp>
 
 using ouro::dtype;
 using ouro_test::noise;
@@ -18,15 +19,7 @@ static_assert(ouro::check_sequence_mixer<ouro::hybrid<R>, ouro::context<R>, ouro
 
 namespace {
 
-std::string message(auto const& f) {
-  try {
-    f();
-  } catch (ouro::error const& e) {
-    CHECK(e.code() == ouro::errc::config);
-    return e.what();
-  }
-  return "no error";
-}
+std::string message(auto const& f) { return ouro_test::problem(ouro::errc::config, f); }
 
 template <class Mixer>
 void shake(Mixer& m) {
