@@ -328,20 +328,6 @@ void let_sleep(std::string const& path, std::int64_t steps) {
                 static_cast<long long>(steps));
 }
 
-/// Copies a life that is open, and so locked. Errors (argument): the copy would be inside the life; (storage): it exists, or
-/// cannot be written; then no folder is left. It is there when it is whole.
-template <class B>
-void fork_life(life<B> const& l, std::string const& copy) {
-  auto const& from = l.path();
-  ouro::require(!ouro::exists(copy), ouro::errc::storage, "fork", copy, " exists already");
-  ouro::require(!is_inside(copy, from), ouro::errc::argument, "fork", copy, " is inside the life");
-  ouro::make_whole_directory(copy, [&](std::string const& making) {
-    for (auto const& name : ouro::entries_of(from))
-      if (name != "LOCK" && std::filesystem::is_regular_file(from + "/" + name))
-        ouro::write_file_durably(making + "/" + name, ouro::read_file(from + "/" + name));
-  });
-}
-
 template <class B>
 void inspect(std::string const& path, bool as_json) {
   auto const l = opened<B>(path);
@@ -540,7 +526,7 @@ int run(int argc, char** argv) {
       } else if (rest->parsed()) {
         let_sleep<B>(path, times);
       } else if (fork->parsed()) {
-        fork_life<B>(opened<B>(path), other);
+        opened<B>(path).fork(other);
       } else if (out->parsed()) {
         export_weights(opened<B>(path), other);
       } else if (in->parsed()) {

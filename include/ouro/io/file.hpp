@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -186,6 +188,18 @@ inline void sync_directory(std::string const& path) {
 inline std::string parent_of(std::string const& path) {
   auto const slash = path.find_last_of('/', path.find_last_not_of('/'));
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// Where a folder is, without links and "..". Errors (storage): there is none.
+inline std::string real_path(std::string const& folder) {
+  std::unique_ptr<char, void (*)(void*)> const found(::realpath(folder.c_str(), nullptr), std::free);
+  if (found == nullptr) detail::cannot("find", folder);
+  return found.get();
+}
+/// Whether it is a regular file, or a link to one.
+[[nodiscard]] inline bool is_file(std::string const& path) {
+  struct stat what {};
+  return ::stat(path.c_str(), &what) == 0 && S_ISREG(what.st_mode);
 }
 
 /// Replaces a file so that after any crash either the old or the new bytes are there, whole. Errors (storage): the

@@ -111,6 +111,10 @@ class basic_life {
   /// The same after `memory` and `progress.updates` were taken from a trainer of `model`.
   void commit(ouro::trainer<System>& learned);
 
+  /// Copies what was committed: a life of its own from then on. Errors (argument): into this one's folder; (storage): something is
+  /// there already, or it cannot be written; then no folder is left.
+  void fork(std::string const& path) const { store_.fork(path); }
+
   System model;
   ouro::state<backend> state;
   std::vector<moments<backend>> memory;  ///< of the optimiser

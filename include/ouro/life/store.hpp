@@ -74,6 +74,10 @@ class life_store {
   /// last.
   void commit(weights const& network, safetensors_writer snapshot);
 
+  /// Copies all that is in it to a new folder, which is there when it is whole. Errors (argument): that would be inside this
+  /// one; (storage): it exists, or cannot be written; then no folder is left.
+  void fork(std::string const& path) const;
+
   [[nodiscard]] std::string const& path() const { return path_; }
   /// The folder has another name from now on.
   void renamed(std::string path) { path_ = std::move(path); }
@@ -301,6 +305,17 @@ inline void life_store::commit(weights const& network, safetensors_writer snapsh
   generation_ = next;
   kept_ = std::move(kept);
   if (!damaged) tidy();  // the first commit after damage deletes nothing
+}
+
+inline void life_store::fork(std::string const& path) const {
+  require(!exists(path), errc::storage, "fork", path, " exists already");
+  auto const own = real_path(path_) + "/";
+  require(!(real_path(parent_of(path)) + "/").starts_with(own), errc::argument, "fork", path, " is inside the life");
+  make_whole_directory(path, [&](std::string const& making) {
+    for (auto const& name : entries_of(path_))
+      if (auto const file = path_ + "/" + name; name != "LOCK" && is_file(file))
+        write_file_durably(making + "/" + name, read_file(file));
+  });
 }
 
 }  // namespace ouro

@@ -13,8 +13,8 @@
 #include <ouro/life/life.hpp>
 #include <ouro/nn/mixers/hybrid.hpp>
 #include <ouro/train/trainer.hpp>
-#include <ouro_test/random.hpp>
 #include <ouro_test/problem.hpp>
+#include <ouro_test/random.hpp>
 #include <ouro_test/small_gridman.hpp>
 
 using R = ouro::reference;

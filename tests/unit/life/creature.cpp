@@ -125,6 +125,16 @@ TEST_CASE("life: a creature of one's own goes on where it was, bit for bit") {
   }
   auto part = opened(f.of("part"));
   CHECK(all_of(part) == uninterrupted);
+  part.state = mackey_glass::newborn<R>(2, 8);  // is not committed
+  part.fork(f.of("twin"));
+  auto twin = opened(f.of("twin"));
+  CHECK(all_of(twin) == uninterrupted);
+  CHECK(twin.generation() == 3);
+  CHECK(has(problem(ouro::errc::storage, [&] { part.fork(f.of("twin")); }), "exists already"));
+  CHECK(has(problem(ouro::errc::storage, [&] { part.fork(f.of("nowhere/twin")); }), "nowhere"));
+  for (auto const* inside : {"part/twin", "part/../part/twin/"})
+    CHECK(has(problem(ouro::errc::argument, [&] { part.fork(f.of(inside)); }), "is inside the life"));
+  CHECK_FALSE(fs::exists(f.of("part/twin")));
   CHECK(part.generation() == 3);
   CHECK(part.path() == f.of("part"));
 }
