@@ -120,16 +120,11 @@ struct training {
   double room = 0;
 };
 
-/// Whether a path, which need not exist, is a folder or in it.
-bool is_inside(std::string const& path, std::string const& folder) {
-  return *std::filesystem::relative(std::filesystem::absolute(path), std::filesystem::absolute(folder)).begin() != "..";
-}
-
 /// Errors (argument): a life would read itself, as what its own folder or one around it holds.
 void require_outside(std::string const& life, std::vector<std::string> const& texts, char const* command) {
   for (auto const& text : texts)
-    ouro::require(!is_inside(life, text), ouro::errc::argument, command, "the life is in ", text,
-                  ", and would read itself");
+    ouro::require(!ouro::exists(text) || !ouro::is_inside(life, text), ouro::errc::argument, command, "the life is in ",
+                  text, ", and would read itself");
 }
 
 /// Errors (data): no byte of the texts would be a target.

@@ -140,32 +140,29 @@ class examiner {
   result judge(network const& model, Change&& change, std::int64_t shift = 0) {
     result r;
     constexpr int batches = 8;
+    double right = 0;
     for (int i = 0; i < batches; ++i) {
       auto e = draw();
       auto& expected = e.answer.next.bytes;
       ouro::context<B> cx;
       auto const seen = ask(model, cx, e, change);
       std::rotate(expected.begin(), expected.begin() + shift * e_.patches * 8, expected.end());
+      double const nats = model.actor.loss(cx, seen, e.heard.back(), e.answer).value.item();  // per symbol
+      r.bits += symbols() * (std::log2(static_cast<double>(e_.letters)) - nats / std::log(2.0)) / batches;
       tensor const logits = model.actor.predict(cx, seen, e.heard.back(), e.answer);  // (B,S,P,V)
       auto const values = logits.values<float>();
-      auto const width = logits.dim(3);
+      auto const width = index(logits.dim(3));
       for (std::size_t at = 0; at < expected.size(); ++at) {
-        if (e.answer.live[at] == 0) continue;
-        auto const* row = values.data() + at * index(width);
-        double sum = 0;
-        auto const* best = std::max_element(row, row + width);
-        for (auto const* v = row; v != row + width; ++v) sum += std::exp(static_cast<double>(*v - *best));
-        double const nats = std::log(sum) - static_cast<double>(row[expected[at]] - *best);
-        r.bits += std::log2(static_cast<double>(e_.letters)) - nats / std::log(2.0);
-        r.right += best - row == expected[at] ? 1 : 0;
+        auto const* row = values.data() + at * width;
+        if (e.answer.live[at] != 0 && std::max_element(row, row + width) - row == expected[at]) ++right;
       }
     }
-    r.bits /= static_cast<double>(batches * e_.lanes);
-    r.right /= static_cast<double>(batches * e_.lanes * e_.symbols);
+    r.right = right / (batches * static_cast<double>(e_.lanes) * symbols());
     return r;
   }
 
  private:
+  [[nodiscard]] double symbols() const { return static_cast<double>(e_.symbols); }
   static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
 
   experiment e_;

@@ -13,6 +13,7 @@
 #include <ouro/backend/cpu_gridman.hpp>
 #include <ouro/backend/cuda.hpp>
 #include <ouro_test/backends.hpp>
+#include <ouro_test/folder.hpp>
 #include <ouro_test/random.hpp>
 #include <ouro_test/small_gridman.hpp>
 #include <ouro_test/used_again.hpp>
@@ -26,6 +27,7 @@ template <class B>
 using network = ouro::gridman<B, ouro::hybrid>;
 template <class B>
 using life = ouro::life<B, ouro::hybrid>;
+using ouro_test::folder;
 
 ouro::gridman_config small() {
   ouro::gridman_config c;
@@ -34,18 +36,6 @@ ouro::gridman_config small() {
   c.wake = 2, c.sleep = 1, c.bptt = 2;
   return c.layers("attention | rwkv7 mamba2 attention");
 }
-
-/// A folder of its own, gone at the end.
-struct folder {
-  std::filesystem::path path = std::filesystem::temp_directory_path() / ("ouro_lives_" + std::to_string(::getpid()));
-  folder() {
-    std::filesystem::remove_all(path);
-    std::filesystem::create_directory(path);
-  }
-  folder(folder const&) = delete;
-  folder& operator=(folder const&) = delete;
-  ~folder() { std::filesystem::remove_all(path); }
-};
 
 template <class B>
 std::vector<ouro::lesson<network<B>>> cycle(ouro::gridman_config const& c, std::uint64_t draw) {

@@ -190,11 +190,16 @@ inline std::string parent_of(std::string const& path) {
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
-/// Where a folder is, without links and "..". Errors (storage): there is none.
-inline std::string real_path(std::string const& folder) {
-  std::unique_ptr<char, void (*)(void*)> const found(::realpath(folder.c_str(), nullptr), std::free);
-  if (found == nullptr) detail::cannot("find", folder);
+/// Where a folder or file is, without links and "..". Errors (storage): there is none.
+inline std::string real_path(std::string const& path) {
+  std::unique_ptr<char, void (*)(void*)> const found(::realpath(path.c_str(), nullptr), std::free);
+  if (found == nullptr) detail::cannot("find", path);
   return found.get();
+}
+/// Whether a folder, or a file, is another folder or in it. Errors (storage): one of them is not there.
+[[nodiscard]] inline bool is_inside(std::string const& path, std::string const& folder) {
+  auto const around = real_path(folder);
+  return (real_path(path) + "/").starts_with(around == "/" ? around : around + "/");
 }
 /// Whether it is a regular file, or a link to one.
 [[nodiscard]] inline bool is_file(std::string const& path) {

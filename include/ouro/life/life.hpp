@@ -348,11 +348,8 @@ void basic_life<System>::require_finite() const {
     all.emplace_back("moments.first." + path, m.first);
     all.emplace_back("moments.second." + path, m.second);
   });
-  meta::for_each_member(state, [&](char const* name, auto const& member) {
-    if constexpr (requires { member.dims(); }) all.emplace_back(std::string("state.") + name, member);
-    else if constexpr (requires { member->dims(); })
-      if (member) all.emplace_back(std::string("state.") + name, *member);
-  });
+  state.for_each_tensor(
+      [&](char const* name, tensor<backend> const& member) { all.emplace_back(std::string("state.") + name, member); });
   std::vector<tensor<backend>> values;
   for (auto const& [name, x] : all) values.push_back(x);
   if (elementary::isfinite(norm_of<backend>(values))) return;

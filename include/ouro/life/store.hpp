@@ -309,8 +309,7 @@ inline void life_store::commit(weights const& network, safetensors_writer snapsh
 
 inline void life_store::fork(std::string const& path) const {
   require(!exists(path), errc::storage, "fork", path, " exists already");
-  auto const own = real_path(path_) + "/";
-  require(!(real_path(parent_of(path)) + "/").starts_with(own), errc::argument, "fork", path, " is inside the life");
+  require(!is_inside(parent_of(path), path_), errc::argument, "fork", path, " is inside the life");
   make_whole_directory(path, [&](std::string const& making) {
     for (auto const& name : entries_of(path_))
       if (auto const file = path_ + "/" + name; name != "LOCK" && is_file(file))

@@ -30,6 +30,15 @@ struct state {
 
   [[nodiscard]] std::int64_t lanes() const { return mem.dim(0); }
 
+  /// f(name, tensor) for all that there are.
+  template <class F>
+  void for_each_tensor(F&& f) const {
+    meta::for_each_member(*this, [&](char const* name, auto const& member) {
+      if constexpr (requires { member.dims(); }) f(name, member);
+      else if constexpr (requires { member->dims(); })
+        if (member) f(name, *member);
+    });
+  }
   /// Its tensors; an absent thought is an absent tensor.
   [[nodiscard]] std::vector<tensor<B>> tensors() const {
     return {mem, working, oscillator, hormone, self, thought ? *thought : tensor<B>()};

@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include <ouro/meta/module.hpp>
 #include <ouro/nn/context.hpp>
 #include <ouro/nn/module.hpp>
 #include <ouro/ops/norm.hpp>
@@ -37,12 +36,8 @@ class finite_watch final : public observer<B> {
   }
   /// The tensors of a state, as "state.mem".
   void see(state<B> const& s) {
-    meta::for_each_member(s, [&](char const* name, auto const& member) {
-      auto const path = std::string("state.") + name;
-      if constexpr (requires { member.dims(); }) see(path.c_str(), member);
-      else if constexpr (requires { member->dims(); })
-        if (member) see(path.c_str(), *member);
-    });
+    s.for_each_tensor(
+        [&](char const* name, tensor<B> const& member) { see((std::string("state.") + name).c_str(), member); });
   }
 
   std::string found;

@@ -13,6 +13,7 @@
 #include <ouro/life/life.hpp>
 #include <ouro/nn/mixers/hybrid.hpp>
 #include <ouro/train/trainer.hpp>
+#include <ouro_test/folder.hpp>
 #include <ouro_test/problem.hpp>
 #include <ouro_test/random.hpp>
 #include <ouro_test/small_gridman.hpp>
@@ -41,6 +42,7 @@ std::string message(auto const& f) {
   }
   return "no error";
 }
+using ouro_test::folder;
 using ouro_test::has;
 
 template <class A, class B>
@@ -53,13 +55,6 @@ bool same(A const& a, B const& b) {
       return false;
   return true;
 }
-
-struct folder {
-  std::filesystem::path path = std::filesystem::temp_directory_path() / ("ouro-brains-" + std::to_string(::getpid()));
-  folder() { std::filesystem::remove_all(path), std::filesystem::create_directory(path); }
-  ~folder() { std::filesystem::remove_all(path); }
-  [[nodiscard]] std::string at(char const* name) const { return (path / name).string(); }
-};
 
 }  // namespace
 

@@ -11,16 +11,14 @@
 #include <limits>
 
 #include <ouro/data/corpus.hpp>
+#include <ouro_test/folder.hpp>
 
 namespace {
 
-struct folder {
-  std::filesystem::path path = std::filesystem::temp_directory_path() / ("ouro-data-" + std::to_string(::getpid()));
-  folder() { std::filesystem::create_directory(path); }
-  ~folder() { std::filesystem::remove_all(path); }
+struct folder : ouro_test::folder {
   std::string write(std::string const& name, std::string const& text) const {
-    std::ofstream(path / name, std::ios::binary) << text;
-    return (path / name).string();
+    std::ofstream(at(name), std::ios::binary) << text;
+    return at(name);
   }
 };
 

@@ -13,14 +13,11 @@
 #include <fstream>
 
 #include <ouro/io/file.hpp>
+#include <ouro_test/folder.hpp>
 #include <ouro_test/problem.hpp>
 
 namespace {
-struct folder {
-  std::filesystem::path path = std::filesystem::temp_directory_path() / ("ouro-file-" + std::to_string(::getpid()));
-  folder() { std::filesystem::create_directory(path); }
-  ~folder() { std::filesystem::remove_all(path); }
-  [[nodiscard]] std::string at(std::string const& name) const { return (path / name).string(); }
+struct folder : ouro_test::folder {
   [[nodiscard]] auto count() const { return std::distance(std::filesystem::directory_iterator(path), {}); }
 };
 

@@ -5,8 +5,6 @@
 // says bytes with a Brain of its own, kept by its configuration.
 #include <catch2/catch_test_macros.hpp>
 
-#include <unistd.h>
-
 #include <cmath>
 #include <filesystem>
 #include <string>
@@ -16,25 +14,17 @@
 
 #include <ouro/generate/speak.hpp>
 #include <ouro/life/life.hpp>
+#include <ouro_test/folder.hpp>
 #include <ouro_test/problem.hpp>
 #include <ouro_test/small_gridman.hpp>
 
 namespace {
 
 namespace fs = std::filesystem;
+using ouro_test::folder;
 using ouro_test::has;
 using ouro_test::problem;
 using R = ouro::reference;
-
-/// A folder for the lives of a test, gone at the end.
-struct folder {
-  fs::path at = fs::temp_directory_path() / ("ouro-creature-" + std::to_string(::getpid()));
-  folder() { fs::remove_all(at), fs::create_directory(at); }
-  folder(folder const&) = delete;
-  folder& operator=(folder const&) = delete;
-  ~folder() { fs::remove_all(at); }
-  [[nodiscard]] std::string of(std::string const& name) const { return (at / name).string(); }
-};
 
 using creature = mackey_glass::creature<R>;
 using creature_life = ouro::basic_life<creature>;
@@ -107,41 +97,41 @@ TEST_CASE("life: a creature of one's own goes on where it was, bit for bit") {
   folder const f;
   std::vector<double> uninterrupted;
   {
-    auto whole = opened(f.of("whole"));
+    auto whole = opened(f.at("whole"));
     CHECK(whole.state.lanes() == 2);
     learn(whole, 0, 4);
     uninterrupted = all_of(whole);
   }
   {
-    auto part = opened(f.of("part"));
+    auto part = opened(f.at("part"));
     learn(part, 0, 1);
   }
   {
-    auto part = opened(f.of("part"));
+    auto part = opened(f.at("part"));
     CHECK(part.progress.updates == 1);
     CHECK(part.state.clock == 2);
-    CHECK(has(problem(ouro::errc::storage, [&] { opened(f.of("part")); }), "in use"));
+    CHECK(has(problem(ouro::errc::storage, [&] { opened(f.at("part")); }), "in use"));
     learn(part, 1, 4);
   }
-  auto part = opened(f.of("part"));
+  auto part = opened(f.at("part"));
   CHECK(all_of(part) == uninterrupted);
   part.state = mackey_glass::newborn<R>(2, 8);  // is not committed
-  part.fork(f.of("twin"));
-  auto twin = opened(f.of("twin"));
+  part.fork(f.at("twin"));
+  auto twin = opened(f.at("twin"));
   CHECK(all_of(twin) == uninterrupted);
   CHECK(twin.generation() == 3);
-  CHECK(has(problem(ouro::errc::storage, [&] { part.fork(f.of("twin")); }), "exists already"));
-  CHECK(has(problem(ouro::errc::storage, [&] { part.fork(f.of("nowhere/twin")); }), "nowhere"));
+  CHECK(has(problem(ouro::errc::storage, [&] { part.fork(f.at("twin")); }), "exists already"));
+  CHECK(has(problem(ouro::errc::storage, [&] { part.fork(f.at("nowhere/twin")); }), "nowhere"));
   for (auto const* inside : {"part/twin", "part/../part/twin/"})
-    CHECK(has(problem(ouro::errc::argument, [&] { part.fork(f.of(inside)); }), "is inside the life"));
-  CHECK_FALSE(fs::exists(f.of("part/twin")));
+    CHECK(has(problem(ouro::errc::argument, [&] { part.fork(f.at(inside)); }), "is inside the life"));
+  CHECK_FALSE(fs::exists(f.at("part/twin")));
   CHECK(part.generation() == 3);
-  CHECK(part.path() == f.of("part"));
+  CHECK(part.path() == f.at("part"));
 }
 
 TEST_CASE("life: a creature is opened as what it is, and kept as that") {
   folder const f;
-  auto const path = f.of("small");
+  auto const path = f.at("small");
   std::vector<double> before;
   {
     auto l = opened(path);
@@ -176,18 +166,18 @@ TEST_CASE("life: a creature is opened as what it is, and kept as that") {
 
   ouro::state<R> headless;
   CHECK(
-      has(problem(ouro::errc::argument, [&] { creature_life::create(f.of("x"), mackey_glass::born<R>(8), headless); }),
+      has(problem(ouro::errc::argument, [&] { creature_life::create(f.at("x"), mackey_glass::born<R>(8), headless); }),
           "must have its mem"));
   auto ill = mackey_glass::newborn<R>(1, 8);
   ill.self = ouro::tensor<R>::full({1, 1, 8}, ouro::dtype::f32, INFINITY);
-  CHECK(has(problem(ouro::errc::numeric, [&] { creature_life::create(f.of("x"), mackey_glass::born<R>(8), ill); }),
+  CHECK(has(problem(ouro::errc::numeric, [&] { creature_life::create(f.at("x"), mackey_glass::born<R>(8), ill); }),
             "state.self is not finite"));
-  CHECK_FALSE(fs::exists(f.of("x")));
+  CHECK_FALSE(fs::exists(f.at("x")));
 }
 
 TEST_CASE("life: a creature with a configuration is opened by its path, and speaks") {
   folder const f;
-  auto const path = f.of("talker");
+  auto const path = f.at("talker");
   talker_config config;
   config.patch = 6, config.temper = "hasty", config.noise = 0.125;
   ouro::speech_options const options{.bytes = 9, .temperature = 1, .stops_at_end = false};

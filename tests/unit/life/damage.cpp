@@ -16,6 +16,7 @@
 
 #include <ouro/backend/reference.hpp>
 #include <ouro/life/life.hpp>
+#include <ouro_test/folder.hpp>
 #include <ouro_test/problem.hpp>
 #include <ouro_test/small_gridman.hpp>
 
@@ -31,14 +32,10 @@ using names = std::vector<std::string>;
 
 /// A life in a folder of its own, gone at the end.
 struct folder {
-  fs::path at = fs::temp_directory_path() / ("ouro-damage-" + std::to_string(::getpid()));
-  folder() { fs::remove_all(at); }
-  folder(folder const&) = delete;
-  folder& operator=(folder const&) = delete;
-  ~folder() { fs::remove_all(at); }
+  ouro_test::folder around;
 
-  [[nodiscard]] std::string path() const { return at.string(); }
-  [[nodiscard]] std::string of(std::string const& name) const { return (at / name).string(); }
+  [[nodiscard]] std::string path() const { return around.at("life"); }
+  [[nodiscard]] std::string of(std::string const& name) const { return path() + "/" + name; }
   [[nodiscard]] names entries() const {
     auto list = ouro::entries_of(path());
     std::sort(list.begin(), list.end());
@@ -139,7 +136,7 @@ TEST_CASE("life: saved after two updates and opened again it goes on like one th
     CHECK(l.progress.updates == 4);
     after = all_of(l);
   }
-  fs::remove_all(f.at);
+  fs::remove_all(f.path());
   static_cast<void>(born(f));
   for (std::uint64_t u = 0; u < 4; u += 2) {
     auto l = life::open(f.path());
