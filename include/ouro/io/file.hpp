@@ -201,10 +201,18 @@ inline std::string real_path(std::string const& path) {
   auto const around = real_path(folder);
   return (real_path(path) + "/").starts_with(around == "/" ? around : around + "/");
 }
-/// Whether it is a regular file, or a link to one.
+/// Whether something is there. Errors (storage): that cannot be known.
+[[nodiscard]] inline bool exists(std::string const& path) {
+  if (::access(path.c_str(), F_OK) == 0) return true;
+  if (errno != ENOENT && errno != ENOTDIR) detail::cannot("inspect", path);
+  return false;
+}
+/// Whether it is a regular file, or a link to one. Errors (storage): that cannot be known.
 [[nodiscard]] inline bool is_file(std::string const& path) {
   struct stat what {};
-  return ::stat(path.c_str(), &what) == 0 && S_ISREG(what.st_mode);
+  if (::stat(path.c_str(), &what) == 0) return S_ISREG(what.st_mode);
+  if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP) detail::cannot("inspect", path);
+  return false;
 }
 
 /// Replaces a file so that after any crash either the old or the new bytes are there, whole. Errors (storage): the
@@ -255,20 +263,19 @@ void make_whole_directory(std::string const& path, F&& fill) {
   auto const place = path.substr(0, path.find_last_not_of('/') + 1);
   auto const name = place + ".tmp-" + std::to_string(::getpid());
   auto making = name;
-  for (int i = 1; ::access(making.c_str(), F_OK) == 0; ++i)
-    making = name + "-" + std::to_string(i);  // of one that was killed
+  for (int i = 1; exists(making); ++i) making = name + "-" + std::to_string(i);  // of one that was killed
   make_directory(making);
+  auto const* at = &making;
   try {
     fill(making);
     if (::rename(making.c_str(), place.c_str()) != 0) detail::cannot("make folder", path);
+    at = &place;
+    sync_directory(parent_of(place));
   } catch (...) {
-    remove_directory(making);
+    remove_directory(*at);
     throw;
   }
-  sync_directory(parent_of(place));
 }
-
-[[nodiscard]] inline bool exists(std::string const& path) { return ::access(path.c_str(), F_OK) == 0; }
 
 /// Holds an exclusive lock on a file for as long as it lives; the lock of a dead process is no obstacle.
 class file_lock {

@@ -5,50 +5,30 @@
 // says bytes with a Brain of its own, kept by its configuration.
 #include <catch2/catch_test_macros.hpp>
 
-#include <cmath>
 #include <filesystem>
 #include <string>
 #include <vector>
 
-#include <mackey_glass/creature.hpp>
-
 #include <ouro/generate/speak.hpp>
-#include <ouro/life/life.hpp>
 #include <ouro_test/folder.hpp>
 #include <ouro_test/problem.hpp>
-#include <ouro_test/small_gridman.hpp>
+
+#include "creature.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
+using ouro_test::all_of;
+using ouro_test::creature;
+using ouro_test::creature_life;
 using ouro_test::folder;
 using ouro_test::has;
+using ouro_test::learn;
+using ouro_test::opened;
 using ouro_test::problem;
 using R = ouro::reference;
 
-using creature = mackey_glass::creature<R>;
-using creature_life = ouro::basic_life<creature>;
 static_assert(!ouro::Configured<creature> && !ouro::Speaking<creature>);
-
-creature_life opened(std::string const& path, std::int64_t width = 8) {
-  return creature_life::open_or_create(path, mackey_glass::born<R>(width), mackey_glass::newborn<R>(2, width));
-}
-/// Updates `from` to `to`, each of two steps.
-void learn(creature_life& l, int from, int to) {
-  auto t = l.resume({.learning_rate = 0.01, .warmup = 0});
-  for (int u = from; u < to; ++u) {
-    auto const x = [&](int k) {
-      return std::vector<float>{std::sin(static_cast<float>(k)), std::cos(static_cast<float>(k))};
-    };
-    REQUIRE_FALSE(t.update(l.state, {{x(2 * u), x(2 * u + 6)}, {x(2 * u + 1), x(2 * u + 7)}}).refused);
-  }
-  l.commit(t);
-}
-template <class Life>
-std::vector<double> all_of(Life& l) {
-  auto t = l.resume({});
-  return ouro_test::all_of(l.model, l.state, t);
-}
 
 /// A Brain of one row that thinks of a patch at a time, between the bytes of Gridman's Sensor and Actor.
 struct talker_config {
