@@ -61,13 +61,17 @@ class trainer {
       : model_(model), rule_(rule), dropout_(dropout.value_or(own_dropout(model))), room_(room) {}
 
   /// One update. The state moves on through every lesson and the sleep between; gradients flow through all of them and
-  /// stop at the state given. Each loss counts 1 / lessons. If anything is not finite, nothing changes.
+  /// stop at the state given. Each loss counts 1 / lessons. If anything is not finite, nothing changes. Errors (argument): no
+  /// lesson, a rule of no use, moments of another model; (numeric): moments that were put into memory() are not finite.
   update_report update(state<backend>& life, std::vector<lesson<System>> const& lessons);
 
   [[nodiscard]] adamw const& rule() const { return rule_; }
   [[nodiscard]] adamw& rule() { return rule_; }
   /// What must be saved beside weights and state for an exact resume.
-  [[nodiscard]] std::vector<moments<backend>>& memory() { return moments_; }
+  [[nodiscard]] std::vector<moments<backend>>& memory() {
+    known_ = false;
+    return moments_;
+  }
   /// Updates accepted so far, by which the learning rate goes: to be restored with memory().
   [[nodiscard]] std::int64_t& updates() { return updates_; }
 
@@ -92,6 +96,7 @@ class trainer {
     cx.narrow = narrow_;
     return cx;
   }
+  void require_finite_moments();
   std::string reason_of(state<backend> const& life, std::vector<lesson<System>> const& lessons,
                         std::vector<tensor<backend>> const& gradients) const;
 
@@ -120,6 +125,7 @@ class trainer {
   double dropout_;
   std::int64_t room_;
   std::vector<moments<backend>> moments_;
+  bool known_ = true;  ///< moments_ are finite, as an update leaves them
   shared<narrow_weights<backend>> narrow_ = make_owned<narrow_weights<backend>>();
   shared<narrow_weights<backend>> narrow_of_losses_ =
       make_owned<narrow_weights<backend>>();  // which the side stream may make
@@ -130,6 +136,7 @@ template <class System>
 update_report trainer<System>::update(state<backend>& life, std::vector<lesson<System>> const& lessons) {
   require(!lessons.empty(), errc::argument, "trainer", "an update needs at least one lesson");
   rule_.validate();
+  require_finite_moments();
   update_report report;
   double start = seconds();
   auto lap = [&](double& phase) {
@@ -211,6 +218,16 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
   lap(report.seconds.optimiser);
   report.update = ++updates_;
   return report;
+}
+
+template <class System>
+void trainer<System>::require_finite_moments() {
+  if (known_) return;
+  std::vector<tensor<backend>> all;
+  for (auto const& m : moments_)
+    if (!m.first.empty()) all.insert(all.end(), {m.first, m.second});
+  require(elementary::isfinite(norm_of<backend>(all)), errc::numeric, "trainer", "the moments are not finite");
+  known_ = true;
 }
 
 /// Of an update that was refused, with weights and state as they were before.

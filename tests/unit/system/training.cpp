@@ -5,6 +5,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <string>
@@ -17,6 +18,7 @@
 #include <ouro/generate/speak.hpp>
 #include <ouro/system/gridman.hpp>
 #include <ouro/train/trainer.hpp>
+#include <ouro_test/problem.hpp>
 #include <ouro_test/small_gridman.hpp>
 
 using R = ouro::reference;
@@ -73,6 +75,69 @@ TEST_CASE("moments are those of the model") {
   CHECK_THROWS_AS(t.update(s, {lesson(1)}), ouro::error);
   t.memory().clear();
   CHECK_FALSE(t.update(s, {lesson(1)}).refused);
+}
+
+TEST_CASE("whatever is not finite, no update makes weights of it") {
+  network learned(ouro_test::small_gridman(8), ouro::seed{1});
+  auto life = learned.newborn(ouro::seed{2});
+  ouro::trainer<network> before(learned, {.learning_rate = 0.01, .warmup = 0});
+  REQUIRE_FALSE(before.update(life, {lesson(1), lesson(2)}).refused);
+  auto const good = ouro_test::all_of(learned, life, before);
+  // f(another model, state and moments) makes something not finite: the update is refused or an error, and changes nothing.
+  auto refused = [&](auto const& f) {
+    auto model = learned;
+    auto s = life;
+    ouro::trainer<network> t(model, {.learning_rate = 0.01, .warmup = 0});
+    t.memory() = before.memory();
+    t.updates() = 1;
+    f(model, s, t.memory());
+    auto const now = ouro_test::all_of(model, s, t);
+    bool come = false;
+    std::string reason;
+    try {
+      auto const report = t.update(s, {lesson(3), lesson(4)});
+      come = report.refused;
+      reason = report.reason;
+    } catch (ouro::error const& e) {
+      come = true;
+      reason = e.what();
+      CHECK(e.code() == ouro::errc::numeric);
+    }
+    INFO(reason);
+    if (come) CHECK_FALSE(reason.empty());
+    if (come) CHECK(std::memcmp(now.data(), ouro_test::all_of(model, s, t).data(), now.size() * sizeof(double)) == 0);
+    return come;
+  };
+  CHECK_FALSE(refused([](auto&, auto&, auto&) {}));
+  auto spoil = [](ouro::tensor<R>& x) { R::fill(x.write(), std::numeric_limits<double>::quiet_NaN()); };
+  std::size_t unread = 0;
+  auto const count = ouro::fields(learned).size();
+  for (std::size_t i = 0; i < count; i += 3) {
+    std::string path;
+    bool const come = refused([&](network& model, auto&, auto&) {
+      auto const list = ouro::fields(model);
+      path = list[i].path;
+      spoil(*list[i].value);
+    });
+    // What an update does not read, as statistics, a newborn's anchors and what the Sensor would make of State, spoils no other.
+    bool const read = !ouro_test::has(path, "running_") && !ouro_test::has(path, "sos") &&
+                      !ouro_test::has(path, "sensor.context_mixer.state_output_norm") &&
+                      path != "sensor.context_mixer.write_slot_emb";
+    INFO(path);
+    CHECK(come == read);
+    unread += come ? 0 : 1;
+  }
+  CHECK(unread > 0);
+  for (std::size_t i = 0; i < before.memory().size(); i += 5) {
+    if (before.memory()[i].first.empty()) continue;
+    CHECK(refused([&](auto&, auto&, auto& moments) { spoil(moments[i].first); }));
+    CHECK(refused([&](auto&, auto&, auto& moments) { spoil(moments[i].second); }));
+  }
+  using state = ouro::state<R>;
+  for (auto part : {&state::mem, &state::working, &state::oscillator, &state::hormone, &state::self})
+    CHECK(refused([&](auto&, state& s, auto&) { spoil(s.*part); }));
+  CHECK_FALSE(refused([&](auto&, state& s, auto&) { spoil(*s.thought); }));  // which the sleep that comes next replaces
+  CHECK(ouro_test::all_of(learned, life, before) == good);
 }
 
 TEST_CASE("gradients whose squares no moment could hold are not for an update") {
