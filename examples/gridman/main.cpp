@@ -116,6 +116,7 @@ struct training {
   std::string log;
   bool strict = false;
   bool answers_only = false;
+  bool guarded = false;
   double save_every = 120;
   double room = 0;
 };
@@ -149,6 +150,7 @@ void train(training const& o) {
   // Another text begins at its beginning; the same one goes on.
   if (l.progress.cursor.text == text.position().text) text.seek(l.progress.cursor);
   auto trainer = l.resume({.learning_rate = o.rate, .warmup = o.warmup, .total = o.total}, {}, room_bytes(o.room));
+  trainer.guarded() = o.guarded;
 
   std::unique_ptr<std::FILE, decltype([](std::FILE* f) { std::fclose(f); })> log;
   if (!o.log.empty()) {
@@ -430,6 +432,8 @@ int run(int argc, char** argv) {
     c->add_option("--total", t.total, "the update at which the cosine reaches zero; 0: none")->transform(count);
     c->add_option("--room", t.room, "MB of inner values that an update may keep, the rest is computed again; 0: all")
         ->capture_default_str();
+    c->add_flag("--guarded", t.guarded,
+                "a guess of the loss that is far too high does not teach the Actor to do worse");
     c->add_option("--log", t.log, "append a line for each update to this CSV file")->check(named);
     c->add_flag("--strict", t.strict, "stop at a bad line instead of skipping it");
   };

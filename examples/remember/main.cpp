@@ -35,11 +35,12 @@ struct experiment {
   std::int64_t lanes = 32;   ///< episodes in an update
   std::int64_t updates = 400;
   double learning_rate = 1e-3;
-  bool guess = true;  ///< learn by the loss in which the Brain guesses the Actor's, or by the Actor's alone
+  bool guess = true;     ///< learn by the loss in which the Brain guesses the Actor's, or by the Actor's alone
+  bool guarded = false;  ///< and if by the guess, with the Actor's gradient as if it were right
   ouro::short_text<255> brain = "attention";
   std::int64_t seed = 1;
-  OURO_MODULE(experiment, symbols, letters, filler, sleeps, kept, patches, lanes, updates, learning_rate, guess, brain,
-              seed);
+  OURO_MODULE(experiment, symbols, letters, filler, sleeps, kept, patches, lanes, updates, learning_rate, guess,
+              guarded, brain, seed);
 
   void validate() const {
     auto const in = [](std::int64_t value, std::int64_t from, std::int64_t to, char const* name) {
@@ -184,7 +185,7 @@ network trained(experiment const& e, examiner& teacher) {
   double nats = 0;
   for (std::int64_t u = 0; u < e.updates; ++u) {
     auto const lesson = teacher.draw();
-    ouro::context<B> cx{.training = true};
+    ouro::context<B> cx{.training = true, .guarded = e.guarded};
     ouro::gradient_list<B> gradients;
     {
       ouro::tape<B> tape;

@@ -110,6 +110,7 @@ struct context {
 
   bool training = false;     ///< dropout and batch statistics
   double dropout = 0;        ///< probability that an element is dropped while training
+  bool guarded = false;      ///< a guess of the loss does not weigh the Actor's gradient: see loss()
   random_stream masks = {};  ///< where dropout masks come from; one draw per site
   std::vector<statistic_update<B>> statistics = {};
   observer<B>* watcher = nullptr;

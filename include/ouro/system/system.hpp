@@ -112,7 +112,9 @@ struct step_loss {
   std::int64_t live = 0;
 };
 
-/// L = (p/√2 − √2·c)² + ½p² for the Actor's loss c and the Brain's guess p of it; L = c without a guess.
+/// L = (p/√2 − √2·c)² + ½p² = (p − c)² + c² for the Actor's loss c and the Brain's guess p of it; L = c without a guess.
+/// dL/dc = 4c − 2p, which is negative for a guess above 2c: it would teach the Actor to do worse. A guarded context has 2c there,
+/// as a guess that is right, and the same L.
 template <class System, class B>
 step_loss<B> loss(System const& model, context<B>& cx, impression<B> const& seen, typename System::input_type const& x,
                   typename System::target_type const& target) {
@@ -120,6 +122,7 @@ step_loss<B> loss(System const& model, context<B>& cx, impression<B> const& seen
   if (c.live == 0) return {};
   auto const& p = seen.predicted_loss;
   if (p.empty()) return {c.value, c.value, {}, c.live};
+  if (cx.guarded) return {square(p - c.value.detach()) + square(c.value), c.value, p, c.live};
   auto const root = 1.41421356237309504880;
   auto const total = square(scale(p, 1.0 / root) - scale(c.value, root)) + scale(square(p), 0.5);
   return {total, c.value, p, c.live};

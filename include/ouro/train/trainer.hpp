@@ -67,6 +67,8 @@ class trainer {
 
   [[nodiscard]] adamw const& rule() const { return rule_; }
   [[nodiscard]] adamw& rule() { return rule_; }
+  /// Whether a guess of the loss that is far too high is kept from teaching the Actor to do worse, see loss(); not at first.
+  [[nodiscard]] bool& guarded() { return guarded_; }
   /// What must be saved beside weights and state for an exact resume.
   [[nodiscard]] std::vector<moments<backend>>& memory() {
     known_ = false;
@@ -89,7 +91,7 @@ class trainer {
 
   /// What an update that begins with `life` lives in.
   context<backend> context_of(state<backend> const& life) const {
-    context<backend> cx{.training = true, .dropout = dropout_};
+    context<backend> cx{.training = true, .dropout = dropout_, .guarded = guarded_};
     cx.room = room_;
     cx.masks.key = life.random.key ^ 0x6F75726F6472ULL;
     cx.masks.counter = static_cast<std::uint64_t>(life.clock) << 24U;
@@ -124,6 +126,7 @@ class trainer {
   adamw rule_;
   double dropout_;
   std::int64_t room_;
+  bool guarded_ = false;
   std::vector<moments<backend>> moments_;
   bool known_ = true;  ///< moments_ are finite, as an update leaves them
   shared<narrow_weights<backend>> narrow_ = make_owned<narrow_weights<backend>>();

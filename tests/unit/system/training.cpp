@@ -3,6 +3,7 @@
 //
 // The trainer: its settings, what it may be given, and which parameters take part.
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_floating_point.hpp>
 
 #include <cmath>
 #include <cstring>
@@ -28,6 +29,16 @@ namespace {
 ouro::lesson<network> lesson(std::uint64_t draw) {
   return {ouro_test::any_patches(1, draw), {ouro_test::any_patches(1, draw + 1000), std::vector<char>(15, 1)}};
 }
+
+/// A system of nothing but a loss.
+struct judged {
+  using input_type = int;
+  using target_type = int;
+  struct {
+    ouro::tensor<R> value;
+    ouro::actor_loss<R> loss(ouro::context<R>&, ouro::impression<R> const&, int, int) const { return {value, 1}; }
+  } actor;
+};
 
 /// A mouth whose loss is 0, at a point where it has no derivative.
 struct numb : mackey_glass::mouth<R> {
@@ -59,6 +70,25 @@ TEST_CASE("settings that no update could use are refused before anything moves")
   refused({.warmup = -1});
   refused({.total = -1});
   CHECK(ouro::adamw{.warmup = 1000, .total = 300}.rate(300) == 0);
+}
+
+TEST_CASE("a guess of more than twice the loss raises it, unless it is guarded against") {
+  for (bool guarded : {false, true})
+    for (double guess : {0.5, 1.0, 2.0, 5.0}) {
+      INFO(guess << (guarded ? ", guarded" : ""));
+      auto p = ouro::tensor<R>::from(std::vector<double>{guess}, {1}, ouro::dtype::f64);
+      judged model{{ouro::tensor<R>::from(std::vector<double>{1.0}, {1}, ouro::dtype::f64)}};
+      ouro::tape<R> tape;
+      tape.watch(p);
+      tape.watch(model.actor.value);
+      ouro::context<R> cx{.training = true, .guarded = guarded};
+      auto const l = ouro::loss(model, cx, ouro::impression<R>{{}, {}, {}, p}, 0, 0);
+      tape.backward(l.total);
+      using Catch::Matchers::WithinAbs;
+      CHECK_THAT(l.total.item(), WithinAbs((guess - 1) * (guess - 1) + 1, 1e-12));
+      CHECK_THAT(tape.gradient(p).item(), WithinAbs(2 * guess - 2, 1e-12));
+      CHECK_THAT(tape.gradient(model.actor.value).item(), WithinAbs(guarded ? 2 : 4 - 2 * guess, 1e-12));
+    }
 }
 
 TEST_CASE("moments are those of the model") {
