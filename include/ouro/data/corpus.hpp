@@ -19,6 +19,7 @@
 #include <ouro/io/json.hpp>
 #include <ouro/sensor/patches.hpp>
 #include <ouro/system/config.hpp>
+#include <ouro/tensor/elementary.hpp>
 #include <ouro/train/lesson.hpp>
 
 namespace ouro {
@@ -50,12 +51,14 @@ using text_lesson = basic_lesson<patches, byte_target>;
 /// a `.jsonl` file is one: {"text": …} or {"conversations": [{"role", "content"}, …]}; only the latter under `answers_only`.
 class corpus {
  public:
-  /// Errors (argument): a patch or chunk below 1 or above 2^30. Errors (data): a path that does not exist, is empty, or is
+  /// Errors (argument): a patch or chunk below 1, or a block of more than 2^30 bytes. Errors (data): a path that does not exist, is empty, or is
   /// neither file nor folder; no byte at all; a plain file under `answers_only`. Errors (storage): a file that cannot be read.
   corpus(std::vector<std::string> const& paths, corpus_options const& options) : options_(options) {
+    constexpr std::int64_t most = 1 << 30;
     for (auto const& [name, size] : {std::pair("patch", options.patch), std::pair("chunk", options.chunk)})
-      require(size >= 1 && size <= std::int64_t{1} << 30, errc::argument, "corpus", name, " must be in 1..2^30, got ",
-              size);
+      require(size >= 1 && size <= most, errc::argument, "corpus", name, " must be in 1..2^30, got ", size);
+    require(options.chunk < most / options.patch, errc::argument, "corpus", "a block of ", options.chunk,
+            " + 1 patches of ", options.patch, " bytes has more than 2^30");
     for (auto const& p : paths) add(p);
     require(!files_.empty(), errc::data, "corpus", "no text to read");
     cursor_.text = text_;
@@ -114,7 +117,8 @@ class corpus {
   /// Goes on where a cursor was taken. Errors (data): it points outside the files.
   void seek(corpus_cursor const& c) {
     require(c.text == text_ && c.file >= 0 && c.file <= static_cast<std::int64_t>(files_.size()) && c.offset >= 0 &&
-                c.offset <= bytes_ && c.skip >= 0 && c.skip - 1 <= bytes_ && c.epoch >= 0 && c.blocks >= 0,
+                c.offset <= bytes_ && c.skip >= 0 && c.skip - 1 <= bytes_ && elementary::is_count(c.epoch) &&
+                elementary::is_count(c.blocks),
             errc::data, "corpus", "the position does not belong to these files");
     cursor_ = c;
     held_.clear();

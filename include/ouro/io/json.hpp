@@ -18,13 +18,14 @@
 namespace ouro {
 
 /// One JSON value. Members of an object keep their order; a repeated key is an error. Bytes of a string that are not
-/// UTF-8 are taken as they are. Work is O(n log n) in the text, memory is bounded by `most_values`.
+/// UTF-8 are taken as they are. Work is O(n log n) in the text; memory is about that of the text and of `most_values`.
 class json {
  public:
   enum class kind : std::uint8_t { null, boolean, number, string, array, object };
 
-  static constexpr int deepest = 64;                     ///< arrays and objects inside each other
-  static constexpr std::size_t most_values = 1U << 20U;  ///< values in one text: a short text must not become gigabytes
+  static constexpr int deepest = 64;  ///< arrays and objects inside each other
+  static constexpr std::size_t most_values =
+      1U << 18U;  ///< values in one text, for each of which about 200 bytes are kept
 
   /// Reads exactly one value. Errors (data): the byte offset and what was expected there.
   static json parse(std::string_view text) {
@@ -49,14 +50,14 @@ class json {
     std::int64_t n = 0;
     auto const [end, code] = std::from_chars(text_.data(), text_.data() + text_.size(), n);
     require(kind_ == kind::number && code == std::errc{} && end == text_.data() + text_.size(), errc::data, "json",
-            "expected an integer, got '", text_, "'");
+            "expected an integer, got '", std::string_view(text_).substr(0, 80), "'");
     return n;
   }
   [[nodiscard]] double number() const {
     double n = 0;
     auto const [end, code] = std::from_chars(text_.data(), text_.data() + text_.size(), n);
     require(kind_ == kind::number && code == std::errc{} && end == text_.data() + text_.size(), errc::data, "json",
-            "expected a number, got '", text_, "'");
+            "expected a number, got '", std::string_view(text_).substr(0, 80), "'");
     return n;
   }
   [[nodiscard]] std::vector<json> const& items() const { return items_; }
@@ -101,6 +102,12 @@ class json {
       while (at < in.size() && (in[at] == ' ' || in[at] == '\t' || in[at] == '\n' || in[at] == '\r')) ++at;
     }
     [[nodiscard]] bool next(char c) const { return at < in.size() && in[at] == c; }
+    /// Whether c is next; then it is taken.
+    bool ends(char c) {
+      bool const is = next(c);
+      if (is) ++at;
+      return is;
+    }
     void take(char c, char const* what) {
       expect(next(c), what);
       ++at;
@@ -118,7 +125,7 @@ class json {
           std::vector<std::size_t> starts;
           ++at;
           space();
-          if (next('}')) return ++at, v;
+          if (ends('}')) return v;
           for (;;) {
             space();
             expect(next('"'), "a key");
@@ -129,9 +136,9 @@ class json {
             v.items_.push_back(value(depth + 1));
             v.keys_.push_back(std::move(key));
             space();
-            if (next('}')) {
+            if (ends('}')) {
               distinct(v.keys_, starts);
-              return ++at, v;
+              return v;
             }
             take(',', "',' or '}'");
           }
@@ -140,11 +147,11 @@ class json {
           v.kind_ = kind::array;
           ++at;
           space();
-          if (next(']')) return ++at, v;
+          if (ends(']')) return v;
           for (;;) {
             v.items_.push_back(value(depth + 1));
             space();
-            if (next(']')) return ++at, v;
+            if (ends(']')) return v;
             take(',', "',' or ']'");
           }
         }

@@ -41,8 +41,8 @@ std::string to_text(Config const& c) {
   });
   return (out.empty() ? "{" : out) + "}";
 }
-/// `c` with the fields that a JSON object names, {"dropout": 0.1}. Errors: no object (data); a value of another kind (data),
-/// fields that do not exist (config), both with their names; a rule of its validate(), if it has one, that is broken.
+/// `c` with the fields that a JSON object names, {"dropout": 0.1}. Errors: no object (data); a value of another kind (data), a text
+/// that is too long or fields that do not exist (config), all with their names; a rule of its validate(), if it has one, that is broken.
 template <meta::Reflected Config>
 Config changed(Config c, json const& j) {
   require(j.is(json::kind::object), errc::data, "config", "needs a JSON object");
@@ -65,7 +65,7 @@ Config changed(Config c, json const& j) {
         value = v->integer();
       }
     } catch (error const& e) {
-      fail(e.code(), "config", name, ": ", e.what());
+      fail(e.code() == errc::argument ? errc::config : e.code(), "config", name, ": ", e.what());
     }
   });
   std::string names;

@@ -42,6 +42,14 @@ concept Configured = requires(System const& s, typename System::config_type cons
   { s.newborn(seed{}) } -> std::same_as<state<typename System::backend>>;
 };
 
+/// One that can be made without memory for its parameters and states, for a life that is opened.
+template <class System>
+concept Blank = Configured<System> &&
+    requires(System const& s, typename System::config_type const& c, genesis<typename System::backend> g) {
+  System(c, g);
+  { s.newborn(g) } -> std::same_as<state<typename System::backend>>;
+};
+
 namespace detail {
 struct no_config {};
 template <class System>
@@ -136,15 +144,17 @@ class basic_life {
   struct kind {
     System model;
     std::vector<form> forms;
-    kind(System m, ouro::state<backend> const& born) : model(std::move(m)) {
-      meta::for_each_member(born, [&](char const* name, auto const& member) {
-        if constexpr (requires { member.dims(); }) {
-          require(member.rank() > 0, errc::argument, "life", "a newborn's state must have its ", name);
-          forms.push_back({std::string("state.") + name, member.dims(), member.type()});
-        }
-      });
-    }
   };
+  static std::vector<form> forms_of(ouro::state<backend> const& born) {
+    std::vector<form> forms;
+    meta::for_each_member(born, [&](char const* name, auto const& member) {
+      if constexpr (requires { member.dims(); }) {
+        require(member.rank() > 0, errc::argument, "life", "a newborn's state must have its ", name);
+        forms.push_back({std::string("state.") + name, member.dims(), member.type()});
+      }
+    });
+    return forms;
+  }
 
   basic_life(life_store store, kind k)
       : model(std::move(k.model)), store_(std::move(store)), forms_(std::move(k.forms)), readable_(layout(model)) {}
@@ -155,9 +165,17 @@ class basic_life {
     else return "";
   }
   static kind made(config_type const& config, dtype type) requires Configured<System> {
-    System network(config, seed{}, type);
-    auto const born = network.newborn(seed{});
-    return {std::move(network), born};
+    if constexpr (Blank<System>) {
+      genesis<backend> shapes(seed{}, type);
+      shapes.blank = true;
+      System network(config, shapes);
+      auto forms = forms_of(network.newborn(shapes));
+      return {std::move(network), std::move(forms)};
+    } else {
+      System network(config, seed{}, type);
+      auto forms = forms_of(network.newborn(seed{}));
+      return {std::move(network), std::move(forms)};
+    }
   }
   static kind made_from(safetensors_reader const& snapshot, std::string const& what) requires Configured<System> {
     auto const& type = life_store::text_of(snapshot, "dtype");
@@ -215,8 +233,8 @@ template <class System>
 basic_life<System> basic_life<System>::create(std::string const& path, System newborn, ouro::state<backend> born) {
   require(!exists(path), errc::storage, "life", path, " exists already");
   auto kind_of = [&] {
-    if constexpr (Configured<System>) return kind(newborn, newborn.newborn(seed{}));
-    else return kind(newborn, born);
+    if constexpr (Configured<System>) return kind{newborn, made(newborn.config(), newborn.type()).forms};
+    else return kind{newborn, forms_of(born)};
   };
   std::optional<basic_life> l;
   make_whole_directory(path, [&](std::string const& making) {
@@ -235,7 +253,7 @@ basic_life<System> basic_life<System>::open(std::string const& path, System cons
     auto const& text = life_store::text_of(snapshot, "config");
     require(text == config_text(like), errc::config, "life", path, ": ", what,
             " has another configuration than this network: ", text.empty() ? "none" : text);
-    return kind(like, born);
+    return kind{like, forms_of(born)};
   });
 }
 
@@ -253,6 +271,8 @@ basic_life<System> basic_life<System>::read(std::string const& path, Make&& make
         check_state(snapshot, k->forms);
         load_fields<backend>(snapshot, "state.", state);
         load_fields<backend>(snapshot, "progress.", progress);
+        for (auto n : {state.clock, progress.updates, progress.heard, progress.said})
+          require(elementary::is_count(n), errc::storage, "life", "a count of the snapshot is out of range: ", n);
         memory = load_moments(snapshot, k->model);
       });
   basic_life l(std::move(store), std::move(*k));
@@ -393,7 +413,8 @@ auto basic_life<System>::load_moments(safetensors_reader const& in, System const
       require(steps.type == "I64" && steps.bytes.size() == sizeof m.steps, errc::storage, "life", "moments.steps.",
               f.path, " must be one I64");
       std::memcpy(&m.steps, steps.bytes.data(), sizeof m.steps);
-      require(m.steps >= 0, errc::storage, "life", "moments.steps.", f.path, " must not be negative, got ", m.steps);
+      require(elementary::is_count(m.steps), errc::storage, "life", "moments.steps.", f.path,
+              " is out of range: ", m.steps);
     }
     memory.push_back(std::move(m));
   }

@@ -156,6 +156,18 @@ class life_store {
     }
     sync_directory(path_);
   }
+  /// Weights of which only the second file is left have both again; nothing is done for one that is not whole any more.
+  void restore() const {
+    for (auto const& g : kept_) {
+      auto const name = g.weights.substr(0, 24) + ".safetensors";
+      if (exists(path_ + "/" + name)) continue;
+      std::vector<std::string> known;
+      whole(known, "", [&] {
+        weights const found(read_file(path_ + "/" + g.weights));
+        if (found.name == name) write_file_durably(path_ + "/" + name, found.bytes);
+      });
+    }
+  }
   /// Removes files of generations that are no longer kept, and what a killed process left half written: a failure here costs
   /// disk space, nothing else.
   void tidy() const noexcept {
@@ -278,7 +290,7 @@ inline void life_store::commit(weights const& network, safetensors_writer snapsh
   require(lock_.is_at(path_ + "/LOCK"), errc::storage, "life", path_,
           " is not the folder that was opened any more: nothing is saved");
   bool const damaged = damaged_;
-  if (damaged) set_aside();
+  if (damaged) set_aside(), restore();
   damaged_ = false;  // once: what this commit writes, if it fails, is not of a damaged generation
   // What is there under this name is believed only if this object has read or written it.
   auto const file_of_weights = path_ + "/" + network.name;

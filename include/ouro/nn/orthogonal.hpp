@@ -16,6 +16,7 @@ namespace ouro {
 /// panel shares with the rows before it is removed by products; inside it the rows go one by one.
 template <Backend B>
 tensor<B> orthogonal(genesis<B>& g, shape const& dims, double gain = 1.0) {
+  if (g.blank) return g.zeros(dims);
   constexpr std::int64_t panel = 32;
   bool const tall = dims[0] > dims[1];
   std::int64_t const count = elementary::min(dims[0], dims[1]);

@@ -211,7 +211,7 @@ struct byte_sensor {
               std::int64_t state_rows, std::string_view kinds = {}, row_policy policy = {})
       : compressor(g, width, patch), context_mixer(g, width, heads, layers, state_rows, false, kinds, policy) {
     auto e = g.normal({byte_vocabulary, byte_vocabulary}, 0.02);
-    B::fill(e.write().slice(0, pad_byte, 1), 0.0);
+    if (!g.blank) B::fill(e.write().slice(0, pad_byte, 1), 0.0);
     byte_embedding.weight = e;
   }
 

@@ -101,6 +101,8 @@ struct gridman_config {
     positive(actor_layers, "actor_layers", 1024);
     positive(patch, "patch", 1 << 16);
     positive(chunk, "chunk", 1 << 20);
+    require((chunk + 1) * patch <= 1 << 30, errc::config, "config",
+            "a step and its next patch must have at most 2^30 bytes, got ", chunk, " + 1 patches of ", patch);
     positive(state_rows, "state_rows", 1 << 20);
     positive(memory_rows, "memory_rows", 1 << 20);
     positive(anchors, "anchors", 1 << 12);

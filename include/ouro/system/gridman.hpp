@@ -27,16 +27,18 @@ struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>
   /// A newborn network. Errors: the first rule of the configuration that is broken, before anything is allocated; mixers
   /// that this type does not have.
   explicit gridman(gridman_config const& c, seed s = {}, dtype type = dtype::f32);
+  gridman(gridman_config const& c, genesis<B> g);
 
   /// With the mixers named, also where the type alone says them.
   [[nodiscard]] gridman_config const& config() const { return config_; }
   [[nodiscard]] dtype type() const { return type_; }
 
   /// The state a life begins with: Mem, State, hormone and self 0, no thought, the oscillator anywhere on its circle.
-  [[nodiscard]] state<B> newborn(seed s, std::int64_t lanes = 1) const;
+  [[nodiscard]] state<B> newborn(seed s, std::int64_t lanes = 1) const { return newborn(genesis<B>(s, type_), lanes); }
+  [[nodiscard]] state<B> newborn(genesis<B> g, std::int64_t lanes = 1) const;
 
  private:
-  gridman(gridman_config const& valid, genesis<B> g);
+  gridman(genesis<B>& g, gridman_config const& valid);
   static gridman_config with_mixers(gridman_config c) {
     using mixer = MixerOf<B>;
     c.validate();
@@ -58,11 +60,13 @@ struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>
 // Defined outside, so that a program that is given an instance does not compile them again.
 
 template <Backend B, template <class> class MixerOf>
-gridman<B, MixerOf>::gridman(gridman_config const& c, seed s, dtype type)
-    : gridman(with_mixers(c), genesis<B>(s, type)) {}
+gridman<B, MixerOf>::gridman(gridman_config const& c, seed s, dtype type) : gridman(c, genesis<B>(s, type)) {}
 
 template <Backend B, template <class> class MixerOf>
-gridman<B, MixerOf>::gridman(gridman_config const& c, genesis<B> g)
+gridman<B, MixerOf>::gridman(gridman_config const& c, genesis<B> g) : gridman(g, with_mixers(c)) {}
+
+template <Backend B, template <class> class MixerOf>
+gridman<B, MixerOf>::gridman(genesis<B>& g, gridman_config const& c)
     : base{{g, c.width, c.heads, c.sensor_layers, c.patch, c.state_rows, c.stacks().sensor, c.rows()},
            {g, c.width, c.heads, c.brain_layers, c.state_rows, c.stacks().brain, c.rows()},
            {g, c.width, c.heads, c.actor_layers, c.patch, c.anchors, c.ignored_bytes_as_zero},
@@ -73,9 +77,8 @@ gridman<B, MixerOf>::gridman(gridman_config const& c, genesis<B> g)
       type_(g.type) {}
 
 template <Backend B, template <class> class MixerOf>
-state<B> gridman<B, MixerOf>::newborn(seed s, std::int64_t lanes) const {
-  auto const& c = config_;
-  return ouro::newborn<B>({c.width, c.state_rows, c.memory_rows}, s, lanes, type_);
+state<B> gridman<B, MixerOf>::newborn(genesis<B> g, std::int64_t lanes) const {
+  return ouro::newborn<B>({config_.width, config_.state_rows, config_.memory_rows}, g, lanes);
 }
 
 }  // namespace ouro

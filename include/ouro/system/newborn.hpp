@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <ouro/nn/genesis.hpp>
 #include <ouro/system/state.hpp>
 #include <ouro/tensor/elementary.hpp>
 
@@ -22,23 +23,27 @@ struct state_sizes {
 
 /// Mem, State, hormone and self 0, no thought, the oscillator anywhere on its circle. Errors (argument): no lane.
 template <class B>
-state<B> newborn(state_sizes const& sizes, seed s, std::int64_t lanes = 1, dtype type = dtype::f32) {
+state<B> newborn(state_sizes const& sizes, genesis<B> g, std::int64_t lanes = 1) {
   require(lanes >= 1, errc::argument, "newborn", "lanes must be at least 1, got ", lanes);
   state<B> n;
-  n.random = random_stream(s);
-  auto const draw = n.random.next();
+  auto const draw = g.random.next();
   std::vector<double> phase;
   for (std::int64_t b = 0; b < lanes; ++b) {
     double const angle = 6.283185307179586476925 * draw.uniform(static_cast<std::uint64_t>(b));
     phase.push_back(elementary::cos(angle));
     phase.push_back(elementary::sin(angle));
   }
-  n.oscillator = tensor<B>::from(phase, {lanes, 2}, type);
-  n.mem = tensor<B>::zeros({lanes, sizes.memory_rows, sizes.width}, type);
-  n.working = tensor<B>::zeros({lanes, sizes.state_rows, sizes.width}, type);
-  n.hormone = tensor<B>::zeros({lanes, 1, sizes.hormone > 0 ? sizes.hormone : sizes.width / 4}, type);
-  n.self = tensor<B>::zeros({lanes, 1, sizes.width}, type);
+  n.oscillator = tensor<B>::from(phase, {lanes, 2}, g.type);
+  n.mem = g.zeros({lanes, sizes.memory_rows, sizes.width});
+  n.working = g.zeros({lanes, sizes.state_rows, sizes.width});
+  n.hormone = g.zeros({lanes, 1, sizes.hormone > 0 ? sizes.hormone : sizes.width / 4});
+  n.self = g.zeros({lanes, 1, sizes.width});
+  n.random = g.random;
   return n;
+}
+template <class B>
+state<B> newborn(state_sizes const& sizes, seed s, std::int64_t lanes = 1, dtype type = dtype::f32) {
+  return newborn<B>(sizes, genesis<B>(s, type), lanes);
 }
 
 }  // namespace ouro

@@ -19,6 +19,9 @@ inline double nearbyint(double x) { return __builtin_nearbyint(x); }
 inline long long llround(double x) { return __builtin_llround(x); }
 inline bool isfinite(double x) { return __builtin_isfinite(x); }
 
+/// Whether it is a count, with room to go on counting.
+constexpr bool is_count(long long n) { return n >= 0 && n < (1LL << 62); }
+
 /// As in <algorithm>, by value.
 template <class T>
 constexpr T min(T a, T b) {

@@ -66,6 +66,8 @@ class tensor {
 
   static tensor full(shape const& dims, dtype type, double value);
   static tensor zeros(shape const& dims, dtype type = dtype::f32) { return full(dims, type, 0.0); }
+  /// One element that is seen as all: extents without their memory, to be assigned to and not written to.
+  static tensor repeated(shape const& dims, dtype type, double value);
   /// Copies host values in, converting to `type`.
   template <class T>
   static tensor from(std::vector<T> const& values, shape const& dims, dtype type = dtype_of<T>) {
@@ -185,6 +187,14 @@ template <class B>
 tensor<B> tensor<B>::full(shape const& dims, dtype type, double value) {
   tensor t(dims, type);
   B::fill(t.write(), value);
+  return t;
+}
+
+template <class B>
+tensor<B> tensor<B>::repeated(shape const& dims, dtype type, double value) {
+  auto t = full({1}, type, value);
+  t.dims_ = t.steps_ = dims;
+  for (int i = 0; i < dims.rank(); ++i) t.steps_[i] = 0;
   return t;
 }
 

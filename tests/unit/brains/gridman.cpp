@@ -58,6 +58,38 @@ bool same(A const& a, B const& b) {
 
 }  // namespace
 
+TEST_CASE("brains: a blank network has every parameter of a made one, and no memory for them") {
+  for (auto const* brain : brains) {
+    INFO(brain);
+    network const made(small(brain), ouro::seed{1}, ouro::dtype::f64);
+    ouro::genesis<R> shapes(ouro::seed{}, ouro::dtype::f64);
+    shapes.blank = true;
+    network const blank(small(brain), shapes);
+    auto const x = ouro::fields(made);
+    auto const y = ouro::fields(blank);
+    REQUIRE(x.size() == y.size());
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      INFO(x[i].path);
+      CHECK(x[i].path == y[i].path);
+      CHECK(x[i].value->dims() == y[i].value->dims());
+      CHECK(x[i].value->type() == y[i].value->type());
+      CHECK(x[i].decay == y[i].decay);
+      CHECK(x[i].learning_rate == y[i].learning_rate);
+    }
+    CHECK(made.newborn(ouro::seed{2}).mem.dims() == blank.newborn(shapes).mem.dims());
+    CHECK(blank.config() == made.config());
+    // As large as can be said.
+    auto c = small(brain);
+    c.width = 1 << 16;
+    c.memory_rows = c.state_rows = 1 << 20;
+    auto const before = R::memory().in_use();
+    network const giant(c, shapes);
+    auto const born = giant.newborn(shapes);
+    CHECK(born.mem.dims() == ouro::shape{1, 1 << 20, 1 << 16});
+    CHECK(R::memory().in_use() < before + (1U << 26U));
+  }
+}
+
 TEST_CASE("brains: the mixers of a configuration") {
   auto with = [](std::int64_t sensor, std::int64_t brain, std::string_view text) {
     auto c = small("attention");

@@ -496,6 +496,65 @@ TEST_CASE("life: weights that three generations share are there twice") {
   CHECK(values(l) == before);
 }
 
+TEST_CASE("life: weights whose first file is damaged are there twice again when older generations have them alone") {
+  folder const f;
+  {
+    auto l = born(f);
+    l.commit();
+    learn(l, 1);
+  }
+  auto const shared = f.weights(2);
+  damage(shared);
+  {
+    auto l = life::open(f.path());
+    CHECK(l.generation() == 3);
+    CHECK(l.passed_over().size() == 1);
+    l.commit();
+  }
+  auto l = life::open(f.path());
+  CHECK(l.passed_over().empty());
+}
+
+TEST_CASE("life: a count that nothing could go on from, and sizes that the files do not have, are damage") {
+  folder const f;
+  {
+    auto l = born(f);
+    learn(l, 1);
+  }
+  auto const original = ouro::read_file(f.snapshot(2));
+  auto const current = ouro::read_file(f.of("CURRENT"));
+  auto passed_over = [&](auto const& change) {
+    craft(f, 2, change);
+    auto l = life::open(f.path());
+    CHECK(l.generation() == 1);
+    auto const reason = said(l.passed_over());
+    fs::remove(f.snapshot(2));
+    write(f.of("CURRENT"), current);
+    write(f.of("snapshot-2-" + current.substr(2, 16) + ".safetensors"), original);
+    return reason;
+  };
+  std::string const most = std::string(7, '\xFF') + '\x7F';
+  for (auto const* count : {"state.clock", "progress.updates", "progress.heard", "progress.said"}) {
+    INFO(count);
+    for (auto const& bytes : {most, std::string(8, '\xFF')})
+      CHECK(has(passed_over([&](contents& c) { c.tensors[count].bytes = bytes; }), "out of range"));
+  }
+  CHECK(
+      has(passed_over([&](contents& c) { c.tensors["moments.steps.actor.head.bias"].bytes = most; }), "out of range"));
+  // A network of 65536² weights in each product, and a Mem of as many rows as there can be, take no memory.
+  auto with = [&](std::string const& from, std::string const& to) {
+    return passed_over([&](contents& c) {
+      auto& config = c.metadata["config"];
+      auto const at = config.find(from);
+      REQUIRE(at != std::string::npos);
+      config.replace(at, from.size(), to);
+    });
+  };
+  CHECK(has(with(R"("width":8)", R"("width":65536)"), "expected (65536"));
+  CHECK(has(with(R"("memory_rows":3)", R"("memory_rows":1048576)"), "expected F32 (1,1048576,8)"));
+  CHECK(life::open(f.path()).generation() == 2);
+}
+
 TEST_CASE("life: a folder that was moved, and files of others in it, are let be") {
   folder f;
   auto l = born(f);

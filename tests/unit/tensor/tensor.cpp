@@ -114,6 +114,19 @@ TEST_CASE("normal numbers have mean 0 and deviation 1") {
   CHECK(std::abs(squares / 1e5 - 1) < 0.02);
 }
 
+TEST_CASE("tensor: one element that is seen as all has their extents, and nothing of them once it is assigned to") {
+  using tensor = ouro::tensor<ouro::reference>;
+  auto t = tensor::repeated({1 << 20, 1 << 20}, ouro::dtype::f64, 3);
+  CHECK(t.dims() == ouro::shape{1 << 20, 1 << 20});
+  CHECK(t.type() == ouro::dtype::f64);
+  CHECK(t.is_plain());
+  CHECK(tensor::repeated({2, 3}, ouro::dtype::f32, 3).values<double>() == std::vector<double>(6, 3.0));
+  auto const twin = t;
+  t = tensor::from({1.0, 2.0}, {2});
+  CHECK(t.values<double>() == std::vector<double>{1, 2});
+  CHECK(twin.size() == std::int64_t{1} << 40);
+}
+
 TEST_CASE("the pool reuses blocks and counts") {
   ouro::host_memory pool;
   void* a = pool.allocate(1000);
