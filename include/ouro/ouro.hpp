@@ -26,6 +26,7 @@
 #include <ouro/hypothalamus/hypothalamus.hpp>
 #include <ouro/io/archive.hpp>
 #include <ouro/io/file.hpp>
+#include <ouro/io/hash.hpp>
 #include <ouro/io/json.hpp>
 #include <ouro/io/safetensors.hpp>
 #include <ouro/life/config_text.hpp>

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <ouro/io/file.hpp>
+#include <ouro/io/hash.hpp>
 #include <ouro/io/json.hpp>
 #include <ouro/sensor/patches.hpp>
 #include <ouro/system/config.hpp>
@@ -176,11 +177,9 @@ class corpus {
     for (std::int64_t start : {std::int64_t{0}, std::max<std::int64_t>(0, info.st_size - 4096)})
       identify(file_reader(path, start).slice().substr(0, 4096));
   }
-  /// Goes on with the hash (FNV-1a) of what tells these files from others.
+  /// Goes on with the hash of what tells these files from others.
   void identify(std::string_view what) {
-    for (char ch : what)
-      text_ = static_cast<std::int64_t>((static_cast<std::uint64_t>(text_) ^ static_cast<unsigned char>(ch)) *
-                                        0x100000001b3ULL);
+    text_ = static_cast<std::int64_t>(fnv_1a(what, static_cast<std::uint64_t>(text_)));
   }
 
   /// The regular files in a folder, at any depth, that are neither hidden nor empty. Links to folders are not followed.

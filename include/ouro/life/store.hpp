@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <ouro/io/file.hpp>
+#include <ouro/io/hash.hpp>
 #include <ouro/io/json.hpp>
 #include <ouro/io/safetensors.hpp>
 
@@ -24,13 +25,12 @@ namespace ouro {
 
 namespace detail {
 
-/// FNV-1a over 64 bits, as 16 hexadecimal digits (Fowler, Noll, Vo).
-inline std::string hash_of(std::string_view bytes) {
-  std::uint64_t h = 0xcbf29ce484222325ULL;
-  for (char c : bytes) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  std::string out(16, '0');
-  for (std::size_t i = 16; i-- > 0; h >>= 4U) out[i] = "0123456789abcdef"[h & 15U];
-  return out;
+/// What the names of files say of their bytes.
+inline std::string hash_of(std::string_view bytes) { return hexadecimal(xxh64(bytes)); }
+/// The same in lives of the first versions.
+inline std::string first_hash_of(std::string_view bytes) { return hexadecimal(fnv_1a(bytes)); }
+inline bool is_hash_of(std::string_view hash, std::string_view bytes) {
+  return hash == hash_of(bytes) || hash == first_hash_of(bytes);
 }
 
 }  // namespace detail
@@ -68,7 +68,9 @@ class life_store {
   }
 
   /// Whether the last generation has these weights.
-  [[nodiscard]] bool has(weights const& w) const { return !kept_.empty() && kept_[0].has(w.name); }
+  [[nodiscard]] bool has(weights const& w) const {
+    return !kept_.empty() && (kept_[0].has(w.name) || hash_in(kept_[0].weights) == detail::first_hash_of(w.bytes));
+  }
 
   /// Makes these the newest generation. Errors (storage), as that the folder was moved: then the last one on disk is still the
   /// last.
@@ -89,6 +91,8 @@ class life_store {
   static constexpr char const* format = "ouro-life-1";
   static constexpr std::int64_t numbers = std::int64_t{1} << 62;  ///< of generations
 
+  /// What the name of a file of weights says of it.
+  static std::string hash_in(std::string const& name) { return name.substr(8, 16); }
   /// The file that holds the same as a file of weights.
   static std::string copy_of(std::string const& name) { return name.substr(0, 24) + "-copy.safetensors"; }
   struct entry {
@@ -163,8 +167,8 @@ class life_store {
       if (exists(path_ + "/" + name)) continue;
       std::vector<std::string> known;
       whole(known, "", [&] {
-        weights const found(read_file(path_ + "/" + g.weights));
-        if (found.name == name) write_file_durably(path_ + "/" + name, found.bytes);
+        auto const bytes = read_file(path_ + "/" + g.weights);
+        if (detail::is_hash_of(hash_in(name), bytes)) write_file_durably(path_ + "/" + name, bytes);
       });
     }
   }
@@ -249,7 +253,7 @@ life_store life_store::open(std::string const& path, Understand&& understand, Re
     auto const read_snapshot = [&] {
       require(!g.hash.empty(), errc::storage, "life", "nothing says the hash of ", g.file);
       auto bytes = read_file(path + "/" + g.file);
-      require(detail::hash_of(bytes) == g.hash, errc::storage, "life", g.file, ": the hash is wrong");
+      require(detail::is_hash_of(g.hash, bytes), errc::storage, "life", g.file, ": the hash is wrong");
       snapshot.emplace(g.file, std::move(bytes));
       for (char const* key : {"format", "config"}) static_cast<void>(text_of(*snapshot, key));
     };
@@ -264,9 +268,9 @@ life_store life_store::open(std::string const& path, Understand&& understand, Re
       require(is_weights(name), errc::storage, "life", json::quote(name.substr(0, 80)), " is no file of weights");
       std::optional<safetensors_reader> tensors;
       auto const read_weights = [&](std::string const& file) {
-        weights found(read_file(path + "/" + file));
-        require(found.name == name, errc::storage, "life", file, ": the hash is wrong");
-        tensors.emplace(file, std::move(found.bytes));
+        auto bytes = read_file(path + "/" + file);
+        require(detail::is_hash_of(hash_in(name), bytes), errc::storage, "life", file, ": the hash is wrong");
+        tensors.emplace(file, std::move(bytes));
         g.weights = file;
       };
       auto const same = [&](entry const& k) { return k.has(name); };

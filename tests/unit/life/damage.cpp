@@ -296,6 +296,42 @@ TEST_CASE("life: one whose snapshots have no hash in their names goes on") {
   CHECK(life::open(f.path()).generation() == 3);
 }
 
+TEST_CASE("life: one whose files are named by the first version's hash goes on") {
+  folder const f;
+  std::vector<double> now;
+  std::string names;  // CURRENT
+  {
+    auto l = born(f);
+    learn(l, 1);
+    now = all_of(l);
+  }
+  for (std::int64_t g : {2, 1}) {
+    auto const old = f.weights(g);
+    auto const bytes = ouro::read_file(old);
+    auto const weights = "weights-" + ouro::detail::first_hash_of(bytes) + ".safetensors";
+    craft(f, g, [&](contents& c) { c.metadata["weights"] = weights; });
+    fs::rename(old, f.of(weights));
+    auto const snapshot = f.snapshot(g);
+    auto const hash = ouro::detail::first_hash_of(ouro::read_file(snapshot));
+    fs::rename(snapshot, f.of("snapshot-" + std::to_string(g) + "-" + hash + ".safetensors"));
+    names += std::to_string(g) + " " + hash + "\n";
+  }
+  write(f.of("CURRENT"), names);
+  {
+    auto l = life::open(f.path());
+    CHECK(l.passed_over().empty());
+    CHECK(l.generation() == 2);
+    CHECK(all_of(l) == now);
+    static_cast<void>(l.resume({}));
+    l.commit();  // nothing was learned
+  }
+  auto l = life::open(f.path());
+  CHECK(l.passed_over().empty());
+  CHECK(l.generation() == 3);
+  CHECK(all_of(l) == now);
+  learn(l, 2);
+}
+
 TEST_CASE("life: what is no fault of a generation does not roll it back") {
   folder const f;
   {
