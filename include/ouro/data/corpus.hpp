@@ -52,8 +52,9 @@ using text_lesson = basic_lesson<patches, byte_target>;
 /// a `.jsonl` file is one: {"text": …} or {"conversations": [{"role", "content"}, …]}; only the latter under `answers_only`.
 class corpus {
  public:
-  /// Errors (argument): a patch or chunk below 1, or a block of more than 2^30 bytes. Errors (data): a path that does not exist, is empty, or is
-  /// neither file nor folder; no byte at all; a plain file under `answers_only`. Errors (storage): a file that cannot be read.
+  /// Errors (argument): a patch or chunk below 1, or a block of more than 2^30 bytes. Errors (data): a path that does not
+  /// exist, is empty, or is neither file nor folder; no byte at all; a plain file under `answers_only`. Errors (storage): a
+  /// file that cannot be read.
   corpus(std::vector<std::string> const& paths, corpus_options const& options) : options_(options) {
     constexpr std::int64_t most = 1 << 30;
     for (auto const& [name, size] : {std::pair("patch", options.patch), std::pair("chunk", options.chunk)})

@@ -27,6 +27,7 @@ struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>
   /// A newborn network. Errors: the first rule of the configuration that is broken, before anything is allocated; mixers
   /// that this type does not have.
   explicit gridman(gridman_config const& c, seed s = {}, dtype type = dtype::f32);
+  /// The same from a stream of random numbers and in its dtype; without memory, if it is blank.
   gridman(gridman_config const& c, genesis<B> g);
 
   /// With the mixers named, also where the type alone says them.
@@ -35,6 +36,7 @@ struct gridman : system<B, byte_sensor<B, MixerOf<B>>, state_brain<B, MixerOf<B>
 
   /// The state a life begins with: Mem, State, hormone and self 0, no thought, the oscillator anywhere on its circle.
   [[nodiscard]] state<B> newborn(seed s, std::int64_t lanes = 1) const { return newborn(genesis<B>(s, type_), lanes); }
+  /// The same in the dtype of a genesis, whose shapes alone are there if it is blank.
   [[nodiscard]] state<B> newborn(genesis<B> g, std::int64_t lanes = 1) const;
 
  private:

@@ -21,7 +21,8 @@ struct state_sizes {
   std::int64_t hormone = 0;      ///< its width; 0: D / 4
 };
 
-/// Mem, State, hormone and self 0, no thought, the oscillator anywhere on its circle. Errors (argument): no lane.
+/// Mem, State, hormone and self 0, no thought, the oscillator anywhere on its circle; its random numbers go on from those of
+/// `g`. Errors (argument): no lane.
 template <class B>
 state<B> newborn(state_sizes const& sizes, genesis<B> g, std::int64_t lanes = 1) {
   require(lanes >= 1, errc::argument, "newborn", "lanes must be at least 1, got ", lanes);

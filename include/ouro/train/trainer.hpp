@@ -71,7 +71,7 @@ class trainer {
   [[nodiscard]] bool& guarded() { return guarded_; }
   /// What must be saved beside weights and state for an exact resume.
   [[nodiscard]] std::vector<moments<backend>>& memory() {
-    known_ = false;
+    moments_known_ = false;
     return moments_;
   }
   /// Updates accepted so far, by which the learning rate goes: to be restored with memory().
@@ -128,7 +128,7 @@ class trainer {
   std::int64_t room_;
   bool guarded_ = false;
   std::vector<moments<backend>> moments_;
-  bool known_ = true;  ///< moments_ are finite, as an update leaves them
+  bool moments_known_ = true;  ///< to be finite, as an update leaves them
   shared<narrow_weights<backend>> narrow_ = make_owned<narrow_weights<backend>>();
   shared<narrow_weights<backend>> narrow_of_losses_ =
       make_owned<narrow_weights<backend>>();  // which the side stream may make
@@ -225,12 +225,12 @@ update_report trainer<System>::update(state<backend>& life, std::vector<lesson<S
 
 template <class System>
 void trainer<System>::require_finite_moments() {
-  if (known_) return;
+  if (moments_known_) return;
   std::vector<tensor<backend>> all;
   for (auto const& m : moments_)
     if (!m.first.empty()) all.insert(all.end(), {m.first, m.second});
   require(elementary::isfinite(norm_of<backend>(all)), errc::numeric, "trainer", "the moments are not finite");
-  known_ = true;
+  moments_known_ = true;
 }
 
 /// Of an update that was refused, with weights and state as they were before.
