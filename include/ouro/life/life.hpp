@@ -4,6 +4,8 @@
 // A life on disk: who it is (weights), how it is (state), and how it was learning (optimiser, position in the text).
 #pragma once
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <concepts>
 #include <cstdint>
@@ -51,6 +53,10 @@ concept Blank = Configured<System> &&
 };
 
 namespace detail {
+/// In bytes.
+inline double memory_of_machine() {
+  return static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGE_SIZE));
+}
 struct no_config {};
 template <class System>
 struct config_of {
@@ -74,10 +80,11 @@ class basic_life {
   using config_type = typename detail::config_of<System>::type;
 
   /// Makes the folder and writes the newborn. Errors (storage): the path exists; (argument): `born` is no state of the
-  /// network. Whatever is thrown, no folder is left.
+  /// network; (config): a Blank one that is larger than this machine's memory. Whatever is thrown, no folder is left.
   static basic_life create(std::string const& path, System newborn, ouro::state<backend> born);
   static basic_life create(std::string const& path, config_type const& config, seed network, seed noise,
                            dtype type = dtype::f32) requires Configured<System> {
+    require_room(config, type);
     System newborn(config, network, type);
     auto born = newborn.newborn(noise);
     return create(path, std::move(newborn), std::move(born));
@@ -175,6 +182,18 @@ class basic_life {
       System network(config, seed{}, type);
       auto forms = forms_of(network.newborn(seed{}));
       return {std::move(network), std::move(forms)};
+    }
+  }
+  static void require_room(config_type const& config, dtype type) requires Configured<System> {
+    if constexpr (Blank<System>) {
+      auto const shapes = made(config, type);
+      double elements = 0;
+      for (auto const& f : fields(shapes.model)) elements += static_cast<double>(f.value->size());
+      for (auto const& f : shapes.forms) elements += static_cast<double>(f.dims.size());
+      double const bytes = elements * static_cast<double>(size_of(type));
+      require(bytes <= detail::memory_of_machine(), errc::config, "life", "network and state would have ",
+              static_cast<std::int64_t>(bytes / 1e9), " GB, and this machine has ",
+              static_cast<std::int64_t>(detail::memory_of_machine() / 1e9), " GB of memory");
     }
   }
   static kind made_from(safetensors_reader const& snapshot, std::string const& what) requires Configured<System> {

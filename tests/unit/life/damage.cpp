@@ -591,6 +591,22 @@ TEST_CASE("life: a count that nothing could go on from, and sizes that the files
   CHECK(life::open(f.path()).generation() == 2);
 }
 
+TEST_CASE("life: one that is larger than the machine is refused before memory is taken for it") {
+  ouro_test::folder const f;
+  auto c = ouro_test::small_gridman(1 << 16);
+  auto refused = [&] {
+    return problem(ouro::errc::config, [&] { life::create(f.at("life"), c, ouro::seed{1}, ouro::seed{2}); });
+  };
+  c.brain_layers = c.sensor_layers = 1024;  // 2^42 weights and more
+  CHECK(has(refused(), "GB of memory"));
+  c = ouro_test::small_gridman(1 << 14);
+  c.memory_rows = c.state_rows = 1 << 20;
+  c.width = 1 << 16;
+  c.brain_layers = 1024;
+  CHECK(has(refused(), "network and state would have"));
+  CHECK(ouro::entries_of(f.path.string()).empty());
+}
+
 TEST_CASE("life: a folder that was moved, and files of others in it, are let be") {
   folder f;
   auto l = born(f);
