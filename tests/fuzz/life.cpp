@@ -30,14 +30,8 @@ using ouro::safetensors_reader;
 using ouro::safetensors_writer;
 using ouro_fuzz::accepted;
 using ouro_fuzz::hold;
-using network = ouro::gridman<ouro::reference>;
 using life = ouro::life<ouro::reference>;
 using files = std::map<std::string, std::string>;
-
-std::vector<ouro::lesson<network>> lessons() {
-  auto const p = ouro_test::any_patches(1, 1);
-  return {{p, {p, std::vector<char>(15, 1)}}};
-}
 
 /// All that a life is, bit for bit.
 std::string image(life const& l) {
@@ -71,7 +65,7 @@ struct home {
     l.commit();
     images.push_back(image(l));
     auto t = l.resume({.learning_rate = 0.01, .warmup = 0});
-    static_cast<void>(t.update(l.state, lessons()));
+    static_cast<void>(t.update(l.state, {ouro_test::any_lesson(1)}));
     l.commit(t);
     images.push_back(image(l));
     kept = there();
@@ -254,7 +248,8 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
       accepted({errc::numeric, errc::argument},
                [&] { static_cast<void>(ouro::speak(l->model, l->state, "hello", {.bytes = 1})); });
       auto t = l->resume({.learning_rate = 0.01, .warmup = 0});
-      accepted({errc::numeric, errc::argument}, [&] { static_cast<void>(t.update(l->state, lessons())); });
+      accepted({errc::numeric, errc::argument},
+               [&] { static_cast<void>(t.update(l->state, {ouro_test::any_lesson(1)})); });
       return 0;
     }
     if ((how & 2U) == 0) return 0;

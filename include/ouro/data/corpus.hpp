@@ -56,7 +56,7 @@ class corpus {
   /// exist, is empty, or is neither file nor folder; no byte at all; a plain file under `answers_only`. Errors (storage): a
   /// file that cannot be read.
   corpus(std::vector<std::string> const& paths, corpus_options const& options) : options_(options) {
-    constexpr std::int64_t most = 1 << 30;
+    constexpr auto most = gridman_config::longest_block;
     for (auto const& [name, size] : {std::pair("patch", options.patch), std::pair("chunk", options.chunk)})
       require(size >= 1 && size <= most, errc::argument, "corpus", name, " must be in 1..2^30, got ", size);
     require(options.chunk < most / options.patch, errc::argument, "corpus", "a block of ", options.chunk,

@@ -81,13 +81,19 @@ class basic_life {
 
   /// Makes the folder and writes the newborn. Errors (storage): the path exists; (argument): `born` is no state of the
   /// network; (config): a Blank one that is larger than this machine's memory. Whatever is thrown, no folder is left.
-  static basic_life create(std::string const& path, System newborn, ouro::state<backend> born);
+  static basic_life create(std::string const& path, System newborn, ouro::state<backend> born) {
+    auto forms = [&] {
+      if constexpr (Configured<System>) return made(newborn.config(), newborn.type()).forms;
+      else return forms_of(born);
+    }();
+    return create(path, kind{std::move(newborn), std::move(forms)}, std::move(born));
+  }
   static basic_life create(std::string const& path, config_type const& config, seed network, seed noise,
                            dtype type = dtype::f32) requires Configured<System> {
-    require_room(config, type);
+    auto forms = forms_with_room(config, type);
     System newborn(config, network, type);
     auto born = newborn.newborn(noise);
-    return create(path, std::move(newborn), std::move(born));
+    return create(path, kind{std::move(newborn), std::move(forms)}, std::move(born));
   }
 
   /// Goes on where the last commit was. Errors (storage): no life there, open already, written by another version of this
@@ -124,7 +130,7 @@ class basic_life {
   /// the last.
   void commit();
   /// The same after `memory` and `progress.updates` were taken from a trainer of `model`.
-  void commit(ouro::trainer<System>& learned);
+  void commit(ouro::trainer<System> const& learned);
 
   /// Copies what was committed: a life of its own from then on. Errors (argument): into this one's folder; (storage): something is
   /// there already, or it cannot be written; then no folder is left.
@@ -184,9 +190,10 @@ class basic_life {
       return {std::move(network), std::move(forms)};
     }
   }
-  static void require_room(config_type const& config, dtype type) requires Configured<System> {
+  /// Errors (config): a Blank one is larger than this machine's memory.
+  static std::vector<form> forms_with_room(config_type const& config, dtype type) requires Configured<System> {
+    auto shapes = made(config, type);
     if constexpr (Blank<System>) {
-      auto const shapes = made(config, type);
       double elements = 0;
       for (auto const& f : fields(shapes.model)) elements += static_cast<double>(f.value->size());
       for (auto const& f : shapes.forms) elements += static_cast<double>(f.dims.size());
@@ -195,7 +202,9 @@ class basic_life {
               static_cast<std::int64_t>(bytes / 1e9), " GB, and this machine has ",
               static_cast<std::int64_t>(detail::memory_of_machine() / 1e9), " GB of memory");
     }
+    return std::move(shapes.forms);
   }
+  static basic_life create(std::string const& path, kind newborn, ouro::state<backend> born);
   static kind made_from(safetensors_reader const& snapshot, std::string const& what) requires Configured<System> {
     auto const& type = life_store::text_of(snapshot, "dtype");
     require(type == "f32" || type == "f64", errc::storage, "life", what, ": the dtype must be f32 or f64, got ", type);
@@ -249,15 +258,11 @@ template <class B, template <class> class Mixer = attention>
 using life = basic_life<gridman<B, Mixer>>;
 
 template <class System>
-basic_life<System> basic_life<System>::create(std::string const& path, System newborn, ouro::state<backend> born) {
+basic_life<System> basic_life<System>::create(std::string const& path, kind newborn, ouro::state<backend> born) {
   require(!exists(path), errc::storage, "life", path, " exists already");
-  auto kind_of = [&] {
-    if constexpr (Configured<System>) return kind{newborn, made(newborn.config(), newborn.type()).forms};
-    else return kind{newborn, forms_of(born)};
-  };
   std::optional<basic_life> l;
   make_whole_directory(path, [&](std::string const& making) {
-    l.emplace(basic_life(life_store(making), kind_of()));
+    l.emplace(basic_life(life_store(making), std::move(newborn)));
     l->state = std::move(born);
     l->commit();
   });
@@ -311,7 +316,7 @@ ouro::trainer<System> basic_life<System>::resume(adamw const& rule, std::optiona
 }
 
 template <class System>
-void basic_life<System>::commit(ouro::trainer<System>& learned) {
+void basic_life<System>::commit(ouro::trainer<System> const& learned) {
   memory = learned.memory();
   progress.updates = learned.updates();
   commit();

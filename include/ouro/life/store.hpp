@@ -20,6 +20,7 @@
 #include <ouro/io/hash.hpp>
 #include <ouro/io/json.hpp>
 #include <ouro/io/safetensors.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -89,11 +90,11 @@ class life_store {
 
  private:
   static constexpr char const* format = "ouro-life-1";
-  static constexpr std::int64_t numbers = std::int64_t{1} << 62;  ///< of generations
 
   /// What the name of a file of weights says of it.
   static std::string hash_in(std::string const& name) { return name.substr(8, 16); }
-  /// The file that holds the same as a file of weights.
+  /// The first of two files of the same weights, and the second.
+  static std::string first_of(std::string const& name) { return name.substr(0, 24) + ".safetensors"; }
   static std::string copy_of(std::string const& name) { return name.substr(0, 24) + "-copy.safetensors"; }
   struct entry {
     std::int64_t number = 0;
@@ -106,7 +107,7 @@ class life_store {
   static std::int64_t number_of(std::string_view text) {
     std::int64_t n = 0;
     auto const [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
-    return code == std::errc{} && end == text.data() + text.size() && n > 0 && n < numbers ? n : 0;
+    return code == std::errc{} && end == text.data() + text.size() && n > 0 && elementary::is_count(n) ? n : 0;
   }
   /// What the name of a file says: number 0 if it is no snapshot's, no hash if it is of an older version or set aside.
   static entry entry_of(std::string const& name) {
@@ -141,7 +142,7 @@ class life_store {
   }
   static bool is_weights(std::string const& name) {
     bool const hashed = name.starts_with("weights-") && name.find_first_not_of("0123456789abcdef", 8) == 24;
-    return hashed && (name == name.substr(0, 24) + ".safetensors" || name == copy_of(name));
+    return hashed && (name == first_of(name) || name == copy_of(name));
   }
   /// Whether it is a snapshot or weights, whole, of no generation that is kept.
   [[nodiscard]] bool spare(std::string const& name) const {
@@ -163,7 +164,7 @@ class life_store {
   /// Weights of which only the second file is left have both again; nothing is done for one that is not whole any more.
   void restore() const {
     for (auto const& g : kept_) {
-      auto const name = g.weights.substr(0, 24) + ".safetensors";
+      auto const name = first_of(g.weights);
       if (exists(path_ + "/" + name)) continue;
       std::vector<std::string> known;
       whole(known, "", [&] {
@@ -308,7 +309,7 @@ inline void life_store::commit(weights const& network, safetensors_writer snapsh
   auto const bytes = snapshot.str();
   auto const hash = detail::hash_of(bytes);
   auto const next = highest_ + 1;
-  require(next < numbers, errc::storage, "life", "there is no number after generation ", highest_);
+  require(elementary::is_count(next), errc::storage, "life", "there is no number after generation ", highest_);
   auto const file = "snapshot-" + std::to_string(next) + "-" + hash + ".safetensors";
   auto kept = kept_;
   kept.insert(kept.begin(), {next, hash, file, network.name});

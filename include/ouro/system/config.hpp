@@ -42,6 +42,8 @@ struct gridman_config {
   double sleep_noise = 0.05;       ///< of dreams and consolidation; 0 draws nothing
   bool ignored_bytes_as_zero =
       false;  ///< the reference feeds byte 0 for ignored targets; default: the bytes themselves
+  /// Bytes of a step and the patch after it.
+  static constexpr std::int64_t longest_block = 1 << 30;
   /// It and what follows may be absent from a configuration's text: the default is what lives older than it are.
   static constexpr std::string_view younger = "mixers";
   short_text<255> mixers = {};  ///< of Sensor and Brain, see layers(); empty: what the program's type says
@@ -101,7 +103,7 @@ struct gridman_config {
     positive(actor_layers, "actor_layers", 1024);
     positive(patch, "patch", 1 << 16);
     positive(chunk, "chunk", 1 << 20);
-    require((chunk + 1) * patch <= 1 << 30, errc::config, "config",
+    require((chunk + 1) * patch <= longest_block, errc::config, "config",
             "a step and its next patch must have at most 2^30 bytes, got ", chunk, " + 1 patches of ", patch);
     positive(state_rows, "state_rows", 1 << 20);
     positive(memory_rows, "memory_rows", 1 << 20);

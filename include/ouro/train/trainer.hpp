@@ -74,8 +74,10 @@ class trainer {
     moments_known_ = false;
     return moments_;
   }
+  [[nodiscard]] std::vector<moments<backend>> const& memory() const { return moments_; }
   /// Updates accepted so far, by which the learning rate goes: to be restored with memory().
   [[nodiscard]] std::int64_t& updates() { return updates_; }
+  [[nodiscard]] std::int64_t updates() const { return updates_; }
 
  private:
   static double own_dropout(System const& model) {

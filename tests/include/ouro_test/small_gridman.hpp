@@ -29,9 +29,15 @@ inline ouro::patches any_patches(std::int64_t lanes, std::uint64_t draw) {
   return p;
 }
 
+/// Any bytes for one life, to be said as they are heard.
+inline ouro::basic_lesson<ouro::patches, ouro::byte_target> any_lesson(std::uint64_t draw) {
+  auto const p = any_patches(1, draw);
+  return {p, {p, std::vector<char>(p.bytes.size(), 1)}};
+}
+
 /// Everything that an update may change, as numbers.
 template <class System, class B>
-std::vector<double> all_of(System const& model, ouro::state<B> const& life, ouro::trainer<System>& t) {
+std::vector<double> all_of(System const& model, ouro::state<B> const& life, ouro::trainer<System> const& t) {
   std::vector<double> all{static_cast<double>(life.clock), static_cast<double>(life.random.counter),
                           static_cast<double>(t.updates())};
   auto add = [&](ouro::tensor<B> const& x) {

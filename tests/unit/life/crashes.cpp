@@ -5,7 +5,6 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -157,10 +156,10 @@ TEST_CASE("crashes: after a power failure a fork is whole or is not there") {
   learn(l, 0, 1), learn(l, 1, 2);
   auto const now = all_of(l);
   int whole = 0;
-  history h(f.disk);
+  disk::recorder power(f.disk);
   l.fork(f.disk + "/twin");
-  h.power.mark(1);
-  auto const count = h.power.for_each_crash([&](disk::remains const& r) {
+  power.mark(1);
+  auto const count = power.for_each_crash([&](disk::remains const& r) {
     INFO(listing(r));
     f.leaves(r);
     auto original = opened(f.left + "/life");

@@ -134,8 +134,7 @@ long step_of(long needed) {
 ouro::gridman_config small() { return ouro_test::small_gridman(8); }
 template <class B>
 ouro::lesson<network<B>> lesson(std::uint64_t draw) {
-  auto const p = ouro_test::any_patches(1, draw);
-  return {p, {p, std::vector<char>(15, 1)}};
+  return ouro_test::any_lesson(draw);
 }
 
 constexpr std::size_t none = static_cast<std::size_t>(-1);

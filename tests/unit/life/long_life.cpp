@@ -54,8 +54,7 @@ TEMPLATE_LIST_TEST_CASE("life: a long one keeps its norms, and neither its memor
     static_cast<void>(ouro::speak(l->model, l->state, "hello", {.bytes = 20, .temperature = 1}));
     {  // a lesson now and then, awake or asleep, and what is learned is kept
       auto t = l->resume({.learning_rate = 1e-3, .warmup = 0});
-      auto const p = ouro_test::any_patches(1, draw++);
-      REQUIRE_FALSE(t.update(l->state, {{p, {p, std::vector<char>(15, 1)}}}).refused);
+      REQUIRE_FALSE(t.update(l->state, {ouro_test::any_lesson(draw++)}).refused);
       l->commit(t);
     }
     if (l->state.clock < next) continue;
