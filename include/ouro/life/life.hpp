@@ -261,12 +261,13 @@ template <class System>
 basic_life<System> basic_life<System>::create(std::string const& path, kind newborn, ouro::state<backend> born) {
   require(!exists(path), errc::storage, "life", path, " exists already");
   std::optional<basic_life> l;
+  auto place = path;  // here: nothing may fail once the folder is there
   make_whole_directory(path, [&](std::string const& making) {
     l.emplace(basic_life(life_store(making), std::move(newborn)));
     l->state = std::move(born);
     l->commit();
   });
-  l->store_.renamed(path);
+  l->store_.renamed(std::move(place));
   return std::move(*l);
 }
 

@@ -153,8 +153,8 @@ std::size_t node_of(int fd) {
   auto const at = active->open.find(fd);
   return at == active->open.end() ? none : at->second;
 }
-void removed(std::size_t folder, std::string const& name) {
-  if (folder != none) note({change::kind::entries, none, {}, {{folder, name, none}}, 0});
+void removed(std::size_t folder, std::string_view name) {
+  if (folder != none) note({change::kind::entries, none, {}, {{folder, std::string(name), none}}, 0});
 }
 
 // --- what is left ---
