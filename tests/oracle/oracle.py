@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import random
 import sys
 
 import torch
@@ -227,7 +228,34 @@ def make(options):
     os.chmod(options.out, 0o644)
 
 
-def main():
+def draw(options):
+    """Fixtures of any size and course: what `make` can be asked for, drawn at random. A hormone has three numbers at
+    least (layer norm of two leaves gradients that are all rounding), and batch normalisation more than one."""
+    for i in range(options.count):
+        r = random.Random(f"{options.seed} {i}")
+        training, heads, patch = r.random() < 0.6, r.choice((1, 1, 2, 3, 4, 5)), r.choice((4, 5, 6, 8, 11, 16, 21))
+        sizes = dict(width=4 * heads * r.randint((heads + 2) // heads, 10 // heads + 1), heads=heads,
+                     sensor_layers=r.randint(1, 3), brain_layers=r.randint(1, 3), actor_layers=r.randint(1, 3),
+                     patch=patch, chunk=r.choice((1, 2, 3, 5, 8)), state_rows=r.choice((1, 2, 3, 4, 7)),
+                     memory_rows=r.choice((1, 2, 5, 8, 13)), anchors=r.choice((1, 2, 3, 5)),
+                     wake=r.randint(1, 4), sleep=r.randint(0, 3), bptt=r.randint(1, 4))
+        count, most = r.randint(1, 12), sizes["chunk"] * patch
+        words = [os.path.join(options.folder, f"drawn_{options.seed}_{i}.safetensors"), "--config", json.dumps(sizes),
+                 "--steps", "".join(r.choice("WWWS" if training else "WWSG") for _ in range(count)),
+                 "--lanes", str(r.choice((2, 3, 5) if patch == 4 else (1, 1, 2, 3))),
+                 "--seed", str(r.randrange(1 << 30)), "--inner", *map(str, range(count))]
+        if r.random() < 0.5:
+            words += ["--end", str(r.randrange(count))]
+        if r.random() < 0.5:
+            ignored = [(r.randrange(count), r.choice((1, most // 2, most - 1, most))) for _ in range(2)]
+            words += ["--ignore", *(f"{step}:{targets}" for step, targets in ignored)]
+        for flag, chance in (("--newborn", 0.3), ("--thought", 0.5), ("--single", 0.1), ("--eval", 1 - training)):
+            words += [flag] * (r.random() < chance)
+        print("oracle.py make", *(repr(w) if "{" in w else w for w in words), flush=True)
+        make(parse(["make", *words]))
+
+
+def parse(words=None):
     parser = argparse.ArgumentParser(description="replays and makes golden fixtures")
     commands = parser.add_subparsers(dest="command", required=True)
     c = commands.add_parser("check", help="replays fixtures; exits 1 above the tolerances")
@@ -251,10 +279,20 @@ def main():
     m.add_argument("--largest", type=int, default=1 << 62,
                    help="no gradients and updates of tensors above so many numbers")
     m.add_argument("--single", action="store_true", help="store every value in f32")
-    options = parser.parse_args()
+    d = commands.add_parser("draw", help="writes fixtures of random sizes and steps")
+    d.add_argument("folder")
+    d.add_argument("--count", type=int, default=20)
+    d.add_argument("--seed", type=int, default=1)
+    return parser.parse_args(words)
+
+
+def main():
+    options = parse()
     torch.set_num_threads(1)
     if options.command == "make":
         return make(options)
+    if options.command == "draw":
+        return draw(options)
     dtype = torch.float64 if options.dtype == "f64" else torch.float32
     good = [check(path, dtype, options.checkpoint) for path in options.files]
     return 0 if all(good) else 1
