@@ -1,0 +1,129 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Lives of networks drawn at random: every backend learns what the reference learns in f64, and what is computed again
+// for want of room is the same.
+#include <catch2/catch_test_macros.hpp>
+
+#include <cmath>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include <ouro/life/config_text.hpp>
+#include <ouro/nn/mixers/hybrid.hpp>
+#include <ouro/system/gridman.hpp>
+#include <ouro/train/trainer.hpp>
+#include <ouro_test/backends.hpp>
+#include <ouro_test/dice.hpp>
+#include <ouro_test/random.hpp>
+
+namespace {
+
+template <class B>
+using network = ouro::gridman<B, ouro::hybrid>;
+
+ouro::gridman_config any_config(ouro_test::dice& d) {
+  ouro::gridman_config c;
+  c.heads = d.between(1, 4);
+  c.width = 4 * c.heads * d.between((c.heads + 2) / c.heads, 8 / c.heads + 1);
+  c.sensor_layers = d.between(1, 2), c.brain_layers = d.between(1, 3), c.actor_layers = d.between(1, 2);
+  c.patch = d.between(5, 12), c.chunk = d.between(1, 6);
+  c.state_rows = d.between(1, 6), c.memory_rows = d.between(1, 9), c.anchors = d.between(1, 3);
+  c.wake = d.between(1, 3), c.sleep = d.between(0, 2), c.bptt = d.between(1, 3);
+  c.dropout = d.chance(50) ? 0.2 : 0.0;
+  if (d.chance(30)) c.oscillator_noise = c.sleep_noise = 0;
+  for (auto flag : {&ouro::gridman_config::parallel_write, &ouro::gridman_config::reset_read,
+                    &ouro::gridman_config::reset_input, &ouro::gridman_config::reset_write,
+                    &ouro::gridman_config::two_way_prefix, &ouro::gridman_config::ignored_bytes_as_zero})
+    c.*flag = d.chance(25);
+  std::string mixers;
+  for (std::int64_t i = 0; i < c.sensor_layers + c.brain_layers; ++i) {
+    if (i == c.sensor_layers) mixers += " |";
+    constexpr char const* kinds[] = {" attention", " rwkv7", " mamba2"};
+    mixers += kinds[d.below(3)];
+  }
+  return c.layers(mixers);
+}
+
+/// What three updates of a network give.
+struct course {
+  std::vector<double> losses;
+  std::vector<double> norms;
+  std::vector<double> state;
+};
+
+template <class B>
+course lived(std::uint64_t key, ouro::dtype type, std::int64_t room = ouro::context<B>::no_bound) {
+  ouro_test::dice d(key);
+  auto const config = any_config(d);
+  std::int64_t const lanes = d.between(1, 2);
+  network<B> model(config, ouro::seed{key}, type);
+  for (std::uint64_t draw = 0; auto const& f : ouro::fields(model)) {  // away from where it starts
+    if (f.kind != ouro::field_kind::parameter) continue;
+    auto const some = ouro::normal<ouro::reference>(f.value->dims(), ouro::dtype::f64, {key, draw++});
+    *f.value =
+        *f.value + ouro::scale(ouro::tensor<B>::from(some.template values<double>(), f.value->dims(), type), 0.05);
+  }
+  auto s = model.newborn(ouro::seed{key + 1}, lanes);
+  ouro::trainer<network<B>> t(model, {.learning_rate = 1e-3, .warmup = 0}, config.dropout, room);
+  course c;
+  for (int u = 0; u < 3; ++u) {
+    std::vector<ouro::lesson<network<B>>> lessons;
+    for (std::int64_t i = 0; i < config.bptt; ++i) {
+      ouro::patches p{lanes, config.chunk, config.patch, {}};
+      std::vector<char> live;
+      std::int64_t const quiet = d.chance(30) ? d.between(0, config.chunk * config.patch) : 0;
+      for (std::int64_t k = 0; k < lanes * config.chunk * config.patch; ++k) {
+        p.bytes.push_back(static_cast<std::int32_t>(d.below(258)));
+        live.push_back(k < quiet ? 0 : 1);
+      }
+      lessons.push_back({p, {p, live}});
+    }
+    auto const r = t.update(s, lessons);
+    REQUIRE(!r.refused);
+    c.losses.push_back(r.loss);
+    c.norms.push_back(r.gradient_norm);
+  }
+  for (auto const* x : {&s.mem, &s.working, &s.oscillator, &s.hormone, &s.self})
+    for (double v : x->template values<double>()) c.state.push_back(v);
+  return c;
+}
+
+void check_close(std::vector<double> const& got, std::vector<double> const& want, double limit) {
+  REQUIRE(got.size() == want.size());
+  double error = 0;
+  double size = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    error = std::max(error, std::isfinite(got[i]) ? std::abs(got[i] - want[i]) : INFINITY);
+    size = std::max(size, std::abs(want[i]));
+  }
+  CHECK(error <= limit * size);
+}
+
+/// How many: OURO_LIVES in the environment, or this many.
+std::uint64_t life_count(std::uint64_t usual) {
+  char const* const asked = std::getenv("OURO_LIVES");
+  return asked != nullptr ? std::stoull(asked) : usual;
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("random lives: backends learn what the reference learns", "", ouro_test::accelerated) {
+  using B = typename TestType::backend;
+  TestType::need();
+  auto const count = life_count(std::is_same_v<B, ouro::cuda> ? 3 : 12);  // an emulated device takes its time
+  for (std::uint64_t key = 0; key < count; ++key) {
+    ouro_test::dice d(key);
+    INFO("life " << key << " on " << TestType::name() << ": " << ouro::to_text(any_config(d)));
+    auto const want = lived<ouro::reference>(key, ouro::dtype::f64);
+    auto const got = lived<B>(key, TestType::type);
+    bool constexpr exact = TestType::exact;
+    check_close(got.losses, want.losses, exact ? 1e-7 : 1e-4);
+    check_close(got.norms, want.norms, exact ? 1e-6 : 1e-3);
+    check_close(got.state, want.state, exact ? 1e-6 : 1e-3);
+    auto const again = lived<B>(key, TestType::type, 1);
+    check_close(again.losses, got.losses, exact ? 1e-10 : 1e-5);
+    check_close(again.norms, got.norms, exact ? 1e-9 : 1e-4);
+  }
+}

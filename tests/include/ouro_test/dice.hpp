@@ -1,0 +1,30 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// What a test draws at random and must draw again.
+#pragma once
+
+#include <cstdint>
+
+#include <ouro/tensor/random.hpp>
+
+namespace ouro_test {
+
+/// Numbers drawn by a key, the same ones whenever they are.
+class dice {
+ public:
+  explicit dice(std::uint64_t key) : draw_{key, 17} {}
+  /// 0 ≤ n < end.
+  std::int64_t below(std::int64_t end) {
+    return static_cast<std::int64_t>(draw_.word(next_++) % static_cast<std::uint64_t>(end));
+  }
+  std::int64_t between(std::int64_t low, std::int64_t high) { return low + below(high - low + 1); }
+  bool chance(int percent) { return below(100) < percent; }
+  std::uint64_t key() { return draw_.word(next_++); }
+
+ private:
+  ouro::random_draw draw_;
+  std::uint64_t next_ = 0;
+};
+
+}  // namespace ouro_test

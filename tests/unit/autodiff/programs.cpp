@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: The Ouro authors
+// SPDX-License-Identifier: MIT
+//
+// Programs drawn at random: their gradients against differences, and those of every backend against the reference's.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <string>
+
+#include <ouro_test/backends.hpp>
+#include <ouro_test/random.hpp>
+#include <ouro_test/random_program.hpp>
+
+using R = ouro::reference;
+
+namespace {
+
+/// How many programs: OURO_PROGRAMS in the environment, or this many.
+std::uint64_t program_count(std::uint64_t usual) {
+  char const* const asked = std::getenv("OURO_PROGRAMS");
+  return asked != nullptr ? std::stoull(asked) : usual;
+}
+
+/// The leaves of program `key`: the first is watched, and most of the others.
+template <class B>
+struct leaves {
+  std::vector<ouro::tensor<B>> values;
+  std::vector<bool> watched;
+
+  leaves(std::uint64_t key, ouro::dtype type) {
+    ouro_test::dice d(~key);
+    for (auto const& dims : ouro_test::random_program<R>::leaf_shapes()) {
+      auto const x = ouro::scale(ouro::normal<R>(dims, ouro::dtype::f32, {d.key(), 6}), 0.6);
+      values.push_back(ouro::tensor<B>::from(x.values<double>(), dims, type));
+      watched.push_back(watched.empty() || !d.chance(20));
+    }
+  }
+};
+
+struct result {
+  double value = 0;
+  std::vector<std::vector<double>> gradients;  // empty where a leaf has none
+};
+
+template <class B>
+result differentiated(std::uint64_t key, ouro::dtype type) {
+  leaves<B> const in(key, type);
+  ouro::tape<B> t;
+  for (std::size_t i = 0; i < in.values.size(); ++i)
+    if (in.watched[i]) t.watch(in.values[i]);
+  ouro_test::random_program<B> program(key, in.values);
+  auto const y = program.run(&t);
+  t.backward(y);
+  result r;
+  for (std::size_t i = 0; i < in.values.size(); ++i) {
+    auto const g = in.watched[i] ? t.gradient(in.values[i]) : ouro::tensor<B>();
+    r.gradients.push_back(g ? g.template values<double>() : std::vector<double>{});
+  }
+  r.value = ouro_test::random_program<B>(key, in.values).run(nullptr).item();
+  return r;
+}
+
+/// The program's slope along `direction` from leaf i, by differences of the step that fits best what is expected.
+double slope_error(std::uint64_t key, leaves<R> const& in, std::size_t i, std::vector<double> const& direction,
+                   double expected) {
+  auto const values = in.values[i].values<double>();
+  auto at = [&](double h) {
+    auto moved = values;
+    for (std::size_t j = 0; j < moved.size(); ++j) moved[j] += h * direction[j];
+    auto list = in.values;
+    list[i] = ouro::tensor<R>::from(moved, in.values[i].dims());
+    return ouro_test::random_program<R>(key, list).run(nullptr).item();
+  };
+  double best = INFINITY;
+  for (double h : {1e-2, 1e-3, 1e-4, 1e-5, 1e-6}) {
+    double const wide = (at(h) - at(-h)) / (2 * h);
+    double const narrow = (at(h / 2) - at(-h / 2)) / h;
+    best = std::min(best, std::abs((4 * narrow - wide) / 3 - expected));
+  }
+  return best;
+}
+
+}  // namespace
+
+TEST_CASE("random programs: gradients are those that differences give") {
+  for (std::uint64_t key = 0; key < program_count(300); ++key) {
+    INFO("program " << key);
+    leaves<R> const in(key, ouro::dtype::f64);
+    auto const r = differentiated<R>(key, ouro::dtype::f64);
+    ouro_test::dice d(key + 1000000);
+    for (std::size_t i = 0; i < in.values.size(); ++i) {
+      auto const& g = r.gradients[i];
+      if (!in.watched[i]) continue;
+      auto const u = ouro::normal<R>(in.values[i].dims(), ouro::dtype::f64, {d.key(), 7}).values<double>();
+      double expected = 0;
+      for (std::size_t j = 0; j < g.size(); ++j) expected += g[j] * u[j];
+      INFO("leaf " << i << ", slope " << expected);
+      CHECK(slope_error(key, in, i, u, expected) < 1e-6 * std::max(1.0, std::abs(expected)));
+    }
+  }
+}
+
+TEMPLATE_LIST_TEST_CASE("random programs: backends agree with the reference", "", ouro_test::accelerated) {
+  using B = typename TestType::backend;
+  TestType::need();
+  bool constexpr exact = TestType::exact;
+  for (std::uint64_t key = 0; key < program_count(100); ++key) {
+    INFO("program " << key << " on " << TestType::name());
+    auto const want = differentiated<R>(key, ouro::dtype::f64);
+    auto const got = differentiated<B>(key, TestType::type);
+    CHECK(std::abs(got.value - want.value) < (exact ? 1e-10 : 1e-4) * std::max(1.0, std::abs(want.value)));
+    for (std::size_t i = 0; i < want.gradients.size(); ++i) {
+      auto const& a = got.gradients[i];
+      auto const& b = want.gradients[i];
+      REQUIRE(a.size() == b.size());
+      double error = 0;
+      double size = 1;
+      for (std::size_t j = 0; j < a.size(); ++j) {
+        error = std::max(error, std::isfinite(a[j]) ? std::abs(a[j] - b[j]) : INFINITY);
+        size = std::max(size, std::abs(b[j]));
+      }
+      INFO("leaf " << i << ", largest " << size);
+      CHECK(error < (exact ? 1e-9 : 1e-3) * size);
+    }
+  }
+}
