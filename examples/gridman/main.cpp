@@ -121,11 +121,12 @@ struct training {
   double room = 0;
 };
 
-/// Errors (argument): a life would read itself, as what its own folder or one around it holds.
-void require_outside(std::string const& life, std::vector<std::string> const& texts, char const* command) {
+/// Errors (argument): a command would read what it writes, as one of the texts or what such a folder holds.
+void require_outside(char const* what, std::string const& place, std::vector<std::string> const& texts,
+                     char const* command) {
   for (auto const& text : texts)
-    ouro::require(!ouro::exists(text) || !ouro::is_inside(life, text), ouro::errc::argument, command, "the life is in ",
-                  text, ", and would read itself");
+    ouro::require(!ouro::exists(text) || !ouro::is_inside(place, text), ouro::errc::argument, command, what, " is in ",
+                  text, ", and would be read");
 }
 
 /// Errors (data): no byte of the texts would be a target.
@@ -141,7 +142,9 @@ void require_target(std::vector<std::string> const& texts, ouro::corpus_options 
 template <class B>
 void train(training const& o) {
   auto l = opened<B>(o.path);
-  require_outside(o.path, o.texts, "train");
+  require_outside("the life", o.path, o.texts, "train");
+  if (!o.log.empty())
+    require_outside("the log", ouro::is_file(o.log) ? o.log : ouro::parent_of(o.log), o.texts, "train");
   auto const& config = l.model.config();
   ouro::corpus_options const reading{config.patch, config.chunk, o.answers_only, o.strict};
   require_target(o.texts, reading);
@@ -180,12 +183,16 @@ void train(training const& o) {
   auto saved = start;
   double shown = -1;
   double mean = 0;
-  double warm = 0;  // the time after ten updates
   std::int64_t refused = 0;
   try {
     while (trainer.updates() < goal && stopping == 0 && std::ferror(stdout) == 0) {
       double const elapsed = seconds_since(start);
       if (o.minutes > 0 && elapsed > o.minutes * 60) break;
+      // With a time to keep, the cosine ends when the time does: as much of it is over.
+      if (auto const past = trainer.updates() - o.warmup; o.minutes > 0 && o.total == 0 && past > 0) {
+        double const whole = static_cast<double>(past) / std::max(elapsed / (o.minutes * 60), 1e-6);
+        trainer.rule().total = o.warmup + static_cast<std::int64_t>(std::ceil(whole));
+      }
       auto const r = trainer.update(l.state, text.cycle(config.bptt));
       learned = text.position();
       if (r.refused) {
@@ -200,14 +207,6 @@ void train(training const& o) {
       l.progress.heard += config.bptt * config.chunk * config.patch;
       std::int64_t const done = r.update - first;
       double const now = seconds_since(start);
-      // With a time to keep, the cosine ends when the time does: its length is estimated once, by what follows the first
-      // updates, which are slow.
-      if (done == 10) warm = now;
-      if (o.minutes > 0 && o.total == 0 && done == 30) {
-        double const each = (now - warm) / 20;
-        double const left = std::max(o.minutes * 60 - now, 0.0) / each;
-        trainer.rule().total = first + done + static_cast<std::int64_t>(std::min(0.98 * left, 1e15));
-      }
       if (r.live > 0) mean = mean == 0 ? r.cross_entropy : 0.98 * mean + 0.02 * r.cross_entropy;
       double const speed = static_cast<double>(done * config.bptt * config.chunk * config.patch) / now;
       if (log != nullptr)
@@ -254,7 +253,7 @@ network<B> speaker_of(life<B> const& l, std::string const& weights) {
 template <class B>
 void evaluate(std::string const& path, std::string const& weights, std::vector<std::string> const& texts) {
   auto l = opened<B>(path);
-  require_outside(path, texts, "evaluate");
+  require_outside("the life", path, texts, "evaluate");
   auto const speaker = speaker_of(l, weights);
   auto const& config = l.model.config();
   ouro::corpus text(texts, {.patch = config.patch, .chunk = config.chunk, .overlap = true});
