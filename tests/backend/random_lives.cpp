@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Lives of networks drawn at random: every backend learns what the reference learns in f64, and what is computed again
-// for want of room is the same.
+// Lives of networks drawn at random: every backend learns what the reference learns in f64, also where inner values are
+// computed again for want of room; and cuda in bf16 what cpu learns in f32.
 #include <catch2/catch_test_macros.hpp>
 
 #include <cmath>
@@ -17,16 +17,18 @@
 #include <ouro_test/backends.hpp>
 #include <ouro_test/dice.hpp>
 #include <ouro_test/random.hpp>
+#include <ouro_test/used_again.hpp>
 
 namespace {
 
 template <class B>
 using network = ouro::gridman<B, ouro::hybrid>;
 
-ouro::gridman_config any_config(ouro_test::dice& d) {
+/// Of some width, or of one that kernels for tensor cores take.
+ouro::gridman_config any_config(ouro_test::dice& d, bool round) {
   ouro::gridman_config c;
-  c.heads = d.between(1, 4);
-  c.width = 4 * c.heads * d.between((c.heads + 2) / c.heads, 8 / c.heads + 1);
+  c.heads = d.between(1, round ? 2 : 4);
+  c.width = round ? 16 * c.heads * d.between(1, 2) : 4 * c.heads * d.between((c.heads + 2) / c.heads, 8 / c.heads + 1);
   c.sensor_layers = d.between(1, 2), c.brain_layers = d.between(1, 3), c.actor_layers = d.between(1, 2);
   c.patch = d.between(5, 12), c.chunk = d.between(1, 6);
   c.state_rows = d.between(1, 6), c.memory_rows = d.between(1, 9), c.anchors = d.between(1, 3);
@@ -46,17 +48,23 @@ ouro::gridman_config any_config(ouro_test::dice& d) {
   return c.layers(mixers);
 }
 
+std::string described(std::uint64_t key, bool round) {
+  ouro_test::dice d(key);
+  return ouro::to_text(any_config(d, round));
+}
+
 /// What three updates of a network give.
 struct course {
   std::vector<double> losses;
   std::vector<double> norms;
   std::vector<double> state;
+  friend bool operator==(course const&, course const&) = default;
 };
 
 template <class B>
-course lived(std::uint64_t key, ouro::dtype type, std::int64_t room = ouro::context<B>::no_bound) {
+course lived(std::uint64_t key, bool round, ouro::dtype type, std::int64_t room = ouro::context<B>::no_bound) {
   ouro_test::dice d(key);
-  auto const config = any_config(d);
+  auto const config = any_config(d, round);
   std::int64_t const lanes = d.between(1, 2);
   network<B> model(config, ouro::seed{key}, type);
   for (std::uint64_t draw = 0; auto const& f : ouro::fields(model)) {  // away from where it starts
@@ -114,16 +122,45 @@ TEMPLATE_LIST_TEST_CASE("random lives: backends learn what the reference learns"
   TestType::need();
   auto const count = life_count(std::is_same_v<B, ouro::cuda> ? 3 : 12);  // an emulated device takes its time
   for (std::uint64_t key = 0; key < count; ++key) {
-    ouro_test::dice d(key);
-    INFO("life " << key << " on " << TestType::name() << ": " << ouro::to_text(any_config(d)));
-    auto const want = lived<ouro::reference>(key, ouro::dtype::f64);
-    auto const got = lived<B>(key, TestType::type);
+    INFO("life " << key << " on " << TestType::name() << ": " << described(key, false));
+    auto const want = lived<ouro::reference>(key, false, ouro::dtype::f64);
+    auto const got = lived<B>(key, false, TestType::type);
     bool constexpr exact = TestType::exact;
     check_close(got.losses, want.losses, exact ? 1e-7 : 1e-4);
     check_close(got.norms, want.norms, exact ? 1e-6 : 1e-3);
     check_close(got.state, want.state, exact ? 1e-6 : 1e-3);
-    auto const again = lived<B>(key, TestType::type, 1);
+    auto const again = lived<B>(key, false, TestType::type, 1);
     check_close(again.losses, got.losses, exact ? 1e-10 : 1e-5);
     check_close(again.norms, got.norms, exact ? 1e-9 : 1e-4);
   }
 }
+
+#if defined(OURO_HAS_CPU) && defined(OURO_HAS_CUDA)
+TEST_CASE("random lives: in bf16 cuda learns what cpu learns in f32, the same bits however its calls are made") {
+  ouro_test::need_device();
+  using B = ouro::cuda;
+  auto narrow = [](std::uint64_t key, bool graphs, std::int64_t room = ouro::context<B>::no_bound) {
+    ouro::set_cuda_products(ouro::product_precision::bf16);
+    ouro::set_cuda_inner_values(ouro::dtype::bf16);
+    ouro::set_cuda_graphs(graphs);
+    auto const c = lived<B>(key, true, ouro::dtype::f32, room);
+    ouro::set_cuda_graphs(true);
+    ouro::set_cuda_inner_values(ouro::dtype::f32);
+    ouro::set_cuda_products(ouro::product_precision::f32);
+    return c;
+  };
+  for (std::uint64_t key = 0; key < life_count(2); ++key) {
+    INFO("life " << key << ": " << described(key, true));
+    auto const want = lived<ouro::cpu>(key, true, ouro::dtype::f32);
+    auto const got = narrow(key, false);
+    auto const again = narrow(key, true, 1);
+    for (auto const* c : {&got, &again}) {
+      check_close(c->losses, want.losses, 3e-2);
+      check_close(c->norms, want.norms, 1e-1);
+      check_close(c->state, want.state, 1e-1);
+    }
+    ouro_test::memory_used_again const as_a_device;
+    CHECK(narrow(key, true) == got);
+  }
+}
+#endif
