@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
+#include <string>
 
 #include <ouro/tensor/random.hpp>
 
@@ -26,5 +28,11 @@ class dice {
   ouro::random_draw draw_;
   std::uint64_t next_ = 0;
 };
+
+/// So many as this variable of the environment says, or `usual`.
+inline std::uint64_t how_many(char const* variable, std::uint64_t usual) {
+  char const* const asked = std::getenv(variable);
+  return asked != nullptr ? std::stoull(asked) : usual;
+}
 
 }  // namespace ouro_test

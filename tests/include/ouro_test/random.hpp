@@ -20,19 +20,20 @@ ouro::tensor<B> noise(ouro::shape const& dims, ouro::dtype type = ouro::dtype::f
 }
 
 /// max |a − b| / max(max |b|, least); infinite where the sizes differ or a value is not finite.
-template <class A, class B>
-double relative_error(ouro::tensor<A> const& a, ouro::tensor<B> const& b, double least = 1e-300) {
-  auto const x = a.template values<double>();
-  auto const y = b.template values<double>();
-  if (x.size() != y.size()) return INFINITY;
+inline double relative_error(std::vector<double> const& a, std::vector<double> const& b, double least = 1e-300) {
+  if (a.size() != b.size()) return INFINITY;
   double error = 0;
   double size = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    if (!std::isfinite(x[i])) return INFINITY;
-    error = std::max(error, std::abs(x[i] - y[i]));
-    size = std::max(size, std::abs(y[i]));
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i])) return INFINITY;
+    error = std::max(error, std::abs(a[i] - b[i]));
+    size = std::max(size, std::abs(b[i]));
   }
   return error == 0 ? 0 : error / std::max(size, least);
+}
+template <class A, class B>
+double relative_error(ouro::tensor<A> const& a, ouro::tensor<B> const& b, double least = 1e-300) {
+  return relative_error(a.template values<double>(), b.template values<double>(), least);
 }
 
 /// ‖a − b‖ / ‖b‖, where ‖b‖² is taken for no less than `least`; infinite where the sizes differ or a value is not finite.
