@@ -81,7 +81,7 @@ class random_program {
     for (std::int64_t n = d.between(1, 3); n > 0; --n) inputs.push_back(any(d, pool));
     return inputs;
   }
-  /// A part of the leaf that holds weights, as often overlapping another one.
+  /// A part of the leaf that holds weights; others may overlap it.
   tensor weights(dice& d, ouro::shape const& dims) {
     auto const& all = leaves_[3];
     std::int64_t const n = dims.size();
