@@ -27,6 +27,7 @@ template <class B>
 using network = ouro::gridman<B, ouro::hybrid>;
 template <class B>
 using life = ouro::life<B, ouro::hybrid>;
+using ouro_test::difference;
 using ouro_test::folder;
 
 ouro::gridman_config small() {
@@ -66,14 +67,6 @@ std::vector<double> learn(std::string const& path) {
   l.progress.updates = t.updates();
   l.commit();
   return losses;
-}
-
-template <class A, class B>
-double difference(ouro::state<A> const& a, ouro::state<B> const& b) {
-  using ouro_test::relative_error;
-  return std::max({relative_error(a.mem, b.mem), relative_error(a.working, b.working),
-                   relative_error(a.hormone, b.hormone), relative_error(a.self, b.self),
-                   relative_error(a.oscillator, b.oscillator)});
 }
 
 }  // namespace

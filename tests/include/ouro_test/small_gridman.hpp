@@ -1,14 +1,16 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// A Gridman that lives through an update in milliseconds, what it reads, and all that it is.
+// A Gridman that lives through an update in milliseconds, what it reads, all that it is, and how far two of them are apart.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include <ouro/system/gridman.hpp>
 #include <ouro/train/trainer.hpp>
+#include <ouro_test/random.hpp>
 
 namespace ouro_test {
 
@@ -33,6 +35,23 @@ inline ouro::patches any_patches(std::int64_t lanes, std::uint64_t draw) {
 inline ouro::basic_lesson<ouro::patches, ouro::byte_target> any_lesson(std::uint64_t draw) {
   auto const p = any_patches(1, draw);
   return {p, {p, std::vector<char>(p.bytes.size(), 1)}};
+}
+
+/// Moves every parameter away from where it starts: RWKV-7's output projections are zero there.
+template <class Network>
+void move_parameters(Network& model, std::uint64_t key) {
+  using B = typename Network::backend;
+  for (std::uint64_t draw = 0; auto const& f : ouro::fields(model))
+    if (f.kind == ouro::field_kind::parameter)
+      *f.value = *f.value + ouro::scale(ouro::normal<B>(f.value->dims(), f.value->type(), {key, draw++}), 0.05);
+}
+
+/// The largest relative error of what a life is, tensor by tensor, its last thought aside.
+template <class A, class B>
+double difference(ouro::state<A> const& a, ouro::state<B> const& b) {
+  return std::max({relative_error(a.mem, b.mem), relative_error(a.working, b.working),
+                   relative_error(a.hormone, b.hormone), relative_error(a.self, b.self),
+                   relative_error(a.oscillator, b.oscillator)});
 }
 
 /// Everything that an update may change, as numbers.

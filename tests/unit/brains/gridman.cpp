@@ -169,9 +169,7 @@ TEST_CASE("brains: settings of recurrent mixers reach them, and attention ignore
         auto c = small(brain);
         c.*setting = on;
         network m(c, ouro::seed{1}, ouro::dtype::f64);
-        std::uint64_t draw = 0;
-        for (auto const& f : ouro::fields(m))
-          *f.value = *f.value + ouro::scale(ouro::normal<R>(f.value->dims(), ouro::dtype::f64, {9, draw++}), 0.05);
+        ouro_test::move_parameters(m, 9);
         auto s = m.newborn(ouro::seed{2});
         s.mem = ouro::normal<R>(s.mem.dims(), ouro::dtype::f64, {1, 1});
         return ouro::wake(m, std::move(s), bytes(1)).state.working.values<double>();
@@ -183,11 +181,7 @@ TEST_CASE("brains: settings of recurrent mixers reach them, and attention ignore
 TEST_CASE("brains: the gradient through a wake step is right") {
   for (auto const* brain : brains) {
     network m(small(brain), ouro::seed{1}, ouro::dtype::f64);
-    // Away from where it starts: RWKV-7's output projections are zero there.
-    std::uint64_t draw = 0;
-    for (auto const& f : ouro::fields(m))
-      if (f.kind == ouro::field_kind::parameter)
-        *f.value = *f.value + ouro::scale(ouro::normal<R>(f.value->dims(), ouro::dtype::f64, {9, draw++}), 0.05);
+    ouro_test::move_parameters(m, 9);
     auto const born = m.newborn(ouro::seed{2});
     auto loss_of = [&] {
       ouro::context<R> cx{.training = true, .dropout = 0.2};

@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <optional>
 #include <string>
 
@@ -20,6 +19,7 @@
 #endif
 #include <ouro/generate/speak.hpp>
 #include <ouro/life/life.hpp>
+#include <ouro_test/dice.hpp>
 #include <ouro_test/folder.hpp>
 #include <ouro_test/small_gridman.hpp>
 
@@ -35,13 +35,12 @@ TEMPLATE_LIST_TEST_CASE("life: a long one keeps its norms, and neither its memor
   using B = TestType;
   using life = ouro::life<B>;
   using Catch::Matchers::WithinRel;
-  auto const* const wanted = std::getenv("OURO_LONG_LIFE");
 #if defined(__SANITIZE_ADDRESS__)
   constexpr std::int64_t usual = 100;
 #else
   constexpr std::int64_t usual = 600;
 #endif
-  std::int64_t const steps = wanted != nullptr ? std::atoll(wanted) : usual;
+  auto const steps = static_cast<std::int64_t>(ouro_test::how_many("OURO_LONG_LIFE", usual));
   REQUIRE(steps >= 100);
   ouro_test::folder const f;
   auto const config = ouro_test::small_gridman(8);
