@@ -10,47 +10,15 @@
 #include <string>
 #include <vector>
 
-#include <ouro/life/config_text.hpp>
-#include <ouro/nn/mixers/hybrid.hpp>
-#include <ouro_test/dice.hpp>
-#include <ouro_test/small_gridman.hpp>
+#include <ouro_test/random_gridman.hpp>
 #include <ouro_test/used_again.hpp>
 
 namespace {
 
-template <class B>
-using network = ouro::gridman<B, ouro::hybrid>;
+using ouro_test::any_config;
+using ouro_test::described;
 using ouro_test::difference;
 using ouro_test::relative_error;
-
-/// Of some width, or of one that kernels for tensor cores take.
-ouro::gridman_config any_config(ouro_test::dice& d, bool round) {
-  ouro::gridman_config c;
-  c.heads = d.between(1, round ? 2 : 4);
-  c.width = round ? 16 * c.heads * d.between(1, 2) : 4 * c.heads * d.between((c.heads + 2) / c.heads, 8 / c.heads + 1);
-  c.sensor_layers = d.between(1, 2), c.brain_layers = d.between(1, 3), c.actor_layers = d.between(1, 2);
-  c.patch = d.between(5, 12), c.chunk = d.between(1, 6);
-  c.state_rows = d.between(1, 6), c.memory_rows = d.between(1, 9), c.anchors = d.between(1, 3);
-  c.wake = d.between(1, 3), c.sleep = d.between(0, 2), c.bptt = d.between(1, 3);
-  c.dropout = d.chance(50) ? 0.2 : 0.0;
-  if (d.chance(30)) c.oscillator_noise = c.sleep_noise = 0;
-  for (auto flag : {&ouro::gridman_config::parallel_write, &ouro::gridman_config::reset_read,
-                    &ouro::gridman_config::reset_input, &ouro::gridman_config::reset_write,
-                    &ouro::gridman_config::two_way_prefix, &ouro::gridman_config::ignored_bytes_as_zero})
-    c.*flag = d.chance(25);
-  std::string mixers;
-  for (std::int64_t i = 0; i < c.sensor_layers + c.brain_layers; ++i) {
-    if (i == c.sensor_layers) mixers += " |";
-    constexpr char const* kinds[] = {" attention", " rwkv7", " mamba2"};
-    mixers += kinds[d.below(3)];
-  }
-  return c.layers(mixers);
-}
-
-std::string described(std::uint64_t key, bool round) {
-  ouro_test::dice d(key);
-  return ouro::to_text(any_config(d, round));
-}
 
 /// What three updates of a network give.
 template <class B>
@@ -65,12 +33,12 @@ course<B> lived(std::uint64_t key, bool round, ouro::dtype type, std::int64_t ro
   ouro_test::dice d(key);
   auto const config = any_config(d, round);
   std::int64_t const lanes = d.between(1, 2);
-  network<B> model(config, ouro::seed{key}, type);
+  ouro_test::any_network<B> model(config, ouro::seed{key}, type);
   ouro_test::move_parameters(model, key);
-  ouro::trainer<network<B>> t(model, {.learning_rate = 1e-3, .warmup = 0}, config.dropout, room);
+  ouro::trainer<ouro_test::any_network<B>> t(model, {.learning_rate = 1e-3, .warmup = 0}, config.dropout, room);
   course<B> c{{}, {}, model.newborn(ouro::seed{key + 1}, lanes)};
   for (int u = 0; u < 3; ++u) {
-    std::vector<ouro::lesson<network<B>>> lessons;
+    std::vector<ouro::lesson<ouro_test::any_network<B>>> lessons;
     for (std::int64_t i = 0; i < config.bptt; ++i) {
       ouro::patches p{lanes, config.chunk, config.patch, {}};
       std::vector<char> live;
