@@ -156,6 +156,6 @@ TEMPLATE_LIST_TEST_CASE("random speech: backends say what the reference predicts
     INFO("life " << key << " on " << TestType::name() << ": " << described(key, false));
     followed += converse<B>(key, TestType::type, TestType::exact ? 1e-9 : 2e-5, TestType::exact ? 1e-8 : 1e-3) ? 1 : 0;
   }
-  CHECK(3 * followed >= 2 * all);
+  CHECK(followed + 1 + all / 10 >= all);
 }
 #endif
