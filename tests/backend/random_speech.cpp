@@ -18,7 +18,6 @@ namespace {
 
 using ouro_test::described;
 using ouro_test::dice;
-using reference_state = ouro::state<ouro::reference>;
 
 struct turn {
   std::string prompt;
@@ -45,13 +44,17 @@ std::vector<std::int32_t> allowed(std::vector<double> const& logits, ouro::speec
   std::sort(falling.rbegin(), falling.rend());
   std::size_t const k = o.temperature == 0 ? 1 : o.top_k == 0 ? falling.size() : static_cast<std::size_t>(o.top_k);
   double const least = (k < falling.size() ? falling[k - 1] : falling.back()) - 2 * error;
-  bool const clear = o.temperature > 0 && (k >= falling.size() || falling[k] < least);
-  std::vector<double> until{0};  // the distribution's sums
-  for (double x : logits)
-    until.push_back(until.back() + (x >= least ? std::exp(clear ? (x - falling[0]) / o.temperature : 0) : 0));
-  double const at = u * until.back();
-  double const slack = (clear ? std::expm1(error / o.temperature) + 1e-12 : 1) * until.back();
+  bool const clear = k >= falling.size() || falling[k] < least;
   std::vector<std::int32_t> found;
+  if (o.temperature == 0 || !clear) {  // nothing is known but who may be among the most probable
+    for (std::size_t i = 0; i < logits.size(); ++i)
+      if (logits[i] >= least) found.push_back(static_cast<std::int32_t>(i));
+    return found;
+  }
+  std::vector<double> until{0};  // the distribution's sums
+  for (double x : logits) until.push_back(until.back() + (x >= least ? std::exp((x - falling[0]) / o.temperature) : 0));
+  double const at = u * until.back();
+  double const slack = (std::expm1(error / o.temperature) + 1e-12) * until.back();
   for (std::size_t i = 0; i < logits.size(); ++i)
     if (until[i + 1] > until[i] && at >= until[i] - slack && at <= until[i + 1] + slack)
       found.push_back(static_cast<std::int32_t>(i));
@@ -59,7 +62,7 @@ std::vector<std::int32_t> allowed(std::vector<double> const& logits, ouro::speec
 }
 
 /// Hears a turn, and what was answered, as the reference does; false if rounding leaves open what it was.
-bool follow(ouro_test::any_network<ouro::reference> const& model, reference_state& s, turn const& t,
+bool follow(ouro_test::any_network<ouro::reference> const& model, ouro::state<ouro::reference>& s, turn const& t,
             std::string const& said, double error) {
   std::int64_t const patch = model.actor.patch();
   ouro::context<ouro::reference> cx;
@@ -95,8 +98,8 @@ bool follow(ouro_test::any_network<ouro::reference> const& model, reference_stat
       auto may = allowed({row, row + ouro::byte_vocabulary}, t.options,
                          draw.uniform(static_cast<std::uint64_t>(std::ssize(part))), error);
       std::int32_t const spoken = next == said.end() ? -1 : static_cast<unsigned char>(*next);
-      std::erase_if(may,
-                    [spoken](std::int32_t b) { return b < 256 && b != spoken; });  // PAD and EOS are not in the answer
+      // PAD and EOS are not in the answer.
+      std::erase_if(may, [spoken](std::int32_t b) { return b < 256 && b != spoken; });
       INFO("byte " << next - said.begin() << " of the answer is " << spoken);
       REQUIRE(!may.empty());
       if (may.size() > 1) return false;
