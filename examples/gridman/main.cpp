@@ -290,6 +290,7 @@ void talk(life<B>& l, network<B> const& speaker, std::string const& prompt, ouro
   auto const said = ouro::speak(speaker, l.state, prompt, o, [](std::string const& part) {
     std::fwrite(part.data(), 1, part.size(), stdout);
     std::fflush(stdout);
+    return stopping == 0;
   });
   l.progress.heard += static_cast<std::int64_t>(prompt.size());
   l.progress.said += static_cast<std::int64_t>(said.size());

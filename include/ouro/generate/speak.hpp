@@ -40,11 +40,11 @@ struct early_bytes<B> : B::early_values {
 };
 }  // namespace detail
 
-/// Where text goes while it is said.
+/// Where text goes while it is said; the answer is whether more is wanted.
 struct text_sink {
   void* to;
-  void (*write)(void* to, std::string const& text);
-  void operator()(std::string const& text) const { write(to, text); }
+  bool (*write)(void* to, std::string const& text);
+  bool operator()(std::string const& text) const { return write(to, text); }
 };
 
 /// A system that reads patches of bytes and says them one by one, whatever its Brain is.
@@ -55,8 +55,8 @@ concept Speaking = std::same_as<typename System::input_type, patches> && require
 };
 
 /// Lets a life hear a prompt and answer: each patch is one wake step, as everywhere. Whole patches of the prompt need no
-/// Actor; the rest of it is forced. `out(std::string const&)` receives valid UTF-8 as it is complete. Returns the bytes
-/// said, without the prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state
+/// Actor; the rest of it is forced. `out(std::string const&)` receives valid UTF-8 as it is complete, at each byte that is text; if it
+/// returns false, that byte was the last one, as if no more had been asked for. Returns the bytes said, without the prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state
 /// is as it was if anything throws. `life` has one lane. Errors: an empty prompt, options out of range (argument); a state that
 /// is not finite follows (numeric).
 template <Speaking System, class B>
@@ -120,7 +120,7 @@ std::string speak(System const& model, state<B>& life, std::string_view prompt, 
       done = (byte == eos_byte && o.stops_at_end) || ++chosen_bytes >= o.bytes;
       if (byte >= 256) return;
       said += static_cast<char>(static_cast<unsigned char>(byte));
-      out(text.feed({&said.back(), 1}));
+      if (!out(text.feed({&said.back(), 1}))) done = true;
     };
     if constexpr (EarlyBackend<B>) {  // all are asked for, and each is said when it is there
       tensor<B> chosen;
@@ -145,14 +145,17 @@ std::string speak(System const& model, state<B>& life, std::string_view prompt, 
   return said;
 }
 
-/// The same for any callable.
+/// The same for any callable that returns nothing or whether more is wanted.
 template <Speaking System, class B, class Out>
 requires(!std::is_same_v<std::remove_cvref_t<Out>, text_sink>) std::string
     speak(System const& model, state<B>& life, std::string_view prompt, speech_options const& o, Out&& out) {
   auto* to = std::addressof(out);
   return speak(model, life, prompt, o,
-               text_sink{const_cast<void*>(static_cast<void const*>(to)),
-                         [](void* f, std::string const& text) { (*static_cast<decltype(to)>(f))(text); }});
+               text_sink{const_cast<void*>(static_cast<void const*>(to)), [](void* f, std::string const& part) {
+                           auto& write = *static_cast<decltype(to)>(f);
+                           if constexpr (std::is_void_v<decltype(write(part))>) return write(part), true;
+                           else return static_cast<bool>(write(part));
+                         }});
 }
 
 /// The same, returned as one valid UTF-8 text.

@@ -90,6 +90,7 @@ class basic_life {
   }
   static basic_life create(std::string const& path, config_type const& config, seed network, seed noise,
                            dtype type = dtype::f32) requires Configured<System> {
+    require_none_at(path);
     auto forms = forms_with_room(config, type);
     System newborn(config, network, type);
     auto born = newborn.newborn(noise);
@@ -205,6 +206,9 @@ class basic_life {
     return std::move(shapes.forms);
   }
   static basic_life create(std::string const& path, kind newborn, ouro::state<backend> born);
+  static void require_none_at(std::string const& path) {
+    require(!exists(path), errc::storage, "life", path, " exists already");
+  }
   static kind made_from(safetensors_reader const& snapshot, std::string const& what) requires Configured<System> {
     auto const& type = life_store::text_of(snapshot, "dtype");
     require(type == "f32" || type == "f64", errc::storage, "life", what, ": the dtype must be f32 or f64, got ", type);
@@ -259,7 +263,7 @@ using life = basic_life<gridman<B, Mixer>>;
 
 template <class System>
 basic_life<System> basic_life<System>::create(std::string const& path, kind newborn, ouro::state<backend> born) {
-  require(!exists(path), errc::storage, "life", path, " exists already");
+  require_none_at(path);
   std::optional<basic_life> l;
   auto place = path;  // here: nothing may fail once the folder is there
   make_whole_directory(path, [&](std::string const& making) {

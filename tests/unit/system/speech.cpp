@@ -4,6 +4,7 @@
 // Speech: what is heard, how much is said, and what is refused while the life stays as it was.
 #include <catch2/catch_test_macros.hpp>
 
+#include <iterator>
 #include <limits>
 
 #include <ouro/backend/reference.hpp>
@@ -23,6 +24,27 @@ TEST_CASE("a prompt that is not answered is heard to its end") {
   CHECK(heard("hello") == heard("hello"));
   CHECK(heard("hello") != heard("hellos"));
   CHECK(heard("hellos") != heard("hello?"));
+}
+
+TEST_CASE("who wants no more hears no more, and the life goes on as if no more had been asked for") {
+  network model(ouro_test::small_gridman(16), ouro::seed{5});
+  auto bias = std::vector<float>(258, 0.0F);
+  for (auto const byte : {ouro::pad_byte, ouro::eos_byte}) bias[static_cast<std::size_t>(byte)] = -1e4F;
+  model.actor.head.bias = ouro::tensor<R>::from(bias, {258});  // each byte is text
+  ouro::speech_options const all{.bytes = 20, .temperature = 1};
+  for (std::int64_t const wanted : {1, 7, 8, 9, 16, 19, 20}) {
+    auto life = model.newborn(ouro::seed{6});
+    auto twin = life;
+    std::int64_t calls = 0;
+    auto const said = ouro::speak(model, life, "hello", all, [&](std::string const&) { return ++calls < wanted; });
+    CHECK(std::ssize(said) == wanted);
+    CHECK(calls == wanted + 1);  // what is left of a character comes at the end
+    auto const same = ouro::speak(model, twin, "hello", {.bytes = wanted, .temperature = 1}, [](std::string const&) {});
+    CHECK(same == said);
+    CHECK(twin.clock == life.clock);
+    CHECK(twin.working.values<float>() == life.working.values<float>());
+    CHECK(twin.random.counter == life.random.counter);
+  }
 }
 
 TEST_CASE("bytes that are no text count, so that speech ends") {
