@@ -3,6 +3,7 @@
 //
 // Does a life remember? It hears symbols, hears other things, sleeps, and is asked: by then nothing but its state can know.
 // Before the question something may be taken from it, or it is given another life's: then it must answer as the other would.
+// It learns with one symbol and no other things at first, and whenever that is learned with one more.
 //
 //   example_remember '{"symbols": 2, "letters": 16, "sleeps": 2, "kept": "mem"}'
 //
@@ -11,18 +12,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <optional>
-#include <string>
 #include <vector>
 
-#include <ouro/ouro.hpp>
+#include "../small_life.hpp"
 
 namespace {
 
-using B = ouro::cpu;
-using network = ouro::gridman<B, ouro::hybrid>;
-using tensor = ouro::tensor<B>;
-using state = ouro::state<B>;
+using namespace small_life;
 
 struct experiment {
   std::int64_t symbols = 1;  ///< to be remembered
@@ -43,10 +39,7 @@ struct experiment {
               guarded, brain, seed);
 
   void validate() const {
-    auto const in = [](std::int64_t value, std::int64_t from, std::int64_t to, char const* name) {
-      ouro::require(value >= from && value <= to, ouro::errc::config, "remember", name, " must be in ", from, "..", to,
-                    ", got ", value);
-    };
+    auto const in = [](auto... arguments) { require_in("remember", arguments...); };
     in(symbols, 1, 8, "symbols");
     in(letters, 2, 26, "letters");
     in(filler, 0, 1000, "filler");
@@ -58,12 +51,7 @@ struct experiment {
     ouro::require(kept.view() == "all" || kept.view() == "mem" || kept.view() == "none", ouro::errc::config, "remember",
                   "kept must be all, mem or none, got ", kept.str());
   }
-  [[nodiscard]] ouro::gridman_config network_config() const {
-    ouro::gridman_config c;
-    c.width = 64, c.heads = 4, c.sensor_layers = 1, c.brain_layers = 2, c.actor_layers = 1;
-    c.patch = 8, c.chunk = patches, c.state_rows = 8, c.memory_rows = 16, c.anchors = 1, c.dropout = 0;
-    return c.layers(brain.view());
-  }
+  [[nodiscard]] ouro::gridman_config network_config() const { return config(8, patches, brain.view()); }
 };
 
 /// What the lanes hear, step by step, and what they should say in the end.
@@ -74,9 +62,18 @@ struct episode {
 
 class examiner {
  public:
-  explicit examiner(experiment const& e) : e_(e), random_(ouro::seed{static_cast<std::uint64_t>(e.seed) + 1000}) {}
+  explicit examiner(experiment const& e) : e_(e), random_(seed_of(e.seed + 1000)) {}
 
-  episode draw() {
+  /// Of an experiment so much easier: first there is less filler, then there are fewer symbols.
+  [[nodiscard]] static experiment easier(experiment e, std::int64_t by) {
+    auto const less_filler = std::min(by, e.filler);
+    e.filler -= less_filler;
+    e.symbols = std::max<std::int64_t>(1, e.symbols - (by - less_filler));
+    return e;
+  }
+
+  episode draw(std::int64_t easier_by = 0) {
+    auto const asked = easier(e_, easier_by);
     std::int64_t const step = e_.patches * 8;
     auto const draws = random_.next();
     std::uint64_t n = 0;
@@ -92,14 +89,14 @@ class examiner {
     for (std::int64_t lane = 0; lane < e_.lanes; ++lane) {
       std::int64_t const last = (lane + 1) * step - 8;  // the patch after which it answers
       for (std::int64_t i = 0; i < 8; ++i) question.bytes[index(last + i)] = '?';
-      for (std::int64_t i = 0; i < e_.symbols; ++i) {
+      for (std::int64_t i = 0; i < asked.symbols; ++i) {
         auto const symbol = letter('A', e_.letters);
         symbols.bytes[index(lane * step + i)] = answer.next.bytes[index(last + i)] = symbol;
         answer.live[index(last + i)] = 1;
       }
     }
     std::vector<ouro::patches> heard{symbols};
-    for (std::int64_t k = 0; k < e_.filler; ++k) {
+    for (std::int64_t k = 0; k < asked.filler; ++k) {
       heard.push_back(blank('.'));
       for (auto& byte : heard.back().bytes) byte = letter('a', 26);
     }
@@ -150,13 +147,9 @@ class examiner {
       std::rotate(expected.begin(), expected.begin() + shift * e_.patches * 8, expected.end());
       double const nats = model.actor.loss(cx, seen, e.heard.back(), e.answer).value.item();  // per symbol
       r.bits += symbols() * (std::log2(static_cast<double>(e_.letters)) - nats / std::log(2.0)) / batches;
-      tensor const logits = model.actor.predict(cx, seen, e.heard.back(), e.answer);  // (B,S,P,V)
-      auto const values = logits.values<float>();
-      auto const width = index(logits.dim(3));
-      for (std::size_t at = 0; at < expected.size(); ++at) {
-        auto const* row = values.data() + at * width;
-        if (e.answer.live[at] != 0 && std::max_element(row, row + width) - row == expected[at]) ++right;
-      }
+      auto const said = most_probable(model.actor.predict(cx, seen, e.heard.back(), e.answer));
+      for (std::size_t at = 0; at < expected.size(); ++at)
+        if (e.answer.live[at] != 0 && said[at] == expected[at]) ++right;
     }
     r.right = right / (batches * static_cast<double>(e_.lanes) * symbols());
     return r;
@@ -170,21 +163,16 @@ class examiner {
   ouro::random_stream random_;
 };
 
-/// Every lane is given what the next one has.
-tensor of_the_next(tensor const& t) {
-  return ouro::concat({ouro::slice(t, 0, 1, t.dim(0) - 1), ouro::slice(t, 0, 0, 1)}, 0);
-}
-
-std::optional<tensor> of_the_next(std::optional<tensor> const& t) { return of_the_next(t.value()); }
-
 network trained(experiment const& e, examiner& teacher) {
-  network model(e.network_config(), ouro::seed{static_cast<std::uint64_t>(e.seed)});
+  network model(e.network_config(), seed_of(e.seed));
   auto const list = ouro::fields(model);
   std::vector<ouro::moments<B>> moments;
   ouro::adamw const rule{.learning_rate = e.learning_rate, .warmup = 100};
+  mastery of_lesson(e.letters);
+  std::int64_t easier_by = e.symbols - 1 + e.filler;
   double nats = 0;
   for (std::int64_t u = 0; u < e.updates; ++u) {
-    auto const lesson = teacher.draw();
+    auto const lesson = teacher.draw(easier_by);
     ouro::context<B> cx{.training = true, .guarded = e.guarded};
     ouro::gradient_list<B> gradients;
     {
@@ -194,7 +182,9 @@ network trained(experiment const& e, examiner& teacher) {
       auto const loss = ouro::loss(model, cx, seen, lesson.heard.back(), lesson.answer);
       tape.backward(e.guess ? loss.total : loss.task);
       gradients = ouro::gradients_of(tape, list);
-      nats += loss.task.item() / 100;
+      double const task = loss.task.item();
+      if (of_lesson.learned(task) && easier_by > 0) --easier_by;
+      nats += task / 100;
     }
     ouro::update_parameters(list, moments, gradients, rule, rule.rate(u));
     ouro::apply_statistics(list, cx);
@@ -205,37 +195,34 @@ network trained(experiment const& e, examiner& teacher) {
   return model;
 }
 
+/// Whether the easy one that is made without an argument is learned.
+bool learned(experiment const& e) {
+  examiner teacher(e);
+  auto const model = trained(e, teacher);
+  auto const say = [](char const* what, examiner::result const& r) {
+    std::printf("%-22s %6.3f bits  %5.1f %% right\n", what, r.bits, 100 * r.right);
+    return r;
+  };
+  std::printf("%.1f bits in an answer, by chance 0 bits and %.1f %%\n",
+              std::log2(static_cast<double>(e.letters)) * static_cast<double>(e.symbols),
+              100.0 / static_cast<double>(e.letters));
+  auto const given = [&](char const* what, auto... parts) {
+    return say(what, teacher.judge(
+                         model, [&](state& s) { ((s.*parts = of_the_next(s.*parts)), ...); }, 1));
+  };
+  auto const own = say("as it is", teacher.judge(model, [](state&) {}));
+  auto const cleared = say("all taken away", teacher.judge(model, [](state& s) { examiner::take(s, true); }));
+  auto const mem = given("with another's Mem", &state::mem);
+  if (e.kept.view() == "all") {
+    given("with another's State", &state::working);
+    given("with another's self", &state::self);
+    given("with another's hormone", &state::hormone);
+    given("with another's thought", &state::thought);
+    given("State and thought", &state::working, &state::thought);
+  }
+  return own.bits > 1.5 && mem.bits > 1.5 && cleared.right < 0.5;
+}
+
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    auto const e = argc > 1 ? ouro::changed(experiment{}, std::string(argv[1])) : experiment{};
-    examiner teacher(e);
-    auto const model = trained(e, teacher);
-    auto const say = [](char const* what, examiner::result const& r) {
-      std::printf("%-22s %6.3f bits  %5.1f %% right\n", what, r.bits, 100 * r.right);
-      return r;
-    };
-    std::printf("%s\n%.1f bits in an answer, by chance 0 bits and %.1f %%\n", ouro::to_text(e).c_str(),
-                std::log2(static_cast<double>(e.letters)) * static_cast<double>(e.symbols),
-                100.0 / static_cast<double>(e.letters));
-    auto const given = [&](char const* what, auto... parts) {
-      return say(what, teacher.judge(
-                           model, [&](state& s) { ((s.*parts = of_the_next(s.*parts)), ...); }, 1));
-    };
-    auto const own = say("as it is", teacher.judge(model, [](state&) {}));
-    auto const cleared = say("all taken away", teacher.judge(model, [](state& s) { examiner::take(s, true); }));
-    auto const mem = given("with another's Mem", &state::mem);
-    if (e.kept.view() == "all") {
-      given("with another's State", &state::working);
-      given("with another's self", &state::self);
-      given("with another's hormone", &state::hormone);
-      given("with another's thought", &state::thought);
-      given("State and thought", &state::working, &state::thought);
-    }
-    return argc > 1 || (own.bits > 1.5 && mem.bits > 1.5 && cleared.right < 0.5) ? 0 : 1;
-  } catch (ouro::error const& error) {
-    std::fprintf(stderr, "remember: %s\n", error.what());
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return run<experiment>("remember", argc, argv, learned); }
