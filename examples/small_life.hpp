@@ -23,11 +23,13 @@ using network = ouro::gridman<B, ouro::hybrid>;
 using tensor = ouro::tensor<B>;
 using state = ouro::state<B>;
 
-/// D 64, 8 rows of State, 16 of Mem, one layer in Sensor and Actor and two in the Brain.
-inline ouro::gridman_config config(std::int64_t patch, std::int64_t chunk, std::string_view brain) {
+/// D 64, 8 rows of State, 16 of Mem, one layer in Sensor and Actor and two in the Brain; `sleeps` steps asleep after four awake.
+inline ouro::gridman_config config(std::int64_t patch, std::int64_t chunk, std::string_view brain,
+                                   std::int64_t sleeps = 2) {
   ouro::gridman_config c;
   c.width = 64, c.heads = 4, c.sensor_layers = 1, c.brain_layers = 2, c.actor_layers = 1;
   c.patch = patch, c.chunk = chunk, c.state_rows = 8, c.memory_rows = 16, c.anchors = 1, c.dropout = 0;
+  c.wake = 4, c.sleep = sleeps;
   return c.layers(brain);
 }
 
@@ -35,6 +37,14 @@ inline ouro::gridman_config config(std::int64_t patch, std::int64_t chunk, std::
 inline void require_in(char const* where, std::int64_t value, std::int64_t from, std::int64_t to, char const* name) {
   ouro::require(value >= from && value <= to, ouro::errc::config, where, name, " must be in ", from, "..", to, ", got ",
                 value);
+}
+
+/// The same for the settings that every experiment has.
+template <class Experiment>
+void require_usual(char const* where, Experiment const& e, std::int64_t least_lanes) {
+  require_in(where, e.lanes, least_lanes, 4096, "lanes");
+  require_in(where, e.updates, 1, 1000000, "updates");
+  require_in(where, e.seed, 0, 1000000, "seed");
 }
 
 inline ouro::seed seed_of(std::int64_t number) { return ouro::seed{static_cast<std::uint64_t>(number)}; }
@@ -69,6 +79,14 @@ class mastery {
   double by_chance_;
   double mean_;
 };
+
+/// As many lessons, one after the other from `next`.
+template <class Next>
+std::vector<ouro::lesson<network>> lessons(std::int64_t count, Next&& next) {
+  std::vector<ouro::lesson<network>> all;
+  for (std::int64_t i = 0; i < count; ++i) all.push_back(next());
+  return all;
+}
 
 /// Makes `updates` updates with lessons that `next` hands out, who is told the loss of the last ones; `life`
 /// lives through all of them. Errors (numeric): an update was refused.
@@ -112,6 +130,14 @@ inline std::vector<std::int32_t> most_probable(tensor const& logits) {
   for (auto row = values.begin(); row != values.end(); row += width)
     bytes.push_back(static_cast<std::int32_t>(std::max_element(row, row + width) - row));
   return bytes;
+}
+
+/// One step: what is said, byte by byte, to be held to the lesson.
+inline std::vector<std::int32_t> said(network const& model, state& s, ouro::lesson<network> const& l) {
+  ouro::context<B> cx;
+  auto r = lived(model, cx, std::move(s), l.input);
+  s = std::move(r.state);
+  return most_probable(model.actor.predict(cx, r.seen, l.input, l.target));
 }
 
 }  // namespace small_life

@@ -44,16 +44,10 @@ struct experiment {
     in(back, 1, 64, "back");
     in(sleeps, 0, 1000, "sleeps");
     in(span, 1, 1000, "span");
-    in(lanes, 2, 4096, "lanes");
-    in(updates, 1, 1000000, "updates");
-    in(seed, 0, 1000000, "seed");
+    require_usual("echo", *this, 2);
   }
   [[nodiscard]] std::int64_t patch() const { return (symbols * back + 7) / 8 * 8; }
-  [[nodiscard]] ouro::gridman_config network_config() const {
-    auto c = config(patch(), 1, brain.view());
-    c.wake = 4, c.sleep = sleeps;
-    return c;
-  }
+  [[nodiscard]] ouro::gridman_config network_config() const { return config(patch(), 1, brain.view(), sleeps); }
 };
 
 /// What the lanes hear, and still know.
@@ -148,14 +142,6 @@ constexpr exchange exchanges[] = {
      }},
 };
 
-/// One step: what is said, byte by byte, to be held to the lesson.
-std::vector<std::int32_t> said(network const& model, state& s, ouro::lesson<network> const& l) {
-  ouro::context<B> cx;
-  auto r = lived(model, cx, std::move(s), l.input);
-  s = std::move(r.state);
-  return most_probable(model.actor.predict(cx, r.seen, l.input, l.target));
-}
-
 /// Whether the easy one that is made without an argument is learned.
 bool learned(experiment const& e) {
   network model(e.network_config(), seed_of(e.seed));
@@ -166,9 +152,7 @@ bool learned(experiment const& e) {
   std::int64_t asked = 1;
   teach(model, s, rule, e.guarded, e.updates, [&](std::optional<double> loss) {
     if (loss && of_asked.learned(*loss) && asked < e.back) ++asked;
-    std::vector<ouro::lesson<network>> lessons;
-    for (std::int64_t i = 0; i < e.span; ++i) lessons.push_back(w.next(asked));
-    return lessons;
+    return lessons(e.span, [&] { return w.next(asked); });
   });
 
   score own(e);

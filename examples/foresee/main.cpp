@@ -34,11 +34,8 @@ struct experiment {
   OURO_MODULE(experiment, patches, lanes, updates, learning_rate, guarded, brain, seed);
 
   void validate() const {
-    auto const in = [](auto... arguments) { require_in("foresee", arguments...); };
-    in(patches, 1, 64, "patches");
-    in(lanes, 1, 4096, "lanes");
-    in(updates, 1, 1000000, "updates");
-    in(seed, 0, 1000000, "seed");
+    require_in("foresee", patches, 1, 64, "patches");
+    require_usual("foresee", *this, 1);
   }
   [[nodiscard]] ouro::gridman_config network_config() const { return config(8, patches, brain.view()); }
 };
@@ -136,11 +133,8 @@ bool learned(experiment const& e) {
   auto s = model.newborn(seed_of(e.seed), e.lanes);
   source world(e);
   ouro::adamw const rule{.learning_rate = e.learning_rate, .warmup = 100, .total = e.updates};
-  teach(model, s, rule, e.guarded, e.updates, [&](std::optional<double>) {
-    std::vector<ouro::lesson<network>> lessons;
-    for (int i = 0; i < 4; ++i) lessons.push_back(world.step(world.bits(e.lanes)));
-    return lessons;
-  });
+  teach(model, s, rule, e.guarded, e.updates,
+        [&](std::optional<double>) { return lessons(4, [&] { return world.step(world.bits(e.lanes)); }); });
   auto const r = examined(model, world, e);
   std::printf("nats per byte\n");
   print(r);

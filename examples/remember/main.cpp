@@ -45,9 +45,7 @@ struct experiment {
     in(filler, 0, 1000, "filler");
     in(sleeps, 0, 1000, "sleeps");
     in(patches, 1, 64, "patches");
-    in(lanes, 2, 4096, "lanes");
-    in(updates, 1, 1000000, "updates");
-    in(seed, 0, 1000000, "seed");
+    require_usual("remember", *this, 2);
     ouro::require(kept.view() == "all" || kept.view() == "mem" || kept.view() == "none", ouro::errc::config, "remember",
                   "kept must be all, mem or none, got ", kept.str());
   }

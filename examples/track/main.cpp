@@ -35,15 +35,9 @@ struct experiment {
     in(things, 2, 5, "things");
     in(sleeps, 0, 1000, "sleeps");
     in(span, 1, 1000, "span");
-    in(lanes, 1, 4096, "lanes");
-    in(updates, 1, 1000000, "updates");
-    in(seed, 0, 1000000, "seed");
+    require_usual("track", *this, 1);
   }
-  [[nodiscard]] ouro::gridman_config network_config() const {
-    auto c = config(8, 1, brain.view());
-    c.wake = 4, c.sleep = sleeps;
-    return c;
-  }
+  [[nodiscard]] ouro::gridman_config network_config() const { return config(8, 1, brain.view(), sleeps); }
 };
 
 /// A row of things in each lane, and every way in which they may lie. A way is said by one byte.
@@ -110,9 +104,7 @@ network trained(experiment const& e, world& w) {
       w.begin();
       age = 0;
     }
-    std::vector<ouro::lesson<network>> lessons;
-    for (std::int64_t i = 0; i < e.span; ++i) lessons.push_back(w.next());
-    return lessons;
+    return lessons(e.span, [&] { return w.next(); });
   });
   return model;
 }
@@ -121,8 +113,7 @@ network trained(experiment const& e, world& w) {
 bool learned(experiment const& e) {
   world w(e);
   auto const model = trained(e, w);
-  double const chance = 1.0 / static_cast<double>(w.ways());
-  std::printf("by chance %.1f %% right\n", 100 * chance);
+  std::printf("by chance %.1f %% right\n", 100.0 / static_cast<double>(w.ways()));
   auto s = model.newborn(seed_of(e.seed + e.updates), e.lanes);
   w.begin();
   double first = 0;
@@ -132,11 +123,8 @@ bool learned(experiment const& e) {
     auto const from = age;
     for (; age < until; ++age) {
       auto const l = w.next();
-      ouro::context<B> cx;
-      auto r = lived(model, cx, std::move(s), l.input);
-      s = std::move(r.state);
-      auto const said = most_probable(model.actor.predict(cx, r.seen, l.input, l.target));
-      for (std::size_t i = 0; i < said.size(); i += 8) right += said[i] == l.target.next.bytes[i];
+      auto const bytes = said(model, s, l);
+      for (std::size_t i = 0; i < bytes.size(); i += 8) right += bytes[i] == l.target.next.bytes[i];
     }
     double const share = static_cast<double>(right) / static_cast<double>((until - from) * e.lanes);
     if (from == 0) first = share;

@@ -55,10 +55,11 @@ concept Speaking = std::same_as<typename System::input_type, patches> && require
 };
 
 /// Lets a life hear a prompt and answer: each patch is one wake step, as everywhere. Whole patches of the prompt need no
-/// Actor; the rest of it is forced. `out(std::string const&)` receives valid UTF-8 as it is complete, at each byte that is text; if it
-/// returns false, that byte was the last one, as if no more had been asked for. Returns the bytes said, without the prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state
-/// is as it was if anything throws. `life` has one lane. Errors: an empty prompt, options out of range (argument); a state that
-/// is not finite follows (numeric).
+/// Actor; the rest of it is forced. `out(std::string const&)` receives valid UTF-8 as it is complete, at each byte that is text;
+/// if it returns false, that byte was the last one, as if no more had been asked for. Returns the bytes said, without the
+/// prompt. A life that falls asleep on the way sleeps first. The prompt must not be empty; the state is as it was if anything
+/// throws. `life` has one lane. Errors: an empty prompt, options out of range (argument); a state that is not finite follows
+/// (numeric).
 template <Speaking System, class B>
 std::string speak(System const& model, state<B>& life, std::string_view prompt, speech_options const& o,
                   text_sink out) {
@@ -153,8 +154,10 @@ requires(!std::is_same_v<std::remove_cvref_t<Out>, text_sink>) std::string
   return speak(model, life, prompt, o,
                text_sink{const_cast<void*>(static_cast<void const*>(to)), [](void* f, std::string const& part) {
                            auto& write = *static_cast<decltype(to)>(f);
-                           if constexpr (std::is_void_v<decltype(write(part))>) return write(part), true;
-                           else return static_cast<bool>(write(part));
+                           if constexpr (std::is_void_v<decltype(write(part))>) {
+                             write(part);
+                             return true;
+                           } else return static_cast<bool>(write(part));
                          }});
 }
 
