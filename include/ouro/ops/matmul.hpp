@@ -79,8 +79,9 @@ tensor<B> linear_map(tensor<B> const& x, tensor<B> const& w, tensor<B> const& b,
   else B::matmul(rows, flat.read().reshape(in), weight, 1.0);
   return recorded<B>("linear", std::move(y), {&x, &w, &b},
                      [in, out, flat, w = w.detach()](tensor<B> const& dy, gradients<B>& dx) {
-                       auto const dense = packed(dy);
-                       auto const g = dense.read().reshape(out);
+                       // Not packed(dy): who shares it would have each_gradient() wait for the branch.
+                       auto const dense = dy.contiguous() ? tensor<B>{} : dy.copy();
+                       auto const g = (dense ? dense : dy).read().reshape(out);
                        each_gradient<B>(
                            dy, dx,
                            [&](destination const& d) {
