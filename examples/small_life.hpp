@@ -110,12 +110,6 @@ void teach(network& model, state& life, ouro::adamw const& rule, bool guarded, s
   }
 }
 
-/// A step awake, after those asleep that are due.
-inline ouro::wake_result<B> lived(network const& model, ouro::context<B>& cx, state s, ouro::patches const& x) {
-  while (model.rhythm.asleep(s.clock)) s = ouro::sleep(model, cx, std::move(s));
-  return ouro::wake(model, cx, std::move(s), x);
-}
-
 /// Every lane is given what the next one has.
 inline tensor of_the_next(tensor const& t) {
   return ouro::concat({ouro::slice(t, 0, 1, t.dim(0) - 1), ouro::slice(t, 0, 0, 1)}, 0);
@@ -135,7 +129,7 @@ inline std::vector<std::int32_t> most_probable(tensor const& logits) {
 /// One step: what is said, byte by byte, to be held to the lesson.
 inline std::vector<std::int32_t> said(network const& model, state& s, ouro::lesson<network> const& l) {
   ouro::context<B> cx;
-  auto r = lived(model, cx, std::move(s), l.input);
+  auto r = ouro::live_on(model, cx, std::move(s), l.input);
   s = std::move(r.state);
   return most_probable(model.actor.predict(cx, r.seen, l.input, l.target));
 }

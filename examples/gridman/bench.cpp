@@ -148,6 +148,7 @@ void run(bench_options const& o, ouro::gridman_config const& config) {
   using network = ouro::gridman<B, ouro::hybrid>;
   network model(config, ouro::seed{42});
   if (!o.save_weights.empty()) {
+    ouro::require(!ouro::exists(o.save_weights), ouro::errc::storage, "bench", o.save_weights, " exists already");
     ouro::safetensors_writer out;
     for (auto const& f : ouro::fields(model)) ouro::store(out, reference_name(f.path), *f.value);
     ouro::write_file_durably(o.save_weights, out.str());

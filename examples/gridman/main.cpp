@@ -77,10 +77,10 @@ int exit_code(ouro::errc code) {
   }
 }
 
-/// Opens a life, and says which of its generations could not be read.
+/// Opens a life, or looks at it, and says which of its generations could not be read.
 template <class B>
-life<B> opened(std::string const& path) {
-  auto l = life<B>::open(path);
+life<B> opened(std::string const& path, bool only_look = false) {
+  auto l = only_look ? life<B>::look(path) : life<B>::open(path);
   for (auto const& why : l.passed_over()) std::fprintf(stderr, "gridman: passed over %s\n", why.c_str());
   return l;
 }
@@ -143,15 +143,18 @@ template <class B>
 void train(training const& o) {
   auto l = opened<B>(o.path);
   require_outside("the life", o.path, o.texts, "train");
-  if (!o.log.empty())
-    require_outside("the log", ouro::is_file(o.log) ? o.log : ouro::parent_of(o.log), o.texts, "train");
+  if (!o.log.empty()) {
+    auto const folder = ouro::parent_of(o.log);
+    ouro::require(ouro::exists(folder), ouro::errc::storage, "train", "there is no folder ", folder, " for the log");
+    require_outside("the log", ouro::is_file(o.log) ? o.log : folder, o.texts, "train");
+  }
   auto const& config = l.model.config();
   ouro::corpus_options const reading{config.patch, config.chunk, o.answers_only, o.strict};
   require_target(o.texts, reading);
   ouro::corpus text(o.texts, reading);
   skipped_lines const skipped(text);
   // Another text begins at its beginning; the same one goes on.
-  if (l.progress.cursor.text == text.position().text) text.seek(l.progress.cursor);
+  text.resume(l.progress.cursor);
   auto trainer = l.resume({.learning_rate = o.rate, .warmup = o.warmup, .total = o.total}, {}, room_bytes(o.room));
   trainer.guarded() = o.guarded;
 
@@ -249,10 +252,12 @@ network<B> speaker_of(life<B> const& l, std::string const& weights) {
 }
 
 /// Bits per byte of the texts, read once from the life's present state; the life on disk is not touched. The first patch
-/// is only heard; the ends of documents cost bits, but are no bytes.
+/// is only heard; the ends of documents cost bits, but are no bytes. With `newborn_every` it is another newborn of its network that
+/// lives the first of so many steps.
 template <class B>
-void evaluate(std::string const& path, std::string const& weights, std::vector<std::string> const& texts) {
-  auto l = opened<B>(path);
+void evaluate(std::string const& path, std::string const& weights, std::vector<std::string> const& texts,
+              std::int64_t newborn_every) {
+  auto l = opened<B>(path, true);
   require_outside("the life", path, texts, "evaluate");
   auto const speaker = speaker_of(l, weights);
   auto const& config = l.model.config();
@@ -263,12 +268,17 @@ void evaluate(std::string const& path, std::string const& weights, std::vector<s
   double nats = 0;
   std::int64_t bytes = 0;
   std::int64_t first = -1;  // bytes of the first patch
+  std::int64_t steps = 0;
   bool whole = true;
   auto bytes_in = [](auto from, auto to) { return std::count_if(from, to, [](auto b) { return b < 256; }); };
   for (ouro::text_lesson t; (whole = stopping == 0) && text.next(t);) {
     if (first < 0) first = bytes_in(t.input.bytes.begin(), t.input.bytes.begin() + config.patch);
-    while (l.model.rhythm.asleep(s.clock)) s = ouro::sleep(l.model, cx, std::move(s));
-    auto [next, seen] = ouro::wake(l.model, cx, std::move(s), t.input);
+    if (newborn_every > 0 && steps++ % newborn_every == 0) {
+      auto const clock = s.clock;  // it sleeps when the life would
+      s = l.model.newborn(ouro::seed{static_cast<std::uint64_t>(steps)});
+      s.clock = clock;
+    }
+    auto [next, seen] = ouro::live_on(l.model, cx, std::move(s), t.input);
     s = std::move(next);
     auto const loss = speaker.actor.loss(cx, seen, t.input, t.target);
     if (loss.live == 0) continue;
@@ -290,7 +300,7 @@ void talk(life<B>& l, network<B> const& speaker, std::string const& prompt, ouro
   auto const said = ouro::speak(speaker, l.state, prompt, o, [](std::string const& part) {
     std::fwrite(part.data(), 1, part.size(), stdout);
     std::fflush(stdout);
-    return stopping == 0;
+    return stopping == 0 && std::ferror(stdout) == 0;  // nobody reads it any more
   });
   l.progress.heard += static_cast<std::int64_t>(prompt.size());
   l.progress.said += static_cast<std::int64_t>(said.size());
@@ -327,7 +337,7 @@ void let_sleep(std::string const& path, std::int64_t steps) {
 
 template <class B>
 void inspect(std::string const& path, bool as_json) {
-  auto const l = opened<B>(path);
+  auto const l = opened<B>(path, true);
   auto norm = [](ouro::tensor<B> const& t) {
     return ouro::norm_of<B>({t}) / std::sqrt(static_cast<double>(std::max<std::int64_t>(1, t.size())));
   };
@@ -372,6 +382,7 @@ int run(int argc, char** argv) {
   computation_options where;
   std::uint64_t seed = 42;
   std::int64_t times = 1;
+  std::int64_t newborn_every = 0;
   bool as_json = false;
   training t;
   ouro::speech_options speech;
@@ -439,7 +450,7 @@ int run(int argc, char** argv) {
   };
   auto* make = with_life("new", "make a newborn life");
   make->add_option("--preset", preset_name, "nano, mini, small, medium or large")->capture_default_str();
-  make->add_option("--brain", brain, brain_help);
+  make->add_option("--brain", brain, brain_help)->check(named);
   make->add_option("--config", config_text, config_help);
   make->add_option("--seed", seed, "of network and noise")->transform(any_seed)->capture_default_str();
   auto* learn = with_life("train", "read texts; run it again to go on");
@@ -454,6 +465,9 @@ int run(int argc, char** argv) {
   auto* judge = with_life("evaluate", "bits per byte of texts; leaves no trace in the life");
   judge->add_option("texts", texts, "files, folders or .jsonl files")->required()->check(named);
   judge->add_option("--weights", weights, weights_help)->capture_default_str();
+  judge
+      ->add_option("--newborn-every", newborn_every, "give it a newborn's state before each of so many steps; 0: never")
+      ->transform(count);
   auto* look = with_life("inspect", "sizes, age, norms, what it has read and said");
   look->add_flag("--json", as_json, "as one JSON object");
   auto* rest = with_life("sleep", "let Mem and State exchange what they hold");
@@ -488,7 +502,13 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (CLI::ParseError const& e) {
-    auto const unread = app.remaining();
+    auto const unread = app.remaining(true);
+    bool const option = !unread.empty() && unread[0].size() > 1 && unread[0].starts_with('-');
+    if (option && dynamic_cast<CLI::RequiredError const*>(&e) != nullptr) {
+      std::fprintf(stderr, "gridman: there is no option '%s'; a text that begins so comes after --\n",
+                   unread[0].c_str());
+      return 2;
+    }
     if (e.get_exit_code() != 0 && app.get_subcommands().empty() && !unread.empty()) {
       std::fprintf(stderr, "gridman: there is no %s '%s'\nRun with --help for more information.\n",
                    unread[0].starts_with('-') ? "option" : "command", unread[0].c_str());
@@ -519,7 +539,7 @@ int run(int argc, char** argv) {
       } else if (talk_to->parsed()) {
         chat<B>(path, weights, speech);
       } else if (judge->parsed()) {
-        evaluate<B>(path, weights, texts);
+        evaluate<B>(path, weights, texts, newborn_every);
       } else if (look->parsed()) {
         inspect<B>(path, as_json);
       } else if (rest->parsed()) {
@@ -527,7 +547,7 @@ int run(int argc, char** argv) {
       } else if (fork->parsed()) {
         opened<B>(path).fork(other);
       } else if (out->parsed()) {
-        export_weights(opened<B>(path), other);
+        export_weights(opened<B>(path, true), other);
       } else if (in->parsed()) {
         auto l = opened<B>(path);
         import_weights(l, other);

@@ -49,8 +49,7 @@ inline char const* const config_help = "a JSON object of what differs from the p
 
 /// Megabytes as bytes; 0 is no limit.
 inline std::int64_t room_bytes(double megabytes) {
-  ouro::require(megabytes >= 0 && megabytes < 1e12, ouro::errc::argument, "room", "must be at least 0 MB, got ",
-                megabytes);
+  ouro::require(megabytes >= 0 && megabytes < 1e12, ouro::errc::argument, "room", "must be in 0..1e12 MB");
   return megabytes > 0 ? static_cast<std::int64_t>(megabytes * 1e6) : std::numeric_limits<std::int64_t>::max();
 }
 

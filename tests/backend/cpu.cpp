@@ -7,6 +7,7 @@
 #if defined(OURO_HAS_CPU)
 
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -32,6 +33,36 @@ TEST_CASE("cpu: results do not depend on the number of threads from run to run")
   ouro::set_cpu_threads(before);
   CHECK_THROWS_AS(ouro::set_cpu_threads(0), ouro::error);
 }
+
+#if !defined(__SANITIZE_THREAD__)  // which ends a forked process that makes threads
+TEST_CASE("cpu: a forked process has threads of its own") {
+  int const before = ouro::cpu_threads();
+  using C = ouro::cpu;
+  auto const a = ouro_test::noise<C>({300, 200}, ouro::dtype::f32);
+  auto const work = [&] {
+    ouro::tensor<C> y({300, 300}), sums({1, 300});
+    C::matmul(y.write(), a.read(), a.read().transpose(0, 1), 1.0);
+    C::map(ouro::unary::tanh, y.write(), y.read());
+    C::reduce_sum(sums.write(), y.read(), 1.0);
+    return sums.values<float>();
+  };
+  ouro::set_cpu_threads(3);
+  auto const expected = work();
+  for (int round = 0; round < 2; ++round) {
+    pid_t const child = ::fork();
+    if (child == 0) {
+      ::alarm(60);  // rather than wait for ever
+      ::_exit(work() == expected && ouro::cpu_threads() == 3 ? 0 : 1);
+    }
+    REQUIRE(child > 0);
+    int status = -1;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+    CHECK(work() == expected);
+  }
+  ouro::set_cpu_threads(before);
+}
+#endif
 
 TEST_CASE("cpu: elementwise results have the same bits with any number of threads") {
   int const before = ouro::cpu_threads();

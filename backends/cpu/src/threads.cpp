@@ -4,12 +4,17 @@
 // The thread pool.
 #include "threads.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -23,23 +28,26 @@ namespace {
 
 thread_local bool inside = false;
 
+void require_number(char const* where, int n, bool good, std::string const& got) {
+  require(good && n >= 1 && n <= 1024, errc::argument, where, "the number of threads must be in 1..1024, got ", got);
+}
 int default_threads() {
-  if (char const* text = std::getenv("OURO_THREADS")) {
-    int const n = std::atoi(text);
-    if (n >= 1) return std::min(n, 1024);
-  }
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  std::string_view const text = std::getenv("OURO_THREADS") != nullptr ? std::getenv("OURO_THREADS") : "";
+  if (text.empty()) return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  int n = 0;
+  auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), n);
+  require_number("OURO_THREADS", n, problem == std::errc{} && end == text.data() + text.size(), std::string(text));
+  return n;
 }
 
 class pool {
  public:
-  pool() : threads_(default_threads()) {}
+  explicit pool(int threads) : threads_(threads) {}
+  pool(pool const&) = delete;
+  pool& operator=(pool const&) = delete;
   ~pool() { stop(); }
 
-  int threads() {
-    std::lock_guard const lock(busy_);
-    return threads_;
-  }
+  int threads() const { return threads_; }
   void resize(int n) {
     std::lock_guard const lock(busy_);
     stop();
@@ -157,13 +165,33 @@ class pool {
   std::atomic<int> asleep_ = 0;        // workers in wake_.wait
   std::atomic<bool> waiting_ = false;  // the caller in done_.wait
   std::atomic<bool> stopping_ = false;
-  int threads_;
+  std::atomic<int> threads_;
 };
 
-pool& the_pool() {
-  static pool p;
-  return p;
-}
+/// A forked process has none of its parent's workers, and any of their mutexes may be locked: it begins with a pool of its own, and
+/// the other one stays where it is.
+class pool_of_process {
+ public:
+  pool_of_process() : now_(new pool(default_threads())) {
+    ::pthread_atfork(nullptr, nullptr, [] {
+      inside = false;
+      pool_of_process& own = instance();
+      own.now_ = new pool(own.now().threads());
+    });
+  }
+  pool_of_process(pool_of_process const&) = delete;
+  pool_of_process& operator=(pool_of_process const&) = delete;
+  ~pool_of_process() { delete now_.load(); }
+  static pool_of_process& instance() {
+    static pool_of_process p;
+    return p;
+  }
+  pool& now() { return *now_; }
+
+ private:
+  std::atomic<pool*> now_;
+};
+pool& the_pool() { return pool_of_process::instance().now(); }
 
 }  // namespace
 
@@ -175,7 +203,7 @@ void run(std::int64_t n, std::int64_t grain, void (*f)(void*, std::int64_t, std:
 
 int cpu_threads() { return cpu_threading::the_pool().threads(); }
 void set_cpu_threads(int n) {
-  require(n >= 1 && n <= 1024, errc::argument, "set_cpu_threads", "the number of threads must be in 1..1024, got ", n);
+  cpu_threading::require_number("set_cpu_threads", n, true, std::to_string(n));
   cpu_threading::the_pool().resize(n);
 }
 

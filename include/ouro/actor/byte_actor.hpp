@@ -134,7 +134,8 @@ struct byte_actor {
   };
 
   /// Stores the weights that every byte reads in another dtype. In bf16 they are half as long, and a number is off by
-  /// 2⁻⁹ of its value at most; such an Actor speaks and predicts, but no tape watches it.
+  /// 2⁻⁹ of its value at most; such an Actor speaks and predicts, but no tape watches it. Errors (argument): neither bf16 nor the
+  /// dtype of its other parameters.
   void store_weights(dtype type);
 
   /// The patch that follows the last patch of x, most probable byte by byte (ties: the lower byte).
@@ -357,6 +358,8 @@ tensor<B> byte_actor<B>::predict(context<B>& cx, impression<B> const& seen, patc
 
 template <Backend B>
 void byte_actor<B>::store_weights(dtype type) {
+  require(type == dtype::bf16 || type == pos_embedding.type(), errc::argument, "store_weights",
+          "weights may be stored in bf16 or ", name_of(pos_embedding.type()), ", got ", name_of(type));
   auto in = [type](parameter<B>& p) {
     if (p.type() != type) p = p.value().copy(type);
   };

@@ -116,7 +116,7 @@ class local_gradient {
   void back(std::pair<shared<recorder<B>>, std::int64_t> const& from, tensor<B> const& dy) {
     if (from.first.get() == tape_.get()) {  // also where it is an input or a leaf
       std::vector<std::int64_t> const nodes{from.second};
-      gradients<B>(*tape_, nodes).give(0, dy);
+      gradients<B>(*tape_, "settle", nodes).give(0, dy);
       tape_->run(static_cast<std::int64_t>(tape_->nodes.size()) - 1, first_);
     }
     tape_->nodes.resize(static_cast<std::size_t>(first_));
@@ -170,7 +170,7 @@ template <class B>
 void hand_on(recording<B>& tape, std::vector<std::pair<std::int64_t, tensor<B>>> const& found) {
   std::vector<std::int64_t> nodes;
   for (auto const& f : found) nodes.push_back(f.first);
-  gradients<B> dx(tape, nodes);
+  gradients<B> dx(tape, "settle", nodes);
   std::vector<std::pair<std::size_t, tensor<B>>> more;
   for (std::size_t i = 0; i < found.size(); ++i) {
     auto const& g = found[i].second;

@@ -152,7 +152,7 @@ class recording final : public recorder<B> {
     auto const step = std::exchange(n.step, nullptr);
     auto const inputs = std::move(n.inputs);
     n.used = true;
-    gradients<B> dx(*this, inputs);
+    gradients<B> dx(*this, n.name, inputs);
     (*step)(dy, dx);  // may record more, and so move the nodes
   }
 

@@ -116,12 +116,19 @@ class corpus {
   void rewind() { seek({cursor_.epoch + 1, 0, 0, 0, 0, text_}); }
 
   [[nodiscard]] corpus_cursor position() const { return cursor_; }
-  /// Goes on where a cursor was taken. Errors (data): it points outside the files.
+  /// Goes on where a cursor was taken, if it was taken in these files; else it stays where it is. Whether it does. Errors (data): it
+  /// points outside the files.
+  bool resume(corpus_cursor const& c) {
+    bool const known = c.text == text_;
+    if (known) seek(c);
+    return known;
+  }
+  /// Goes on where a cursor was taken in these files. Errors (data): it was not, or points outside of them.
   void seek(corpus_cursor const& c) {
     require(c.text == text_ && c.file >= 0 && c.file <= static_cast<std::int64_t>(files_.size()) && c.offset >= 0 &&
                 c.offset <= bytes_ && c.skip >= 0 && c.skip - 1 <= bytes_ && elementary::is_count(c.epoch) &&
                 elementary::is_count(c.blocks),
-            errc::data, "corpus", "the position does not belong to these files");
+            errc::data, "corpus", "the position does not belong to these files (resume() stays at the beginning then)");
     cursor_ = c;
     held_.clear();
     given_ = 0;

@@ -83,8 +83,7 @@ std::string speak(System const& model, state<B>& life, std::string_view prompt, 
   }
   impression<B> seen;
   auto listen = [&](std::vector<std::int32_t> bytes) {
-    while (model.rhythm.asleep(s.clock)) s = sleep(model, cx, std::move(s));
-    auto r = wake(model, cx, std::move(s), patches{1, 1, width, std::move(bytes)});
+    auto r = live_on(model, cx, std::move(s), patches{1, 1, width, std::move(bytes)});
     s = std::move(r.state);
     seen = std::move(r.seen);
   };

@@ -12,6 +12,7 @@
 #include <ouro/ops/noise.hpp>
 #include <ouro/ops/sigmoid.hpp>
 #include <ouro/ops/unit.hpp>
+#include <ouro/tensor/elementary.hpp>
 
 namespace ouro {
 
@@ -79,7 +80,10 @@ hippocampus<B>::hippocampus(genesis<B>& g, std::int64_t width, std::int64_t head
       state_attn(g, width, heads, false),
       state_gate{linear<B>(g, 2 * width, width)},
       state_update_norm(g, width),
-      noise(noise_scale) {}
+      noise(noise_scale) {
+  require(noise >= 0 && elementary::isfinite(noise), errc::config, "hippocampus", "noise must be 0 or more, got ",
+          noise);
+}
 
 template <Backend B>
 tensor<B> hippocampus<B>::inception(context<B>& cx, tensor<B> const& mem, tensor<B> const& working,

@@ -42,9 +42,10 @@ inline void require_like(safetensors_reader const& in, std::string const& name, 
 
 }  // namespace detail
 
-/// Writes a tensor in its own dtype, bit for bit.
+/// Writes a tensor in its own dtype, bit for bit. Errors (argument): it is absent.
 template <class B>
 void store(safetensors_writer& out, std::string const& name, tensor<B> const& x) {
+  require(!x.empty(), errc::argument, "store", name, " is absent");
   std::vector<std::int64_t> dims;
   for (int i = 0; i < x.rank(); ++i) dims.push_back(x.dim(i));
   with_any(x.type(), [&]<class T>(std::type_identity<T>) {

@@ -79,8 +79,9 @@ class basic_life {
   using model_type = System;
   using config_type = typename detail::config_of<System>::type;
 
-  /// Makes the folder and writes the newborn. Errors (storage): the path exists; (argument): `born` is no state of the
-  /// network; (config): a Blank one that is larger than this machine's memory. Whatever is thrown, no folder is left.
+  /// Makes the folder and writes the newborn. Errors (storage): the path exists; (argument): `born` is no state of a Configured
+  /// network (what the states of another one are, `born` says); (config): a Blank one that is larger than this machine's memory.
+  /// Whatever is thrown, no folder is left.
   static basic_life create(std::string const& path, System newborn, ouro::state<backend> born) {
     auto forms = [&] {
       if constexpr (Configured<System>) return made(newborn.config(), newborn.type()).forms;
@@ -100,21 +101,25 @@ class basic_life {
   /// Goes on where the last commit was. Errors (storage): no life there, open already, written by another version of this
   /// program, a file that could not be opened for want of anything but the file, or every generation damaged; (config): its
   /// configuration is one that this System has not, as another brain's.
-  static basic_life open(std::string const& path) requires Configured<System> {
-    return read(path, [&](std::string const& what, safetensors_reader const& snapshot) {
-      return made_from(snapshot, path + ": " + what);
-    });
-  }
+  static basic_life open(std::string const& path) requires Configured<System> { return read(path, false); }
+  /// The same without the lock: it may be open elsewhere, and its folder be another's. What is done to it stays in memory: commit() and
+  /// fork() are errors (argument).
+  static basic_life look(std::string const& path) requires Configured<System> { return read(path, true); }
   /// The same for any system: `like` and `born` are a network and a state of the extents of those that were kept.
   static basic_life open(std::string const& path, System const& like, ouro::state<backend> const& born);
 
-  /// open() where something is, else create().
+  /// open() where something is, else create(). Errors (config): what is there has another configuration or dtype.
   static basic_life open_or_create(std::string const& path, System const& newborn, ouro::state<backend> const& born) {
     return exists(path) ? open(path, newborn, born) : create(path, newborn, born);
   }
   static basic_life open_or_create(std::string const& path, config_type const& config, seed network, seed noise,
                                    dtype type = dtype::f32) requires Configured<System> {
-    return exists(path) ? open(path) : create(path, config, network, noise, type);
+    if (!exists(path)) return create(path, config, network, noise, type);
+    auto l = open(path);
+    auto const asked = to_text(made(config, type).model.config());  // what is left open in it is said there
+    require(to_text(l.model.config()) == asked && l.model.type() == type, errc::config, "life", path,
+            " has another configuration: ", to_text(l.model.config()), " in ", name_of(l.model.type()));
+    return l;
   }
 
   basic_life(basic_life&&) noexcept = default;
@@ -130,10 +135,11 @@ class basic_life {
   /// commit(trainer). Errors: a value is not finite (numeric); (storage). After any of them the last generation on disk is still
   /// the last.
   void commit();
-  /// The same after `memory` and `progress.updates` were taken from a trainer of `model`.
+  /// The same after `memory` and `progress.updates` were taken from a trainer of `model`. Errors (argument): it trains another.
   void commit(ouro::trainer<System> const& learned);
 
-  /// Copies what was committed: a life of its own from then on. Errors (argument): into this one's folder; (storage): something is
+  /// Copies what was committed: a life of its own from then on. Errors (argument): into this one's folder, or it is only looked
+  /// at; (storage): something is
   /// there already, or it cannot be written; then no folder is left.
   void fork(std::string const& path) const { store_.fork(path); }
 
@@ -210,6 +216,8 @@ class basic_life {
     require(!exists(path), errc::storage, "life", path, " exists already");
   }
   static kind made_from(safetensors_reader const& snapshot, std::string const& what) requires Configured<System> {
+    require(!life_store::text_of(snapshot, "config").empty(), errc::config, "life", what,
+            " is of a network without a configuration: open(path, like, born)");
     auto const& type = life_store::text_of(snapshot, "dtype");
     require(type == "f32" || type == "f64", errc::storage, "life", what, ": the dtype must be f32 or f64, got ", type);
     config_type config;
@@ -220,10 +228,19 @@ class basic_life {
     }
     return made(config, type == "f64" ? dtype::f64 : dtype::f32);
   }
-  /// Opens the store; make(what, snapshot) says of which kind a snapshot is.
+  /// Opens the store, or looks at it; make(what, snapshot) says of which kind a snapshot is.
   template <class Make>
-  static basic_life read(std::string const& path, Make&& make);
+  static basic_life read(std::string const& path, bool only_look, Make&& make);
+  static basic_life read(std::string const& path, bool only_look) requires Configured<System> {
+    return read(path, only_look, [&](std::string const& what, safetensors_reader const& snapshot) {
+      return made_from(snapshot, path + ": " + what);
+    });
+  }
 
+  static void require_counts(ouro::state<backend> const& state, life_progress const& progress) {
+    for (auto n : {state.clock, progress.updates, progress.heard, progress.said})
+      require(elementary::is_count(n), errc::storage, "life", "a count of the snapshot is out of range: ", n);
+  }
   static void check_state(safetensors_reader const& in, std::vector<form> const& forms);
   static std::vector<moments<backend>> load_moments(safetensors_reader const& in, System const& network);
 
@@ -278,7 +295,7 @@ basic_life<System> basic_life<System>::create(std::string const& path, kind newb
 template <class System>
 basic_life<System> basic_life<System>::open(std::string const& path, System const& like,
                                             ouro::state<backend> const& born) {
-  return read(path, [&](std::string const& what, safetensors_reader const& snapshot) {
+  return read(path, false, [&](std::string const& what, safetensors_reader const& snapshot) {
     auto const& text = life_store::text_of(snapshot, "config");
     require(text == config_text(like), errc::config, "life", path, ": ", what,
             " has another configuration than this network: ", text.empty() ? "none" : text);
@@ -288,22 +305,23 @@ basic_life<System> basic_life<System>::open(std::string const& path, System cons
 
 template <class System>
 template <class Make>
-basic_life<System> basic_life<System>::read(std::string const& path, Make&& make) {
+basic_life<System> basic_life<System>::read(std::string const& path, bool only_look, Make&& make) {
   std::optional<kind> k;
   ouro::state<backend> state;
   life_progress progress;
   std::vector<moments<backend>> memory;
-  auto store = life_store::open(
-      path, [&](std::string const& what, safetensors_reader const& snapshot) { k.emplace(make(what, snapshot)); },
-      [&](safetensors_reader const& snapshot, safetensors_reader const& weights) {
-        load_module(weights, k->model);
-        check_state(snapshot, k->forms);
-        load_fields<backend>(snapshot, "state.", state);
-        load_fields<backend>(snapshot, "progress.", progress);
-        for (auto n : {state.clock, progress.updates, progress.heard, progress.said})
-          require(elementary::is_count(n), errc::storage, "life", "a count of the snapshot is out of range: ", n);
-        memory = load_moments(snapshot, k->model);
-      });
+  auto const understand = [&](std::string const& what, safetensors_reader const& snapshot) {
+    k.emplace(make(what, snapshot));
+  };
+  auto const fill = [&](safetensors_reader const& snapshot, safetensors_reader const& weights) {
+    load_module(weights, k->model);
+    check_state(snapshot, k->forms);
+    load_fields<backend>(snapshot, "state.", state);
+    load_fields<backend>(snapshot, "progress.", progress);
+    require_counts(state, progress);
+    memory = load_moments(snapshot, k->model);
+  };
+  auto store = only_look ? life_store::look(path, understand, fill) : life_store::open(path, understand, fill);
   basic_life l(std::move(store), std::move(*k));
   l.state = std::move(state);
   l.progress = progress;
@@ -322,6 +340,7 @@ ouro::trainer<System> basic_life<System>::resume(adamw const& rule, std::optiona
 
 template <class System>
 void basic_life<System>::commit(ouro::trainer<System> const& learned) {
+  require(&learned.model() == &model, errc::argument, "life", "the trainer is of another network: nothing is saved");
   memory = learned.memory();
   progress.updates = learned.updates();
   commit();
@@ -376,15 +395,18 @@ void basic_life<System>::require_readable() {
       require(part->empty() == m.first.empty() &&
                   (part->empty() || (part->dims() == f.value->dims() && part->type() == f.value->type())),
               errc::argument, "life", "the moments of ", f.path, " are not of its shape: nothing is saved");
+    require(elementary::is_count(m.steps), errc::argument, "life", "the moments of ", f.path, " have ", m.steps,
+            " steps: nothing is saved");
   }
   require(memory.empty() || memory.size() == count, errc::argument, "life", "there are moments of ", memory.size(),
           " parameters, and the network has ", count, ": nothing is saved");
-  safetensors_writer out;
-  store_fields(out, "state.", state);
   try {
+    require_counts(state, progress);
+    safetensors_writer out;
+    store_fields(out, "state.", state);
     check_state({"state", out.str()}, forms_);
   } catch (error const& e) {
-    fail(errc::argument, "life", "the state is not of this network, nothing is saved: ", e.what());
+    fail(errc::argument, "life", "the state is none of this network, nothing is saved: ", e.what());
   }
 }
 

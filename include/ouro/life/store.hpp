@@ -51,7 +51,7 @@ class life_store {
   };
 
   /// A store in a folder that has none, and locks it. Errors (storage).
-  explicit life_store(std::string path) : path_(std::move(path)), lock_(path_ + "/LOCK") {}
+  explicit life_store(std::string path) : life_store(std::move(path), true) {}
 
   /// Locks a store and hands its newest good generation to `understand(what it is called, snapshot)` and then to
   /// `read(snapshot, weights)`. Where `read` throws an error (storage) the generation is damaged, and the one before is asked. What
@@ -59,7 +59,29 @@ class life_store {
   /// (storage): nothing is there; it is open already; another format; a file could not be opened for want of anything but
   /// the file; every generation is damaged.
   template <class Understand, class Read>
-  static life_store open(std::string const& path, Understand&& understand, Read&& read);
+  static life_store open(std::string const& path, Understand&& understand, Read&& read) {
+    return opened(path, true, understand, read);
+  }
+  /// The same without the lock, and nothing is written: another program may have it open, and may commit meanwhile; then the
+  /// newest generation is read anew. Such a store neither commits nor forks.
+  template <class Understand, class Read>
+  static life_store look(std::string const& path, Understand&& understand, Read&& read) {
+    auto const current = [&] {
+      std::string text;
+      std::vector<std::string> known;
+      whole(known, "", [&] { text = read_file(path + "/CURRENT"); });
+      return text;
+    };
+    for (int times_left = 9;; --times_left) {  // files of generations that are no longer kept are removed
+      auto const before = current();
+      try {
+        auto s = opened(path, false, understand, read);
+        if (s.passed_over_.empty() || times_left == 0 || current() == before) return s;
+      } catch (error const&) {
+        if (times_left == 0 || current() == before) throw;
+      }
+    }
+  }
 
   /// What a snapshot says under a key. Errors (storage): nothing.
   static std::string const& text_of(safetensors_reader const& snapshot, std::string const& key) {
@@ -73,12 +95,12 @@ class life_store {
     return !kept_.empty() && (kept_[0].has(w.name) || hash_in(kept_[0].weights) == detail::first_hash_of(w.bytes));
   }
 
-  /// Makes these the newest generation. Errors (storage), as that the folder was moved: then the last one on disk is still the
-  /// last.
+  /// Makes these the newest generation. Errors (storage), as that the folder was moved, and (argument): it is only looked at. Then the
+  /// last one on disk is still the last.
   void commit(weights const& network, safetensors_writer snapshot);
 
   /// Copies all that is in it to a new folder, which is there when it is whole. Errors (argument): that would be inside this
-  /// one; (storage): it exists, or cannot be written; then no folder is left.
+  /// one, or it is only looked at; (storage): it exists, or cannot be written; then no folder is left.
   void fork(std::string const& path) const;
 
   [[nodiscard]] std::string const& path() const { return path_; }
@@ -89,6 +111,15 @@ class life_store {
   [[nodiscard]] std::vector<std::string> const& passed_over() const { return passed_over_; }
 
  private:
+  life_store(std::string path, bool locked) : path_(std::move(path)) {
+    if (locked) lock_.emplace(path_ + "/LOCK");
+  }
+  template <class Understand, class Read>
+  static life_store opened(std::string const& path, bool locked, Understand&& understand, Read&& read);
+  void require_lock(char const* where) const {
+    require(lock_.has_value(), errc::argument, where, path_, " was opened to be looked at: nothing is written");
+  }
+
   static constexpr char const* format = "ouro-life-1";
 
   /// What the name of a file of weights says of it.
@@ -185,7 +216,7 @@ class life_store {
   }
 
   std::string path_;
-  file_lock lock_;
+  std::optional<file_lock> lock_;  ///< none where it is looked at
   std::int64_t generation_ = 0;
   std::int64_t highest_ = 0;  ///< number of any snapshot in the folder
   std::vector<entry> kept_;   ///< newest first; all of them were read or written whole
@@ -241,12 +272,12 @@ inline auto life_store::candidates(std::string const& path, std::vector<std::str
 }
 
 template <class Understand, class Read>
-life_store life_store::open(std::string const& path, Understand&& understand, Read&& read) {
+life_store life_store::opened(std::string const& path, bool locked, Understand&& understand, Read&& read) {
   auto const names = exists(path) ? entries_of(path) : std::vector<std::string>();
   require(std::any_of(names.begin(), names.end(),
                       [](auto const& name) { return name == "CURRENT" || entry_of(name).number > 0; }),
           errc::storage, "life", "there is no life at ", path);
-  life_store s(path);
+  life_store s(path, locked);
   auto& reasons = s.passed_over_;
   for (auto& g : candidates(path, reasons, s.highest_)) {
     auto const what = "generation " + std::to_string(g.number);
@@ -292,7 +323,8 @@ life_store life_store::open(std::string const& path, Understand&& understand, Re
 }
 
 inline void life_store::commit(weights const& network, safetensors_writer snapshot) {
-  require(lock_.is_at(path_ + "/LOCK"), errc::storage, "life", path_,
+  require_lock("life");
+  require(lock_->is_at(path_ + "/LOCK"), errc::storage, "life", path_,
           " is not the folder that was opened any more: nothing is saved");
   bool const damaged = damaged_;
   if (damaged) set_aside(), restore();
@@ -325,6 +357,7 @@ inline void life_store::commit(weights const& network, safetensors_writer snapsh
 }
 
 inline void life_store::fork(std::string const& path) const {
+  require_lock("fork");
   require(!exists(path), errc::storage, "fork", path, " exists already");
   require(!is_inside(parent_of(path), path_), errc::argument, "fork", path, " is inside the life");
   make_whole_directory(path, [&](std::string const& making) {

@@ -107,9 +107,9 @@ void field_walk<B>::visit(Member& member) {
   } else if constexpr (is_choice<Member>) {
     std::visit([this](auto& chosen) { this->visit(chosen); }, member);
   } else {
-    static_assert(std::is_trivially_copyable_v<Member>,
+    static_assert(std::is_trivially_copyable_v<Member> && !std::is_pointer_v<Member>,
                   "a member of a module must be a parameter or statistic, a module, a vector, optional or "
-                  "variant of modules, or a trivially copyable configuration");
+                  "variant of modules, or a trivially copyable configuration, and no pointer to any of these");
   }
 }
 

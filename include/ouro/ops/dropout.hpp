@@ -14,6 +14,7 @@ namespace ouro {
 template <Backend B>
 tensor<B> dropout(tensor<B> const& x, double rate, random_draw draw) {
   require(rate >= 0 && rate < 1, errc::argument, "dropout", "rate must be in [0, 1), got ", rate);
+  require_one_type("dropout", x);
   if (rate == 0) return x;
   auto const flat = packed(x);
   tensor<B> y(x.dims(), x.type());
@@ -27,6 +28,7 @@ tensor<B> dropout(tensor<B> const& x, double rate, random_draw draw) {
 /// x + dropout(y) of one shape: in one pass where the backend has it.
 template <Backend B>
 tensor<B> add_dropped(tensor<B> const& x, tensor<B> const& y, double rate, random_draw draw) {
+  require_one_type("add_dropped", x, {&y});
   if constexpr (AddDroppedBackend<B>)
     if (rate > 0 && rate < 1 && x.dims() == y.dims() && x.contiguous() && y.contiguous() && x.size() > 0) {
       tensor<B> sum(x.dims(), wider(x.type(), y.type()));

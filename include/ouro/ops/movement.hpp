@@ -72,6 +72,7 @@ tensor<B> transpose(tensor<B> const& x, int a, int b) {
 /// Repeats axes of extent 1, and adds leading ones, up to `dims`; no memory is copied.
 template <Backend B>
 tensor<B> expand(tensor<B> const& x, shape const& dims) {
+  require(!x.empty(), errc::argument, "expand", "the operand is absent");
   require(broadcast(x.dims(), dims, "expand") == dims, errc::shape, "expand", "cannot expand ", x.dims(), " to ", dims);
   return recorded<B>("expand", x.alias(x.read().expand(dims)), {&x},
                      [from = x.dims()](tensor<B> const& dy, gradients<B>& dx) {

@@ -75,15 +75,18 @@ struct backward_step : counted {
 template <class B>
 class gradients {
  public:
-  gradients(recorder<B>& tape, std::vector<std::int64_t> const& nodes) : tape_(tape), nodes_(nodes) {}
+  /// Of the operation `name`.
+  gradients(recorder<B>& tape, char const* name, std::vector<std::int64_t> const& nodes)
+      : tape_(tape), name_(name), nodes_(nodes) {}
 
-  [[nodiscard]] bool wants(std::size_t input) const { return nodes_[input] >= 0; }
+  /// Errors (argument), of this and the others: the operation has not so many inputs.
+  [[nodiscard]] bool wants(std::size_t input) const { return node_of(input) >= 0; }
 
   /// The buffer of an input's gradient, in the input's shape and contiguous; not wanted if nobody watches the input. That
   /// of a slice lies in the gradient of the whole.
-  [[nodiscard]] destination into(std::size_t input) { return buffer(nodes_[input], false); }
+  [[nodiscard]] destination into(std::size_t input) { return buffer(node_of(input), false); }
   /// The same for calls that may be made on the branch: whoever needs the gradient joins it.
-  [[nodiscard]] destination on_branch(std::size_t input) { return buffer(nodes_[input], false, BranchBackend<B>); }
+  [[nodiscard]] destination on_branch(std::size_t input) { return buffer(node_of(input), false, BranchBackend<B>); }
   /// The same in the memory of `spent`, whose values the step reads for the last time as it writes, if the gradient has
   /// their shape and type, nothing has contributed to it yet, and nobody else owns that memory.
   [[nodiscard]] destination into(std::size_t input, tensor<B>& spent) {
@@ -115,10 +118,12 @@ class gradients {
     if (d.wanted() && !d.accumulate) B::fill(d.out, 0.0);
     return d.out;
   }
-  /// Contributes a whole tensor: without a copy, when it is the first and its type is not narrower than the gradient's.
+  /// Contributes a whole tensor: without a copy, when it is the first and its type is not narrower than the gradient's. Errors
+  /// (shape): it is not of the input's.
   void give(std::size_t input, tensor<B> const& g) {
     if (!wants(input)) return;
     auto& slot = tape_.slot(nodes_[input]);
+    require_like(input, g, slot.dims);
     if (slot.value.empty() && size_of(g.type()) >= size_of(slot.type)) {
       slot.value = g.detach();
     } else {
@@ -130,6 +135,7 @@ class gradients {
   void give_part(std::size_t input, tensor<B> const& g) {
     if (!wants(input)) return;
     auto& slot = tape_.slot(nodes_[input]);
+    require_like(input, g, slot.dims);
     if (slot.value.empty() && slot.whole < 0 && slot.type == g.type() && g.contiguous()) {
       slot.value = g.detach();
     } else {
@@ -139,6 +145,15 @@ class gradients {
   }
 
  private:
+  [[nodiscard]] std::int64_t node_of(std::size_t input) const {
+    require(input < nodes_.size(), errc::argument, name_, "the operation has ", nodes_.size(),
+            " inputs, its gradient speaks of number ", input);
+    return nodes_[input];
+  }
+  void require_like(std::size_t input, tensor<B> const& g, shape const& dims) const {
+    require(!g.empty() && g.dims() == dims, errc::shape, name_, "the gradient of input ", input,
+            " must be of its shape ", dims, ", got ", g.dims());
+  }
   /// Where a slice of a slice lies in the outermost whole along one axis, if none of them has a gradient yet.
   struct part {
     std::int64_t whole;  // the node itself if it is no slice
@@ -199,6 +214,7 @@ class gradients {
   }
 
   recorder<B>& tape_;
+  char const* name_;
   std::vector<std::int64_t> const& nodes_;
 };
 

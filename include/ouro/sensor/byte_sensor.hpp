@@ -140,6 +140,7 @@ struct compressor {
         boundary_fusion{linear<B>(g, 3 * width, 2 * width), layer_norm<B>(g, 2 * width),
                         linear<B>(g, 2 * width, width)},
         proj_norm(g, width) {
+    require(patch > lost, errc::config, "compressor", "a patch must have at least ", lost + 1, " bytes, got ", patch);
     boundary_fusion._3.weight = g.xavier({width, 2 * width}, 0.1);
   }
 

@@ -28,7 +28,11 @@ struct state {
   random_stream random;              // the noise of the dynamics
   OURO_MODULE(state, mem, working, thought, oscillator, hormone, self, clock, random);
 
-  [[nodiscard]] std::int64_t lanes() const { return mem.dim(0); }
+  /// Errors (argument): it is empty.
+  [[nodiscard]] std::int64_t lanes() const {
+    require(!mem.empty(), errc::argument, "state", "it is empty: the first one is a newborn's");
+    return mem.dim(0);
+  }
 
   /// f(name, tensor) for all that there are.
   template <class F>

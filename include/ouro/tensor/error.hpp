@@ -4,6 +4,10 @@
 // The one exception type of the library. A message reads `[where] rule, got what`.
 #pragma once
 
+#if __cplusplus < 202002L
+#error "Ouro is written in C++20: compile with -std=c++20 or later"
+#endif
+
 #include <initializer_list>
 #include <stdexcept>
 #include <string>

@@ -24,6 +24,7 @@ class shape {
   }
 
   [[nodiscard]] constexpr int rank() const { return rank_; }
+  /// Not checked: an axis in −rank .. rank − 1. (tensor::dim() checks.)
   [[nodiscard]] constexpr std::int64_t operator[](int axis) const { return dims_[axis < 0 ? axis + rank_ : axis]; }
   [[nodiscard]] constexpr std::int64_t& operator[](int axis) { return dims_[axis < 0 ? axis + rank_ : axis]; }
 

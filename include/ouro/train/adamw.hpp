@@ -99,11 +99,17 @@ template <class B>
 class parameter_update {
  public:
   /// Of `list`, whose parameters no tape may watch any more, by their gradients and moments; `m` grows to the number of
-  /// parameters on first use. All of these must stay where they are until apply().
+  /// parameters on first use. All of these must stay where they are until apply(). Errors (argument): gradients or moments of other
+  /// parameters, or a rate that is no number.
   parameter_update(std::vector<field<tensor<B>>> const& list, std::vector<moments<B>>& m,
                    std::vector<tensor<B>> const& gradients, adamw const& rule, double rate)
       : clip_(rule.clip) {
+    require(elementary::isfinite(rate), errc::argument, "adamw", "the rate must be a number, got ", rate);
     if (gradients.empty()) return;  // nothing was learned from
+    std::size_t parameters = 0;
+    for (auto const& f : list) parameters += f.kind == field_kind::parameter ? 1 : 0;
+    require(gradients.size() == parameters, errc::argument, "adamw", "there are gradients of ", gradients.size(),
+            " parameters, the model has ", parameters);
     require(m.empty() || m.size() == gradients.size(), errc::argument, "adamw", "the moments are of ", m.size(),
             " parameters, the model has ", gradients.size());
     m.resize(gradients.size());
@@ -116,6 +122,8 @@ class parameter_update {
       auto const& gradient = gradients[i];
       auto& own = m[i++];
       if (gradient.empty()) continue;
+      require(gradient.dims() == f.value->dims(), errc::argument, "adamw", "the gradient of ", f.path,
+              " has another shape: ", gradient.dims(), " for ", f.value->dims());
       if (own.first.empty())
         own = {tensor<B>::zeros(f.value->dims(), f.value->type()), tensor<B>::zeros(f.value->dims(), f.value->type())};
       require(own.first.dims() == f.value->dims() && own.second.dims() == f.value->dims(), errc::argument, "adamw",

@@ -8,6 +8,7 @@
 #include <ctime>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -50,21 +51,27 @@ struct update_report {
 
 template <class System>
 class trainer {
+  static_assert(!std::is_const_v<System>, "a trainer changes its model, which is const here");
+
  public:
   using backend = typename System::backend;
 
   /// Trains `model`, which must outlive the trainer. `dropout` applies while training: that of the model's configuration,
   /// where it has one, if none is said. Of the inner values of an update about `room` bytes are kept for its gradient; what does
   /// not fit is computed again, and what costs least for its size in any case. Without that bound a device may work for the
-  /// Actor of one lesson while it goes back through the next, and for that of the first while it goes on to the others.
+  /// Actor of one lesson while it goes back through the next, and for that of the first while it goes on to the others. Errors
+  /// (argument): a dropout outside [0, 1).
   trainer(System& model, adamw rule, std::optional<double> dropout = {}, std::int64_t room = context<backend>::no_bound)
-      : model_(model), rule_(rule), dropout_(dropout.value_or(own_dropout(model))), room_(room) {}
+      : model_(model), rule_(rule), dropout_(dropout.value_or(own_dropout(model))), room_(room) {
+    require(dropout_ >= 0 && dropout_ < 1, errc::argument, "trainer", "dropout must be in [0, 1), got ", dropout_);
+  }
 
   /// One update. The state moves on through every lesson and the sleep between; gradients flow through all of them and
   /// stop at the state given. Each loss counts 1 / lessons. If anything is not finite, nothing changes. Errors (argument): no
   /// lesson, a rule of no use, moments of another model; (numeric): moments that were put into memory() are not finite.
   update_report update(state<backend>& life, std::vector<lesson<System>> const& lessons);
 
+  [[nodiscard]] System const& model() const { return model_; }
   [[nodiscard]] adamw const& rule() const { return rule_; }
   [[nodiscard]] adamw& rule() { return rule_; }
   /// Whether a guess of the loss that is far too high is kept from teaching the Actor to do worse, see loss(); not at first.

@@ -37,6 +37,31 @@ TEST_CASE("gradients are absent, zero or there") {
   CHECK(t.gradient(attached).values<double>() == std::vector<double>{0, 0, 0});
 }
 
+TEST_CASE("an operation's gradients are of its inputs' shapes, and of no others") {
+  T const x = noise<R>({2, 3});
+  T const row = noise<R>({3});
+  auto back_with = [&](auto&& gradient) {
+    ouro::tape<R> t;
+    t.watch(x);
+    t.watch(row);
+    auto const y = ouro::recorded<R>("mine", (x * row).detach(), {&x, &row}, gradient);
+    try {
+      t.backward(ouro::sum(y));
+      FAIL_CHECK("accepted");
+    } catch (ouro::error const& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  using given = ouro::gradients<R>;
+  CHECK(back_with([&](T const& dy, given& dx) { dx.give(1, dy * x); }) ==
+        "[mine] the gradient of input 1 must be of its shape (3), got (2,3)");
+  CHECK(back_with([&](T const&, given& dx) { dx.give_part(0, row); }).find("input 0") != std::string::npos);
+  CHECK(back_with([&](T const&, given& dx) { dx.give(0, {}); }).find("got ()") != std::string::npos);
+  CHECK(back_with([&](T const& dy, given& dx) { dx.give(2, dy); }) ==
+        "[mine] the operation has 2 inputs, its gradient speaks of number 2");
+}
+
 TEST_CASE("a tape can go before its tensors, and two do not mix") {
   T const x = noise<R>({2});
   T y;

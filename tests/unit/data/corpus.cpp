@@ -109,6 +109,25 @@ TEST_CASE("a seek to any position goes on exactly") {
   }
 }
 
+TEST_CASE("who resumes goes on in the same text, and begins another at its beginning") {
+  folder f;
+  ouro::corpus_options const options{.patch = 4, .chunk = 2};
+  ouro::corpus one({f.write("one.txt", "abcdefghijklmnopqrstuvwxyz")}, options);
+  ouro::text_lesson l;
+  REQUIRE(one.next(l));
+  auto const here = one.position();
+  REQUIRE(one.next(l));
+  CHECK_FALSE(one.resume({}));  // of a life that has read nothing
+  CHECK_FALSE(one.position() == here);
+  CHECK(one.resume(here));
+  CHECK(one.position() == here);
+  ouro::corpus two({f.write("two.txt", "0123456789")}, options);
+  auto const beginning = two.position();
+  CHECK_FALSE(two.resume(here));
+  CHECK(two.position() == beginning);
+  CHECK_THROWS_AS(two.seek(here), ouro::error);
+}
+
 TEST_CASE("blocks that overlap hear every patch once, and all but the first are targets") {
   folder f;
   for (std::size_t length = 0; length < 100; ++length) {  // with its end one byte more

@@ -132,8 +132,8 @@ TEST_CASE("life: a creature is opened as what it is, and kept as that") {
                                           ouro::newborn<R>({.width = 8, .state_rows = 2, .hormone = 1}, {}));
                     }),
             "state.working: expected F32 (2,2,8), stored F32 (2,1,8)"));
-  CHECK_FALSE(problem(ouro::errc::storage, [&] { ouro::life<R>::open(path); }).empty());
-  CHECK_FALSE(problem(ouro::errc::storage, [&] { talker_life::open(path); }).empty());
+  CHECK(has(problem(ouro::errc::config, [&] { ouro::life<R>::open(path); }), "without a configuration"));
+  CHECK(has(problem(ouro::errc::config, [&] { talker_life::open(path); }), "without a configuration"));
   CHECK(has(problem(ouro::errc::config, [&] { talker_life::open(path, talker({}), talker({}).newborn({})); }),
             "another configuration than this network: none"));
   // A rhythm is the program's, not the life's.
@@ -184,7 +184,9 @@ TEST_CASE("life: a creature with a configuration is opened by its path, and spea
   CHECK_FALSE(
       problem(ouro::errc::config, [&] { ouro::config_from_text<talker_config>(ouro::to_text(config)); }).empty());
   CHECK_FALSE(problem(ouro::errc::storage, [&] { ouro::config_from_text<talker_config>(R"({"width":8})"); }).empty());
-  auto l = talker_life::open_or_create(path, {}, ouro::seed{3}, ouro::seed{4});
+  CHECK(has(problem(ouro::errc::config, [&] { talker_life::open_or_create(path, {}, ouro::seed{3}, ouro::seed{4}); }),
+            "another configuration"));
+  auto l = talker_life::open(path);
   CHECK(l.model.config().temper.view() == "hasty");
   CHECK(all_of(l) == before);
   CHECK(ouro::speak(l.model, l.state, "Who are you?", options) == said);

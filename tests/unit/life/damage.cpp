@@ -7,11 +7,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <map>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include <ouro/backend/reference.hpp>
@@ -495,6 +498,13 @@ TEST_CASE("life: what open would not read is not committed") {
     refused([&](life& x) { x.model.rhythm.wake += 1; });
     refused([&](life& x) { x.memory.resize(1); });
     l.memory.clear();
+    refused([&](life& x) { x.state.mem = {}; });
+    refused([&](life& x) { x.state.clock = -5; });
+    refused([&](life& x) { x.progress.heard = -1; });
+    l.progress = {};
+    network other(l.model.config(), ouro::seed{3});
+    ouro::trainer<network> const of_another(other, {});
+    CHECK(has(problem(ouro::errc::argument, [&] { l.commit(of_another); }), "of another network"));
     auto t = l.resume({.learning_rate = 0.01, .warmup = 0});
     REQUIRE_FALSE(t.update(l.state, {ouro_test::any_lesson(1)}).refused);
     CHECK_THROWS_AS(l.commit(), ouro::error);  // its moments are the trainer's
@@ -616,6 +626,95 @@ TEST_CASE("life: a folder that was moved, and files of others in it, are let be"
   fs::rename(moved, f.path());
   l.commit();
   CHECK(l.generation() == 3);
+}
+
+TEST_CASE("life: one that is open elsewhere can be looked at, and is not written to") {
+  folder const f;
+  auto l = born(f);
+  auto t = l.resume({.learning_rate = 0.01, .warmup = 0});
+  auto refused = [](auto&& g) {
+    try {
+      g();
+      FAIL_CHECK("done");
+    } catch (ouro::error const& e) {
+      CHECK(e.code() == ouro::errc::argument);
+      CHECK(has(e.what(), "was opened to be looked at"));
+    }
+  };
+  for (std::uint64_t u = 0; u < 4; ++u) {
+    REQUIRE_FALSE(t.update(l.state, {ouro_test::any_lesson(u)}).refused);
+    l.commit(t);
+    auto seen = life::look(f.path());
+    CHECK(seen.generation() == l.generation());
+    CHECK(seen.passed_over().empty());
+    CHECK(all_of(seen) == all_of(l));
+    seen.state = ouro::sleep(seen.model, seen.state);
+    refused([&] { seen.commit(); });
+    refused([&] { seen.fork(f.around.at("copy")); });
+  }
+  CHECK_FALSE(fs::exists(f.around.at("copy")));
+  CHECK(l.generation() == 5);
+  CHECK(has(storage_problem([&] { life::look(f.around.at("none")); }), "there is no life at"));
+}
+
+TEST_CASE("life: one that is not a program's to write can be looked at") {
+  folder const f;
+  {
+    auto l = born(f);
+    l.commit();
+  }
+  auto const writable = fs::status(f.path()).permissions();
+  fs::remove(f.path() + "/LOCK");
+  fs::permissions(f.path(), fs::perms::owner_read | fs::perms::owner_exec);
+  CHECK(life::look(f.path()).generation() == 2);
+  CHECK_FALSE(fs::exists(f.path() + "/LOCK"));  // whoever may do everything could have made it
+  fs::permissions(f.path(), writable);
+}
+
+TEST_CASE("life: who looks while generations come and go sees one of them, whole") {
+  folder const f;
+  auto l = born(f);
+  std::atomic<bool> over = false;
+  std::int64_t last = 0;
+  std::string wrong;
+  std::thread looker([&] {
+    while (!over) {
+      try {
+        auto const seen = life::look(f.path());
+        if (!seen.passed_over().empty()) wrong = seen.passed_over()[0];
+        if (seen.generation() < last) wrong = "an older one than before";
+        last = seen.generation();
+      } catch (std::exception const& e) {
+        wrong = e.what();
+      }
+    }
+  });
+  for (int i = 0; i < 40; ++i) l.state = ouro::sleep(l.model, l.state), l.commit();
+  over = true;
+  looker.join();
+  CHECK(wrong.empty());
+  CHECK(life::look(f.path()).generation() == 41);
+}
+
+TEST_CASE("life: open_or_create opens what it would have made, and nothing else") {
+  folder const f;
+  auto const config = ouro_test::small_gridman(8);
+  auto other = config;
+  other.memory_rows += 1;
+  auto make = [&](ouro::gridman_config const& c, ouro::dtype type) {
+    return life::open_or_create(f.path(), c, ouro::seed{1}, ouro::seed{2}, type).generation();
+  };
+  CHECK(make(config, ouro::dtype::f32) == 1);
+  CHECK(make(config, ouro::dtype::f32) == 1);
+  for (auto const& [c, type] : {std::pair(other, ouro::dtype::f32), std::pair(config, ouro::dtype::f64)}) {
+    try {
+      make(c, type);
+      FAIL_CHECK("opened");
+    } catch (ouro::error const& e) {
+      CHECK(e.code() == ouro::errc::config);
+      CHECK(has(e.what(), "has another configuration"));
+    }
+  }
 }
 
 TEST_CASE("life: one that is open is not opened again, and where none is none is made") {

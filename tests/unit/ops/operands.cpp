@@ -54,6 +54,9 @@ TEST_CASE("operations need operands that are there") {
         refusal(errc::argument, [&] { return 2.0 * T{}; }), refusal(errc::argument, [&] { return ouro::tanh(T{}); }),
         refusal(errc::argument, [&] { return ouro::unit(T{}); }),
         refusal(errc::argument, [&] { return ouro::sum(T{}); }),
+        refusal(errc::argument, [&] { return ouro::dropout(T{}, 0.5, {}); }),
+        refusal(errc::argument, [&] { return ouro::add_dropped(T{}, x, 0.5, {}); }),
+        refusal(errc::argument, [&] { return ouro::expand(T{}, {2}); }),
         refusal(errc::argument, [&] { return ouro::reshape(T{}, {1}); })})
     CHECK(said.find("absent") != std::string::npos);
 }

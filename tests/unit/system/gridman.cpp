@@ -64,6 +64,7 @@ TEST_CASE("an Actor with its weights in bf16 predicts nearly the same, and canno
     return ouro::speak(by, life, "hello", {.bytes = 10, .temperature = 0});
   };
   CHECK(said(narrow).size() == said(model).size());
+  for (auto type : {ouro::dtype::i32, ouro::dtype::f64}) CHECK_THROWS_AS(narrow.actor.store_weights(type), ouro::error);
   CHECK(model.actor.head.weight.type() == ouro::dtype::f32);
   ouro::trainer<network> trainer(narrow, {.learning_rate = 1e-3});
   auto life = model.newborn(ouro::seed{6});
@@ -129,6 +130,94 @@ TEST_CASE("steps are pure, and the rhythm alternates") {
   CHECK_FALSE(m.rhythm.asleep(1));
   CHECK(m.rhythm.asleep(2));
   CHECK_FALSE(m.rhythm.asleep(3));
+  auto by_hand = born;
+  auto lived = born;
+  for (std::uint64_t step = 0; step < 5; ++step) {
+    while (m.rhythm.asleep(by_hand.clock)) by_hand = ouro::sleep(m, by_hand);
+    by_hand = ouro::wake(m, by_hand, any_patches(1, step)).state;
+    lived = ouro::live_on(m, lived, any_patches(1, step)).state;
+  }
+  CHECK(same(lived, by_hand));
+  CHECK(lived.clock == 7);
+}
+
+TEST_CASE("a state that is none has no next one") {
+  network const m(small(), ouro::seed{1});
+  auto const x = any_patches(1, 5);
+  ouro::state<R> nobody;
+  CHECK_THROWS_AS(ouro::wake(m, ouro::state<R>{}, x), ouro::error);
+  CHECK_THROWS_AS(ouro::sleep(m, ouro::state<R>{}), ouro::error);
+  CHECK_THROWS_AS(ouro::speak(m, nobody, "Who?", {}), ouro::error);
+}
+
+TEST_CASE("components are refused by sizes that they cannot have") {
+  ouro::genesis<R> g(ouro::seed{1});
+  auto refused = [](auto&& make) {
+    try {
+      make();
+      FAIL_CHECK("made");
+    } catch (ouro::error const& e) {
+      CHECK(e.code() == ouro::errc::config);
+    }
+  };
+  for (std::int64_t heads : {0, 3, -1}) refused([&] { ouro::attention<R>(g, 16, heads); });
+  for (std::int64_t patch : {0, 1, 3}) refused([&] { ouro::compressor<R>(g, 16, patch); });
+  for (double noise : {-1.0, std::nan("")}) refused([&] { ouro::hippocampus<R>(g, 16, 2, noise); });
+}
+
+namespace {
+/// A Brain whose results are changed on their way.
+struct odd_brain {
+  using backend = R;
+  ouro::state_brain<R> inner;
+  void (*change)(ouro::brain_result<R>&) = [](ouro::brain_result<R>&) {};
+  OURO_MODULE(odd_brain, inner);
+  ouro::brain_result<R> operator()(ouro::context<R>& cx, ouro::tensor<R> const& x, ouro::state_view<R> const& s,
+                                   ouro::tensor<R> const& hormone) const {
+    auto r = inner(cx, x, s, hormone);
+    change(r);
+    return r;
+  }
+  ouro::brain_result<R> dream(ouro::context<R>& cx, ouro::tensor<R> const& x, ouro::state_view<R> const& s,
+                              ouro::tensor<R> const& hormone) const {
+    auto r = inner.dream(cx, x, s, hormone);
+    change(r);
+    return r;
+  }
+};
+}  // namespace
+
+TEST_CASE("what a Brain makes of a state is one of its shape, or is refused by its name") {
+  network const model(small(), ouro::seed{1});
+  using odd = ouro::system<R, decltype(network::sensor), odd_brain, decltype(network::actor),
+                           decltype(network::hypothalamus), decltype(network::hippocampus)>;
+  odd strange{model.sensor, {model.brain}, model.actor, model.hypothalamus, model.hippocampus, model.rhythm};
+  auto const x = any_patches(1, 5);
+  auto const awake = ouro::wake(model, model.newborn(ouro::seed{2}), x).state;
+  auto said = [&](auto&& change, bool asleep) -> std::string {
+    strange.brain.change = change;
+    try {
+      if (asleep) static_cast<void>(ouro::sleep(strange, awake));
+      else static_cast<void>(ouro::wake(strange, awake, x));
+    } catch (ouro::error const& e) {
+      return e.what();
+    }
+    return "accepted";
+  };
+  using result = ouro::brain_result<R>;
+  CHECK(said([](result&) {}, false) == "accepted");
+  CHECK(said([](result&) {}, true) == "accepted");
+  auto has = [](std::string const& text, char const* part) { return text.find(part) != std::string::npos; };
+  CHECK(has(said([](result& r) { r.thought = ouro::mean(r.thought, 1); }, false), "[wake] a Brain's thought"));
+  CHECK(has(said([](result& r) { r.thought = {}; }, false), "[wake] a Brain's thought"));
+  CHECK(has(said(
+                [](result& r) {
+                  r.working = ouro::concat<R>({r.working, r.working}, 1);
+                },
+                false),
+            "[wake] a Brain's working state must be of the shape"));
+  for (bool asleep : {false, true})
+    CHECK(has(said([](result& r) { r.self = {}; }, asleep), "a Brain's self must be of the shape"));
 }
 
 TEST_CASE("lanes are independent lives") {

@@ -329,7 +329,17 @@ TEST_CASE("gradients that are no numbers, and settings of no use, do not move a 
                   ouro::error);
   CHECK_THROWS_AS(ouro::update_parameters(ouro::fields(two), moments, {{two.a, two.b}, 0}, {.beta1 = 2}, 0.1),
                   ouro::error);
+  auto const one = ouro::tensor<R>::full({1}, ouro::dtype::f32, 1);
+  auto refused = [&](std::vector<ouro::tensor<R>> const& gradients, double rate) {
+    moments.clear();
+    CHECK_THROWS_AS(ouro::update_parameters(ouro::fields(two), moments, {gradients, 1}, {}, rate), ouro::error);
+  };
+  refused({one, one}, std::nan(""));
+  refused({one}, 0.1);
+  refused({one, one, one}, 0.1);
+  refused({one, ouro::tensor<R>::full({2}, ouro::dtype::f32, 1)}, 0.1);
   CHECK(two.a.item() == 0);
+  CHECK(two.b.item() == 0);
 }
 
 TEST_CASE("a rhythm has steps awake, and a finite number of others") {

@@ -150,6 +150,8 @@ attention<B>::attention(genesis<B>& g, std::int64_t width, std::int64_t head_cou
       out_proj(g, width, width),
       heads(head_count),
       drops(dropout) {
+  require(heads >= 1 && width % heads == 0, errc::config, "attention", "heads must divide the width of ", width,
+          ", got ", heads);
   out_proj.bias = g.zeros({width});
 }
 

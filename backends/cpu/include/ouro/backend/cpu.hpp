@@ -15,7 +15,10 @@ namespace ouro {
 
 #if !defined(OURO_HAS_CPU)  // defined by linking ouro::cpu
 
-/// The type of a backend that this program is not linked with: its first allocation is an error (unavailable).
+/// Another type than the backend itself: parts of one program may be linked with it, and others not.
+inline namespace without_cpu {
+
+/// A backend that this program is not linked with: its first allocation is an error (unavailable).
 struct cpu : reference {
   static constexpr std::string_view name() { return "cpu"; }
   static void* allocate(std::size_t) {
@@ -24,6 +27,16 @@ struct cpu : reference {
 };
 
 static_assert(Backend<cpu>);
+
+inline constexpr bool has_cpu = false;
+inline std::string cpu_description() { return "cpu is not part of this program"; }
+inline int cpu_threads() { return 1; }
+inline void set_cpu_threads(int) { fail(errc::unavailable, "set_cpu_threads", cpu_description()); }
+inline product_precision cpu_products() { return product_precision::f32; }
+inline bool cpu_has_products(product_precision) { return false; }
+inline void set_cpu_products(product_precision) { fail(errc::unavailable, "set_cpu_products", cpu_description()); }
+
+}  // namespace without_cpu
 
 #else
 
@@ -78,9 +91,12 @@ struct cpu : reference {
 
 static_assert(Backend<cpu> && AddDroppedBackend<cpu> && HormoneGateBackend<cpu>);
 
-/// The number of threads: OURO_THREADS from the environment, else one for each processor.
+inline constexpr bool has_cpu = true;
+
+/// The number of threads: OURO_THREADS from the environment, else one for each processor. Errors (argument), also of the first
+/// call that computes: OURO_THREADS is no number in 1..1024.
 int cpu_threads();
-/// Sets it for the calls that follow. Results do not depend on timing at any number. Errors: n < 1.
+/// Sets it for the calls that follow. Results do not depend on timing at any number. Errors (argument): n is not in 1..1024.
 void set_cpu_threads(int n);
 /// What f32 products of at least 16 rows, columns and terms round their factors to, and those of attention to more than 64
 /// keys.

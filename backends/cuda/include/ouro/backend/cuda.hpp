@@ -20,7 +20,10 @@ namespace ouro {
 
 #if !defined(OURO_HAS_CUDA)
 
-/// The type of a backend that this program is not linked with: its first allocation is an error (unavailable).
+/// Another type than the backend itself: parts of one program may be linked with it, and others not.
+inline namespace without_cuda {
+
+/// A backend that this program is not linked with: its first allocation is an error (unavailable).
 struct cuda : reference {
   static constexpr std::string_view name() { return "cuda"; }
   static void* allocate(std::size_t) {
@@ -37,6 +40,8 @@ inline std::size_t cuda_peak_memory() { return 0; }
 inline void set_cuda_products(product_precision) { fail(errc::unavailable, "set_cuda_products", cuda_description()); }
 inline void set_cuda_inner_values(dtype) { fail(errc::unavailable, "set_cuda_inner_values", cuda_description()); }
 inline void set_cuda_graphs(bool) { fail(errc::unavailable, "set_cuda_graphs", cuda_description()); }
+
+}  // namespace without_cuda
 
 #else
 
