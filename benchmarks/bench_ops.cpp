@@ -165,13 +165,14 @@ void attention(sizes const& s, std::string const& where, std::int64_t lanes, std
   });
 }
 
-/// The three receptors of a layer: a layer norm, D → 4D with GELU and dropout, 4D → D with the residual.
-void hormone_gate(sizes const& s, std::string const& where, std::int64_t fold, std::int64_t spread) {
+/// The three receptors of a layer: a layer norm, D → 4D with GELU, dropout and the sum, 4D → D with the residual.
+void hormone_gate(sizes const& s, std::string const& where, bool norm, std::int64_t spread) {
   std::int64_t const n = s.tokens;
   std::int64_t const d = s.width;
-  bool const norm = fold == 1 && spread == 1;
+  bool const last = !norm && spread == 1;
   struct operands {
-    tensor x, h, f, scale, bias, query_weight, query_bias, gate, proj_weight, proj_bias, residual, y, statistics;
+    tensor x, h, f, scale, bias, query_weight, query_bias, gate, proj_weight, proj_bias, residual, y, folded,
+        statistics;
     bool gelu;
     [[nodiscard]] ouro::hormone_gate_operands read(bool with_residual) const {
       auto at = [](tensor const& t) { return t.empty() ? const_view{} : t.read(); };
@@ -191,11 +192,13 @@ void hormone_gate(sizes const& s, std::string const& where, std::int64_t fold, s
               {4, 1},
               1e-5};
     }
-    void forward() { B::hormone_gate(y.write(), statistics.write(), read(true)); }
+    void forward() {
+      B::hormone_gate({y.write(), folded.empty() ? ouro::view{} : folded.write(), statistics.write()}, read(true));
+    }
   };
   shape const wide{n, spread * d};
   auto make = [=] {
-    return operands{noise({n, fold * d}),
+    return operands{noise({n, d}),
                     noise({1, d}),
                     norm ? tensor{} : noise(wide),
                     norm ? positive({d}) : tensor{},
@@ -205,17 +208,19 @@ void hormone_gate(sizes const& s, std::string const& where, std::int64_t fold, s
                     noise({spread, d}),
                     positive({spread * d}),
                     noise({spread * d}),
-                    fold > 1 ? noise(wide) : tensor{},
+                    last ? noise(wide) : tensor{},
                     zeros(wide),
+                    spread > 1 ? zeros({n, d}) : tensor{},
                     zeros({n, ouro::hormone_gate_statistics}),
                     spread > 1};
   };
-  double const x = bytes(1, {n, fold * d});
+  double const x = bytes(1, {n, d});
   double const f = norm ? 0 : bytes(1, wide);
-  double const residual = fold > 1 ? bytes(1, wide) : 0;
-  measure(s.name("hormone_gate/" + where), {.bytes = x + f + residual + bytes(1, wide)},
+  double const residual = last ? bytes(1, wide) : 0;
+  double const folded = spread > 1 ? x : 0;
+  measure(s.name("hormone_gate/" + where), {.bytes = x + f + residual + bytes(1, wide) + folded},
           [=] { return [o = make()]() mutable { o.forward(); }; });
-  measure(s.name("hormone_gate gradient/" + where), {.bytes = 2 * x + 2 * f + bytes(1, wide)}, [=] {
+  measure(s.name("hormone_gate gradient/" + where), {.bytes = 2 * x + 2 * f + bytes(1, wide) + folded}, [=] {
     auto o = make();
     o.forward();
     auto like = [](tensor const& t) { return t.empty() ? tensor{} : zeros(t.dims()); };
@@ -223,10 +228,11 @@ void hormone_gate(sizes const& s, std::string const& where, std::int64_t fold, s
     for (auto const* t :
          {&o.x, &o.h, &o.f, &o.scale, &o.bias, &o.query_weight, &o.query_bias, &o.gate, &o.proj_weight, &o.proj_bias})
       to.push_back(like(*t));
-    return [o = std::move(o), dy = noise(wide), to = std::move(to)]() mutable {
+    return [o = std::move(o), dy = noise(wide), dfolded = spread > 1 ? noise({n, d}) : tensor{},
+            to = std::move(to)]() mutable {
       auto at = [&](std::size_t i) { return to[i].empty() ? ouro::destination{} : ouro::destination{to[i].write()}; };
       B::hormone_gate_gradient({at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9)}, o.read(false),
-                               o.statistics.read(), dy.read());
+                               o.statistics.read(), dy.read(), dfolded.empty() ? const_view{} : dfolded.read());
     };
   });
 }
@@ -497,9 +503,9 @@ int main(int argc, char** argv) {
     attention(s, "Actor itself", s.patches, s.patch, s.patch, {0, s.patch, 0}, 0);
     attention(s, "Actor itself with dropout", s.patches, s.patch, s.patch, {0, s.patch, 0}, dropout_rate);
     attention(s, "Actor across", s.patches, s.patch, 2 * s.anchors, {}, 0);
-    hormone_gate(s, "layer norm", 1, 1);
-    hormone_gate(s, "D to 4D", 1, 4);
-    hormone_gate(s, "4D to D", 4, 1);
+    hormone_gate(s, "layer norm", true, 1);
+    hormone_gate(s, "D to 4D", false, 4);
+    hormone_gate(s, "4D to D", false, 1);
     norms(s);
     elementwise(s);
     tables(s);

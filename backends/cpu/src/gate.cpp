@@ -51,7 +51,6 @@ struct prepared {
             static_cast<float>(in.epsilon),
             in.gelu,
             width,
-            in.x.dims[1] / width,
             spread,
             in.x.dims[0] / in.h.dims[0]};
   }
@@ -59,18 +58,19 @@ struct prepared {
 
 }  // namespace
 
-void cpu::hormone_gate(view y, view statistics, hormone_gate_operands const& in) {
+void cpu::hormone_gate(hormone_gate_results const& to, hormone_gate_operands const& in) {
   prepared const p(in);
   std::int64_t const rows = in.x.dims[0];
   std::int64_t const wide = p.rows.width * p.rows.spread;
-  cpu_threading::parallel(rows, 8192 / wide + 1, [&](std::int64_t from, std::int64_t to) {
+  float* const sums = to.folded.empty() ? nullptr : to.folded.as<float>();
+  cpu_threading::parallel(rows, 8192 / wide + 1, [&](std::int64_t from, std::int64_t end) {
     scratch room(p.rows.width);
-    kernels().gate(p.rows, y.as<float>(), statistics.as<float>(), room.data(), from, to - from);
+    kernels().gate(p.rows, to.y.as<float>(), sums, to.statistics.as<float>(), room.data(), from, end - from);
   });
 }
 
 void cpu::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
-                                const_view statistics, const_view dy) {
+                                const_view statistics, const_view dy, const_view dfolded) {
   prepared const p(in);
   std::int64_t const d = p.rows.width;
   std::int64_t const n = d * p.rows.spread;
@@ -112,7 +112,8 @@ void cpu::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_o
                                             places[5],
                                             places[6],
                                             places[7]};
-      kernels().gate_gradient(p.rows, slopes, statistics.as<float>(), dy.as<float>(), room.data(), from, rows);
+      kernels().gate_gradient(p.rows, slopes, statistics.as<float>(), dy.as<float>(),
+                              dfolded.empty() ? nullptr : dfolded.as<float>(), room.data(), from, rows);
     }
   });
   std::int64_t offset = 0;

@@ -12,26 +12,28 @@ void k_moments(float const* x, index n, float eps, float& mean, float& rstd) {
   rstd = 1.0F / __builtin_sqrtf(fixed_sum(n, [x, mu](index i) { return (x[i] - mu) * (x[i] - mu); }) * inverse + eps);
 }
 
-/// s = Σ_j x_j + h: (D).
-void fold(gate_rows const& g, float const* x, float const* h, float* s) {
-  index const d = g.width;
-  for (index i = 0; i < d; ++i) s[i] = x[i] + h[i];
-  for (index j = 1; j < g.folds; ++j)
-    for (index i = 0; i < d; ++i) s[i] += x[j * d + i];
+void add(float const* x, float const* h, float* s, index n) {
+  for (index i = 0; i < n; ++i) s[i] = x[i] + h[i];
+}
+/// s = Σ_j y_j.
+void fold(float const* __restrict y, float* __restrict s, index d, index count) {
+  for (index i = 0; i < d; ++i) s[i] = y[i];
+  for (index j = 1; j < count; ++j)
+    for (index i = 0; i < d; ++i) s[i] += y[j * d + i];
 }
 void standardise(float const* x, float* y, index n, float mean, float rstd) {
   for (index i = 0; i < n; ++i) y[i] = (x[i] - mean) * rstd;
 }
 
-void k_gate(gate_rows const& g, float* y, float* stats, float* scratch, index first, index rows) {
+void k_gate(gate_rows const& g, float* y, float* folded, float* stats, float* scratch, index first, index rows) {
   index const d = g.width;
   index const n = d * g.spread;
   float* q = scratch;
   for (index r = first; r < first + rows; ++r) {
-    float const* x = g.x + r * d * g.folds;
+    float const* x = g.x + r * d;
     float* st = stats + r * 6;
     float* out = y + r * n;
-    fold(g, x, g.h + r / g.lane_rows * d, q);
+    add(x, g.h + r / g.lane_rows * d, q, d);
     k_moments(q, d, g.epsilon, st[0], st[1]);
     float const mean = st[0];
     float const rstd = st[1];
@@ -65,6 +67,7 @@ void k_gate(gate_rows const& g, float* y, float* stats, float* scratch, index fi
       k_dropout(out, nullptr, out, g.drop, static_cast<wide>(r * n), n);
     if (g.residual != nullptr)
       for (index i = 0; i < n; ++i) out[i] += g.residual[r * n + i];
+    if (folded != nullptr) fold(out, folded + r * d, d, g.spread);
   }
 }
 
@@ -116,8 +119,8 @@ void through_spread(float const* __restrict q, float const* __restrict gate, flo
 }
 
 // Sums over rows go to `to`, which the caller has cleared and adds up in a fixed order.
-void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* stats, float const* dy, float* scratch,
-                     index first, index rows) {
+void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* stats, float const* dy,
+                     float const* dfolded, float* scratch, index first, index rows) {
   index const d = g.width;
   index const n = d * g.spread;
   float* qhat = scratch;
@@ -125,15 +128,15 @@ void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* sta
   float* dq = q + d;
   float* fhat = dq + d;
   float* normal = fhat + d;  // layer norm of x, where it stands for f, without its bias
-  float* kept = normal + d;  // (n) dy as the dropout keeps it
+  float* kept = normal + d;  // (n) all of dy, and as the dropout keeps it
   float* p = kept + n;       // (n) the standardised projection
   float* dp = p + n;         // (n) towards it
   float* own = dp + n;       // (n) df, where it does not go out as it is
   auto const through = g.gelu ? through_gate<true> : through_gate<false>;
   for (index r = first; r < first + rows; ++r) {
-    float const* x = g.x + r * d * g.folds;
+    float const* x = g.x + r * d;
     float const* st = stats + r * 6;
-    fold(g, x, g.h + r / g.lane_rows * d, qhat);
+    add(x, g.h + r / g.lane_rows * d, qhat, d);
     standardise(qhat, qhat, d, st[0], st[1]);
     for (index i = 0; i < d; ++i) q[i] = qhat[i] * g.query_weight[i] + g.query_bias[i];
     float const m = st[2];
@@ -144,6 +147,10 @@ void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* sta
       for (index i = 0; i < d; ++i) normal[i] = fhat[i] * g.scale[i];
     }
     float const* up = dy + r * n;
+    if (dfolded != nullptr) {
+      for (index j = 0; j < n; j += d) add(up + j, dfolded + r * d, kept + j, d);
+      up = kept;
+    }
     if (g.drop.threshold > 0) {
       k_dropout(kept, nullptr, up, g.drop, static_cast<wide>(r * n), n);
       up = kept;
@@ -174,14 +181,11 @@ void k_gate_gradient(gate_rows const& g, gate_slopes const& to, float const* sta
     through_moments(q, qhat, dq, st[1], d, false);
     for (index i = 0; i < d; ++i) to.h[i] += q[i];
     if (to.x == nullptr) continue;
-    bool const adds = to.x_adds || g.f == nullptr;
-    for (index j = 0; j < g.folds; ++j) {
-      float* dx = to.x + (r * g.folds + j) * d;
-      if (adds) {
-        for (index i = 0; i < d; ++i) dx[i] += q[i];
-      } else {
-        for (index i = 0; i < d; ++i) dx[i] = q[i];
-      }
+    float* dx = to.x + r * d;
+    if (to.x_adds || g.f == nullptr) {
+      for (index i = 0; i < d; ++i) dx[i] += q[i];
+    } else {
+      for (index i = 0; i < d; ++i) dx[i] = q[i];
     }
   }
 }

@@ -35,7 +35,7 @@ struct gate_rows {
   drop_rule drop;
   float epsilon;
   bool gelu;
-  index width, folds, spread, lane_rows;
+  index width, spread, lane_rows;
 };
 struct gate_slopes {
   float* x;
@@ -93,9 +93,11 @@ struct table {
   void (*attention)(attention_head const& h, float* y, index ldy, float* lse, float* scratch);
   void (*attention_gradient)(attention_head const& h, attention_slopes const& to, float const* lse, float const* dy,
                              index wide, float* scratch);  // dy has rows `wide` apart
-  void (*gate)(gate_rows const& g, float* y, float* stats, float* scratch, index first, index rows);  // scratch: D
-  void (*gate_gradient)(gate_rows const& g, gate_slopes const& to, float const* stats, float const* dy, float* scratch,
-                        index first, index rows);  // scratch: 4 D + 4 eD
+  void (*gate)(gate_rows const& g, float* y, float* folded, float* stats, float* scratch, index first,
+               index rows);  // scratch: D; folded: may be null
+  void (*gate_gradient)(gate_rows const& g, gate_slopes const& to, float const* stats, float const* dy,
+                        float const* dfolded, float* scratch, index first,
+                        index rows);  // scratch: 5 D + 4 eD; dfolded: may be null
   void (*adamw)(float* p, float* m, float* v, float const* g, adamw_numbers const& s, index n);
 };
 

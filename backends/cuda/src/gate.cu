@@ -14,17 +14,19 @@ template <class Form>
 struct gate_bounds {
   static constexpr bool widest = Form::spread == 4 && Form::ahead;
   static constexpr int threads = widest || Form::chunks >= 3 ? most_row_threads : 512;
-  static constexpr int blocks = !Form::ahead || Form::chunks * Form::folds > 12 ? 1 : Form::chunks == 1 ? 3 : 2;
+  static constexpr bool longest = Form::chunks > 3 && Form::remains;
+  static constexpr int blocks = !Form::ahead || longest ? 1 : Form::chunks == 1 ? 3 : 2;
 };
 
 template <class Form, class T = typename Form::number>
 __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>::blocks)
-    gate_rows(gate_operands<T> g, real_places<T> y, T* statistics) {
+    gate_rows(gate_operands<T> g, real_places<T> y, real_places<T> sums, T* statistics) {
   using own_type = typename Form::own_type;
   using functions = typename Form::functions;
   constexpr int Chunks = Form::chunks;
   constexpr int E = Form::spread;
   real_places<T, typename Form::storage::y> const y_rows(y);
+  real_places<T, typename Form::storage::folded> const sum_rows(sums);
   int const d = g.width;
   int const n = g.wide();
   int const repetitions = E > 0 ? E : g.spread;
@@ -56,7 +58,7 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
   auto ask = [&](index r, int stage) {
     if constexpr (!Form::ahead) return;
     if (r < g.rows) {
-      x_queue.ask(g.parts(r), d, stage);
+      x_queue.ask(r * d, d, stage);
       f_queue.ask(r * n, d, stage);
       residual_queue.ask(r * n, d, stage);
     }
@@ -70,7 +72,7 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
     ask(r + gridDim.x, 1 - stage);
     if constexpr (Form::ahead) finish_loads_but_last();
     // Without a queue, all that the row has to wait for is asked for at once.
-    auto x = x_queue.take(g.parts(r), d, stage);
+    auto x = x_queue.take(r * d, d, stage);
     auto f = f_queue.take(r * n, d, stage);
     auto residual = residual_queue.take(r * n, d, stage);
     constexpr int held = brief ? 0 : E;
@@ -87,22 +89,25 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
     kept.take(r * n, (r + gridDim.x) * n, stage);
     quad<T> q[Chunks];
     x.arrive();
-    for (int k = 0; k < own.chunks(); ++k)
-      q[k] = g.template folded<Form::folds>(x, r, own.load(g.h + at.lane() * d, 0, k), own, k);
+    for (int k = 0; k < own.chunks(); ++k) {
+      q[k] = own.load(g.h + at.lane() * d, 0, k);
+      OURO_UNROLL
+      for (int v = 0; v < own_width; ++v) q[k][v] += x(0, k)[v];
+    }
 
-    scatter<T> const folded =
+    scatter<T> const asked =
         warp_scatter(narrow, [&](auto const& take) { own.each([&](int k, int v) { take(q[k][v]); }); });
     moments<T> query;
     moments<T> front{};
     if (norm) {
       scatter<T> const parts[2] = {
-          folded, warp_scatter(narrow, [&](auto const& take) { own.each([&](int k, int v) { take(x(0, k)[v]); }); })};
+          asked, warp_scatter(narrow, [&](auto const& take) { own.each([&](int k, int v) { take(x(0, k)[v]); }); })};
       moments<T> found[2];
       block_moments(found, parts, all_narrow, g.epsilon, 0);
       query = found[0];
       front = found[1];
     } else {
-      scatter<T> const parts[1] = {folded};
+      scatter<T> const parts[1] = {asked};
       moments<T> found[1];
       block_moments(found, parts, all_narrow, g.epsilon, 0);
       query = found[0];
@@ -149,6 +154,7 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
     }
     f.arrive();
     residual.arrive();
+    quad<T> sum[Form::folds ? Chunks : 1] = {};  // over the repetitions
     OURO_UNROLL
     for (int j = 0; j < repetitions; ++j)
       for (int k = 0; k < own.chunks(); ++k) {
@@ -179,7 +185,14 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
           for (int v = 0; v < own_width; ++v) back[v] += remains[v];
         }
         own.store(y_rows, r * n + j * d, k, back);
+        if constexpr (Form::folds) {
+          OURO_UNROLL
+          for (int v = 0; v < own_width; ++v) sum[k][v] += back[v];
+        }
       }
+    if constexpr (Form::folds)
+      if (!sum_rows.absent())
+        for (int k = 0; k < own.chunks(); ++k) own.store(sum_rows, r * d, k, sum[k]);
   }
 }
 
@@ -188,10 +201,10 @@ __global__ void __launch_bounds__(gate_bounds<Form>::threads, gate_bounds<Form>:
 
 using namespace cuda_kernels;
 
-void cuda::hormone_gate(view y, view statistics, hormone_gate_operands const& in) {
+void cuda::hormone_gate(hormone_gate_results const& to, hormone_gate_operands const& in) {
   constexpr auto name = "hormone_gate";
-  bool const whole = reads_whole(in) && aligned(y);
-  gate_kind kind = kind_of(in, y.type);
+  bool const whole = reads_whole(in) && aligned(to.y) && aligned(to.folded);
+  gate_kind kind = kind_of(in, to.y.type, to.folded);
   bool const remains = !in.residual.empty();
   if (remains != (kind == gate_kind::outer) || (remains && in.residual.type != dtype::f32)) kind = gate_kind::any;
   with_gate_form<4>(name, in, whole, kind, [&]<class Form>() {
@@ -201,8 +214,8 @@ void cuda::hormone_gate(view y, view statistics, hormone_gate_operands const& in
     int const threads = Form::threads(g.width);
     auto const room =
         queue_room<typename Form::x_queue, typename Form::f_queue, typename Form::residual_queue>(threads);
-    launch(name, kernel, row_blocks(kernel, g.rows, threads, room), threads, room, g, real_places<T>(y),
-           statistics.as<T>());
+    launch(name, kernel, row_blocks(kernel, g.rows, threads, room), threads, room, g, real_places<T>(to.y),
+           real_places<T>(to.folded), to.statistics.as<T>());
   });
 }
 

@@ -15,37 +15,36 @@ namespace ouro::cuda_kernels {
 /// behind the layer norm, behind the inner product, and behind the outer one. The launch says it for any other.
 enum class gate_kind { any, norm, inner, outer };
 
-/// What operands are stored in, void where the launch says so; Y stands for dy too, and Old for what dx is added to.
-template <class X, class F, class Residual, class Y, class Old>
+/// What operands are stored in, void where the launch says so; Y and Folded stand for their gradients too, and Old for what dx
+/// is added to.
+template <class X, class F, class Residual, class Y, class Folded, class Old>
 struct gate_operand_types {
   using x = X;
   using f = F;
   using residual = Residual;
   using y = Y;
+  using folded = Folded;
   using old = Old;
 };
 template <gate_kind>
-struct gate_storage : gate_operand_types<void, void, void, void, nothing> {};
+struct gate_storage : gate_operand_types<void, void, void, void, void, nothing> {};
 template <>
-struct gate_storage<gate_kind::norm> : gate_operand_types<float, nothing, nothing, bf16, float> {};
+struct gate_storage<gate_kind::norm> : gate_operand_types<float, nothing, nothing, bf16, nothing, float> {};
 template <>
-struct gate_storage<gate_kind::inner> : gate_operand_types<bf16, bf16, nothing, bf16, nothing> {};
+struct gate_storage<gate_kind::inner> : gate_operand_types<bf16, bf16, nothing, bf16, bf16, nothing> {};
 template <>
-struct gate_storage<gate_kind::outer> : gate_operand_types<bf16, bf16, float, float, nothing> {};
+struct gate_storage<gate_kind::outer> : gate_operand_types<bf16, bf16, float, float, nothing, nothing> {};
 
-/// How many parts x has, 0 where the launch says so.
-constexpr int folds_of(gate_kind kind) { return kind == gate_kind::any ? 0 : kind == gate_kind::outer ? 4 : 1; }
-
-/// The kind of gate that has these operands, with results in `behind`, as far as its gradient needs to know.
-inline gate_kind kind_of(hormone_gate_operands const& in, dtype behind) {
-  index const folds = in.x.dims[1] / in.gate.dims[1];
+/// The kind of gate that has these operands, with results in `behind` and their sum in `folded`, as far as its gradient needs to
+/// know.
+inline gate_kind kind_of(hormone_gate_operands const& in, dtype behind, const_view const& folded) {
   bool const feeds = in.x.type == dtype::f32 && in.f.empty() && behind == dtype::bf16;
   bool const between = in.x.type == dtype::bf16 && !in.f.empty() && in.f.type == dtype::bf16;
-  bool const plain = !in.gelu && in.dropout == 0;
-  auto one_of = [folds](gate_kind kind) { return folds == folds_of(kind) ? kind : gate_kind::any; };
-  if (feeds && plain) return one_of(gate_kind::norm);
-  if (between && in.gelu && behind == dtype::bf16) return one_of(gate_kind::inner);
-  if (between && plain && behind == dtype::f32) return one_of(gate_kind::outer);
+  bool const plain = !in.gelu && in.dropout == 0 && folded.empty();
+  bool const folds = !folded.empty() && folded.type == dtype::bf16;
+  if (feeds && plain) return gate_kind::norm;
+  if (between && in.gelu && behind == dtype::bf16 && folds) return gate_kind::inner;
+  if (between && plain && behind == dtype::f32) return gate_kind::outer;
   return gate_kind::any;
 }
 
@@ -100,7 +99,7 @@ struct gate_operands {
   reals<T> x, f, residual;
   T const *h, *scale, *bias, *query_weight, *query_bias, *gate, *proj_weight, *proj_bias;
   index rows, lane_rows;
-  int width, folds, spread;
+  int width, spread;
   bool gelu;
   T factor;  // of the dropout
   kept_bits kept;
@@ -121,7 +120,6 @@ struct gate_operands {
         rows(in.x.dims[0]),
         lane_rows(in.x.dims[0] / in.h.dims[0]),
         width(static_cast<int>(in.gate.dims[1])),
-        folds(static_cast<int>(in.x.dims[1] / in.gate.dims[1])),
         spread(static_cast<int>(in.gate.dims[0])),
         gelu(in.gelu),
         factor(static_cast<T>(dropout_mask(in.dropout).factor)),
@@ -130,39 +128,6 @@ struct gate_operands {
 
   /// The columns of a result.
   [[nodiscard]] __device__ __host__ int wide() const { return width * spread; }
-  /// Where the parts of x in row r begin, which a sum is taken of.
-  [[nodiscard]] __device__ index parts(index r) const { return r * (folds * width); }
-  /// Σ_j x_j + h in chunk k of row r, where h is `heard`: of the parts of x that are given the thread has `Folds`, or only the
-  /// first.
-  template <int Folds, class Own, class Parts>
-  [[nodiscard]] __device__ quad<T> folded(Parts const& given, index r, quad<T> const& heard, Own const& own,
-                                          int k) const {
-    quad<T> sum = given(0, k);
-    auto add = [&sum](quad<T> const& part) {
-      OURO_UNROLL
-      for (int v = 0; v < own_width; ++v) sum[v] += part[v];
-    };
-    add(heard);
-    if constexpr (Folds > 0) {
-      OURO_UNROLL
-      for (int j = 1; j < Folds; ++j) add(given(j, k));
-      return sum;
-    }
-    constexpr int in_flight = 3;
-    for (int j = 1; j < folds; j += in_flight) {
-      quad<T> part[in_flight];
-      OURO_UNROLL
-      for (int i = 0; i < in_flight; ++i)
-        if (j + i < folds) part[i] = own.fetch(x, parts(r) + (j + i) * width, k);
-      OURO_UNROLL
-      for (int i = 0; i < in_flight; ++i) {
-        if (j + i >= folds) break;
-        own.widen(x, part[i]);
-        add(part[i]);
-      }
-    }
-    return sum;
-  }
 };
 
 /// Which elements of a row the dropout keeps, if the gate has one. Eight lanes own the 32 elements of a group, where rows begin
@@ -297,15 +262,18 @@ struct gate_form {
   static constexpr gate_kind kind = Kind;
   static constexpr int chunks = Chunks;
   static constexpr int spread = Spread;
-  static constexpr int folds = folds_of(Kind);
   static constexpr bool ahead = Kind != gate_kind::any;  // whether rows are asked for ahead
   static constexpr bool drops = Kind == gate_kind::any || Kind == gate_kind::inner;
   static constexpr bool remains = !std::is_same_v<typename storage::residual, nothing>;  // a residual, perhaps
+  static constexpr bool folds = !std::is_same_v<typename storage::folded, nothing>;  // the sum is asked for, perhaps
   /// Whether a thread may own fewer columns of a chunk than there are.
   static constexpr bool ragged = Cover == row_cover::any;
 
-  /// On their way to a thread: the parts of x that it holds, and what is as wide as a result.
-  using x_queue = row_queue<(Spread == 0 ? 0 : folds > 0 ? folds : 1), own_type, reals<T, typename storage::x>, ahead>;
+  /// On their way to a thread: what is as wide as x, and what is as wide as a result.
+  template <class S>
+  using narrow_queue = row_queue<(Spread == 0 ? 0 : 1), own_type, reals<T, S>, ahead>;
+  using x_queue = narrow_queue<typename storage::x>;
+  using dfolded_queue = narrow_queue<typename storage::folded>;
   template <class S>
   using wide_queue = row_queue<Spread, own_type, reals<T, S>, ahead>;
   using f_queue = wide_queue<typename storage::f>;

@@ -138,7 +138,7 @@ class gate_columns {
 template <class T>
 struct gate_slopes {
   T const* statistics;
-  reals<T> dy, old;
+  reals<T> dy, dfolded, old;
   real_places<T> dx, df;
   T* dh;  // where a block has whole lanes
   bool dh_adds;
@@ -152,9 +152,9 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
   using functions = typename Form::functions;
   constexpr int Chunks = Form::chunks;
   constexpr int E = Form::spread;
-  real_places<T, typename Form::storage::x> dx_parts(to.dx);
+  real_places<T, typename Form::storage::x> dx_rows(to.dx);
   real_places<T, typename Form::storage::f> df_rows(to.df);
-  if constexpr (Form::ahead) dx_parts.adds = df_rows.adds = false;  // what dx is added to comes with the operands
+  if constexpr (Form::ahead) dx_rows.adds = df_rows.adds = false;  // what dx is added to comes with the operands
   int const d = g.width;
   int const n = g.wide();
   int const repetitions = E > 0 ? E : g.spread;
@@ -177,14 +177,16 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
   typename Form::x_queue const x_queue(own, g.x, room);
   typename Form::f_queue const f_queue(own, g.f, room);
   typename Form::dy_queue const dy_queue(own, to.dy, room);
+  typename Form::dfolded_queue const dfolded_queue(own, to.dfolded, room);
   typename Form::old_queue const old_queue(own, to.old, room);
   typename Form::numbers_queue const statistics(to.statistics, room);
   auto ask = [&](index r, int stage) {
     if constexpr (!Form::ahead) return;
     if (r < end) {
-      x_queue.ask(g.parts(r), d, stage);
+      x_queue.ask(r * d, d, stage);
       f_queue.ask(r * n, d, stage);
       dy_queue.ask(r * n, d, stage);
+      dfolded_queue.ask(r * d, d, stage);
       if (to.dx.adds) old_queue.ask(r * n, d, stage);
       statistics.ask(r, stage);
     }
@@ -196,9 +198,10 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
   for (index r = shares.from(); r < end; ++r, stage = 1 - stage) {
     ask(r + 1, 1 - stage);
     if constexpr (Form::ahead) finish_loads_but_last();
-    auto x = x_queue.take(g.parts(r), d, stage);
+    auto x = x_queue.take(r * d, d, stage);
     auto f = f_queue.take(r * n, d, stage);
     auto dy = dy_queue.take(r * n, d, stage);
+    auto dfolded = dfolded_queue.take(r * d, d, stage);
     kept.take(r * n, (r + 1) * n, stage);
     T const* const st = statistics.take(r, stage);
     moments<T> const query{st[query_mean], st[query_rstd]};
@@ -209,12 +212,12 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
     T const level = projection.mean * projection.rstd;
     x.arrive();
     for (int k = 0; k < own.chunks(); ++k) {
-      quad<T> const sum = g.template folded<Form::folds>(x, r, columns.h(k), own, k);
+      quad<T> const heard = columns.h(k);
       quad<T> const weight = columns.query_weight(k);
       quad<T> const bias = columns.query_bias(k);
       OURO_UNROLL
       for (int v = 0; v < own_width; ++v) {
-        qhat[k][v] = (sum[v] - query.mean) * query.rstd;
+        qhat[k][v] = (x(0, k)[v] + heard[v] - query.mean) * query.rstd;
         q[k][v] = (qhat[k][v] * weight[v] + bias[v]) * projection.rstd;
       }
     }
@@ -226,6 +229,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
     quad<T> slope[Chunks] = {};  // towards f + bias; kept for the norm, which has j = 0 only
     f.arrive();
     dy.arrive();
+    dfolded.arrive();
     OURO_UNROLL
     for (int j = 0; j < repetitions; ++j)
       for (int k = 0; k < own.chunks(); ++k) {
@@ -254,6 +258,11 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
           result[v] = value[v] * a[v];
         }
         quad<T> back = dy(j, k);
+        if constexpr (Form::folds) {
+          quad<T> const of_all = dfolded(0, k);
+          OURO_UNROLL
+          for (int v = 0; v < own_width; ++v) back[v] += of_all[v];
+        }
         if (Form::has_gelu(g)) {
           OURO_UNROLL
           for (int v = 0; v < own_width; ++v) back[v] *= functions::gelu_slope(result[v]);
@@ -337,7 +346,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
         own.store(to.dh + lane * d, 0, k, narrow[h][k], to.dh_adds);
         narrow[h][k] = {};
       }
-      if (dx_parts.absent()) continue;
+      if (dx_rows.absent()) continue;
       if constexpr (E <= 1)
         if (norm) {
           quad<T> const scale = columns.scale(k);
@@ -351,9 +360,7 @@ __global__ void __launch_bounds__(Form::chunks == 1 && Form::spread <= 2 ? 512 :
         OURO_UNROLL
         for (int v = 0; v < own_width; ++v) back[v] += old(0, k)[v];
       }
-      int const folds = Form::ahead ? Form::folds : g.folds;
-      OURO_UNROLL
-      for (int j = 0; j < folds; ++j) own.store(dx_parts, g.parts(r) + j * d, k, back);
+      own.store(dx_rows, r * d, k, back);
     }
     if (lane_ends && r + 1 < end) {
       columns.hear(++lane);
@@ -381,10 +388,10 @@ bool writes_whole(hormone_gate_gradients const& to) {
 using namespace cuda_kernels;
 
 void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
-                                 const_view statistics, const_view dy) {
+                                 const_view statistics, const_view dy, const_view dfolded) {
   constexpr auto name = "hormone_gate_gradient";
-  bool const whole = reads_whole(in) && writes_whole(to) && aligned(dy);
-  gate_kind kind = kind_of(in, dy.type);
+  bool const whole = reads_whole(in) && writes_whole(to) && aligned(dy) && aligned(dfolded);
+  gate_kind kind = kind_of(in, dy.type, dfolded);
   auto like = [](destination const& d, const_view const& v) { return d.wanted() && d.out.type == v.type; };
   bool const known = like(to.x, in.x) && (in.f.empty() || (like(to.f, in.f) && !to.f.accumulate && !to.x.accumulate));
   if (!known) kind = gate_kind::any;
@@ -398,7 +405,7 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
     int const threads = Form::threads(d);
     auto const room =
         queue_room<gate_columns<Form>, typename Form::x_queue, typename Form::f_queue, typename Form::dy_queue,
-                   typename Form::old_queue, typename Form::numbers_queue>(threads);
+                   typename Form::dfolded_queue, typename Form::old_queue, typename Form::numbers_queue>(threads);
     too_large = room + 4096 > shared_memory_limit();
     if (too_large) return;
     auto const shares = share_rows(kernel, threads, g.rows, g.lane_rows, room);
@@ -416,8 +423,13 @@ void cuda::hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_
         parts.data(),
         stride,
         shares.blocks()};
-    gate_slopes<T> const slopes{statistics.as<T>(),   reals<T>(dy),         reals<T>(const_view(to.x.out)),
-                                real_places<T>(to.x), real_places<T>(to.f), whole_lanes ? place_of<T>(to.h) : nullptr,
+    gate_slopes<T> const slopes{statistics.as<T>(),
+                                reals<T>(dy),
+                                reals<T>(dfolded),
+                                reals<T>(const_view(to.x.out)),
+                                real_places<T>(to.x),
+                                real_places<T>(to.f),
+                                whole_lanes ? place_of<T>(to.h) : nullptr,
                                 to.h.accumulate};
     if (shares.blocks() == 1 || whole_lanes) join_branch();  // it takes sums itself
     launch(name, kernel, shares.blocks(), threads, room, g, slopes, shares, sums);

@@ -63,6 +63,8 @@ struct byte_actor {
               final_norm, head, ignored_as_zero, tokens_at_once);
 
   byte_actor() = default;
+  /// Of width D, for patches of P bytes, with K anchor rows for each thought; ignored_zero: as gridman_config::ignored_bytes_as_zero. Errors
+  /// (config): heads that do not divide the width.
   byte_actor(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t patch,
              std::int64_t anchors, bool ignored_zero);
 

@@ -28,6 +28,7 @@ struct state_brain {
   OURO_MODULE(state_brain, core, prob_proj);
 
   state_brain() = default;
+  /// Of width D, for State's rows; `kinds` and `policy` are of a Mixer that has them. Errors (config): heads that do not divide the width.
   state_brain(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t state_rows,
               std::string_view kinds = {}, row_policy policy = {})
       : core(g, width, heads, layers, state_rows, true, kinds, policy),

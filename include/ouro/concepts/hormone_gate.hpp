@@ -10,11 +10,11 @@
 
 namespace ouro {
 
-/// y = residual + drop(act((f + bias) ⊙ a)), a = tanh(LN(q ⊙ gate_j, j < e)), q = LN(Σ_{j<c} x_j + h): x (R,cD), h (L,D)
-/// for L lanes of R/L rows each, f and y (R,eD), both widths D and eD. Without f it is a layer norm of x itself:
-/// f + bias = LN(x) with weight `scale` and bias `bias`, c = e = 1. act is GELU or nothing.
+/// y = residual + drop(act((f + bias) ⊙ a)), a = tanh(LN(q ⊙ gate_j, j < e)), q = LN(x + h): x (R,D), h (L,D) for L lanes of
+/// R/L rows each, f and y (R,eD). Without f it is a layer norm of x itself: f + bias = LN(x) with weight `scale` and bias
+/// `bias`, e = 1. act is GELU or nothing.
 struct hormone_gate_operands {
-  const_view x;             ///< (R,cD)
+  const_view x;             ///< (R,D)
   const_view h;             ///< (L,D)
   const_view f;             ///< (R,eD), or empty
   const_view scale;         ///< (D), only without f
@@ -31,6 +31,13 @@ struct hormone_gate_operands {
   double epsilon = 1e-5;
 };
 
+/// Where a gate writes what it says.
+struct hormone_gate_results {
+  view y;           ///< (R,eD)
+  view folded;      ///< Σ_{j<e} y_j (R,D), of y's type; or empty. Only without a residual
+  view statistics;  ///< (R,6), for the gradient
+};
+
 struct hormone_gate_gradients {
   destination x, h, f, scale, bias, query_weight, query_bias, gate, proj_weight, proj_bias;
 };
@@ -43,8 +50,8 @@ template <class B>
 concept HormoneGateBackend = requires(view v, hormone_gate_operands const& in, hormone_gate_gradients const& d,
                                       const_view x) {
   { B::has_hormone_gate(dtype::f32) } -> std::same_as<bool>;
-  B::hormone_gate(v, v, in);              // (y, statistics, operands)
-  B::hormone_gate_gradient(d, in, x, x);  // (gradients, operands, statistics, dy)
+  B::hormone_gate(hormone_gate_results{v, v, v}, in);
+  B::hormone_gate_gradient(d, in, x, x, x);  // (gradients, operands, statistics, dy, dfolded or empty)
 };
 
 }  // namespace ouro

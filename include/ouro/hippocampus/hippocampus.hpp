@@ -39,6 +39,7 @@ struct hippocampus {
               state_update_norm, noise);
 
   hippocampus() = default;
+  /// Of width D; the noise is a standard deviation. Errors (config): heads that do not divide the width; a noise that is none.
   hippocampus(genesis<B>& g, std::int64_t width, std::int64_t heads, double noise_scale);
 
   /// Mem (B,M,D), State (B,R,D), oscillator (B,2) → a dream (B,D,D) of unit rows.

@@ -42,6 +42,7 @@ struct hypothalamus {
   OURO_MODULE(hypothalamus, context_norm, network, buffer_norm);
 
   hypothalamus() = default;
+  /// Of width D, with a hormone of D/4.
   hypothalamus(genesis<B>& g, std::int64_t width);
 
   /// rows (B,R,D), oscillator (B,2), hormone (B,1,D/4) → (B,1,D/4).

@@ -47,9 +47,9 @@ struct hormone_layer {
   hormone_layer() = default;
   hormone_layer(genesis<B>& g, mixer_place const& place, std::int64_t hormone, bool looks_across);
 
-  /// About what a pass over x (N,T,D) keeps for its gradient: for each row two of width D, and fifteen of inner values.
+  /// About what a pass over x (N,T,D) keeps for its gradient: for each row two of width D, and sixteen of inner values.
   [[nodiscard]] std::int64_t kept_bytes(context<B> const& cx, tensor<B> const& x) const {
-    return x.size() * (2 * size_of(x.type()) + 15 * size_of(cx.inner(x.type())));
+    return x.size() * (2 * size_of(x.type()) + 16 * size_of(cx.inner(x.type())));
   }
 
   /// x (N,T,D) → (N,T − skip,D); across: what each sequence looks at, (N,K,D), or groups (B,N/B+1,K,D) as windows() has
@@ -70,8 +70,8 @@ struct hormone_layer {
     std::int64_t const lanes = now.norm2.dim(0);
     auto const rows = reshape(x, {lanes, x.size() / (lanes * x.dim(2)), x.dim(2)});
     auto const normal = norm2(cx, rows, now.norm2, {.result = cx.inner(x.type())});
-    auto const inner = linear1(cx, normal, now.linear1, {.gelu = true, .drops = true});
-    return reshape(linear2(cx, inner, now.linear2, {.residual = rows}), x.dims());
+    auto const inner = linear1.and_fold(cx, normal, now.linear1, {.gelu = true, .drops = true});
+    return reshape(linear2(cx, inner.y, now.linear2, {.residual = rows, .folded = inner.folded}), x.dims());
   }
 };
 

@@ -30,12 +30,14 @@ struct hormone_network {
   }
 };
 
-/// What follows a receptor in its layer: GELU, dropout while training, a residual.
+/// What surrounds a receptor in its layer: the sum of the parts of its input, if it is known already; GELU, dropout while training,
+/// a residual.
 template <class B>
 struct gate_options {
   bool gelu = false;
   bool drops = false;
   tensor<B> residual = {};
+  tensor<B> folded = {};
   std::optional<dtype> result = {};  ///< the type of y, if it is not that of the residual, f or x
 };
 
@@ -56,7 +58,18 @@ struct hormone_receptor {
 
   /// signal: what the hormone says here, the same for every row, so that it is asked once for a step.
   tensor<B> operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal,
-                       gate_options<B> const& o = {}) const;
+                       gate_options<B> const& o = {}) const {
+    return hormone_gate(inputs(cx, x, signal, o));
+  }
+  /// And the sum of y's parts, which a receptor that reads y asks.
+  hormone_gate_result<B> and_fold(context<B>& cx, tensor<B> const& x, tensor<B> const& signal,
+                                  gate_options<B> const& o = {}) const {
+    return hormone_gate_and_fold(inputs(cx, x, signal, o));
+  }
+
+ private:
+  hormone_gate_inputs<B> inputs(context<B>& cx, tensor<B> const& x, tensor<B> const& signal,
+                                gate_options<B> const& o) const;
 };
 
 template <Backend B, class Backbone>
@@ -69,9 +82,9 @@ hormone_receptor<B, Backbone>::hormone_receptor(genesis<B>& g, Backbone f, std::
       proj_norm(g, out) {}
 
 template <Backend B, class Backbone>
-tensor<B> hormone_receptor<B, Backbone>::operator()(context<B>& cx, tensor<B> const& x, tensor<B> const& signal,
-                                                    gate_options<B> const& o) const {
-  hormone_gate_inputs<B> in{x,
+hormone_gate_inputs<B> hormone_receptor<B, Backbone>::inputs(context<B>& cx, tensor<B> const& x,
+                                                             tensor<B> const& signal, gate_options<B> const& o) const {
+  hormone_gate_inputs<B> in{o.folded.empty() ? folded(x, proj_gate.dim(1)) : o.folded,
                             signal,
                             {},
                             {},
@@ -96,7 +109,7 @@ tensor<B> hormone_receptor<B, Backbone>::operator()(context<B>& cx, tensor<B> co
   } else {
     in.f = backbone(cx, x);
   }
-  return hormone_gate(in);
+  return in;
 }
 
 }  // namespace ouro

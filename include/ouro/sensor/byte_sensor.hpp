@@ -208,6 +208,8 @@ struct byte_sensor {
   OURO_MODULE(byte_sensor, byte_embedding, compressor, context_mixer);
 
   byte_sensor() = default;
+  /// Of width D, for patches of P bytes and State's rows; `kinds` and `policy` are of a Mixer that has them. Errors (config): heads that
+  /// do not divide the width; a patch below 4.
   byte_sensor(genesis<B>& g, std::int64_t width, std::int64_t heads, std::int64_t layers, std::int64_t patch,
               std::int64_t state_rows, std::string_view kinds = {}, row_policy policy = {})
       : compressor(g, width, patch), context_mixer(g, width, heads, layers, state_rows, false, kinds, policy) {

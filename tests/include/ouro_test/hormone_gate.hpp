@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Random hormone gates: every form of backbone, fold, spread and of what follows.
+// Random hormone gates: every form of backbone, spread and of what follows.
 #pragma once
 
 #include <cmath>
@@ -12,15 +12,14 @@
 
 namespace ouro_test {
 
-/// x (lanes, rows, fold · width), y (lanes, rows, spread · width).
+/// x (lanes, rows, width), y (lanes, rows, spread · width).
 struct gate_sizes {
-  std::int64_t lanes, rows, width, fold = 1, spread = 1;
+  std::int64_t lanes, rows, width, spread = 1;
 
   /// Widths are multiples of 4 · `scale`, rows grow with it.
   static gate_sizes random(int i, std::int64_t scale) {
     gate_sizes s{pick(1, 2), pick(1, 3 * scale), 4 * pick(1, 2 * scale)};
-    s.fold = i % 3 == 2 ? pick(1, 4) : 1;
-    s.spread = i % 3 == 1 ? pick(1, 4) : 1;
+    s.spread = i % 3 != 0 ? pick(1, 4) : 1;
     return s;
   }
 };
@@ -33,18 +32,20 @@ struct gate_case {
   bool normalises;
   bool gelu;
   bool remains;
+  bool folds;  // the sum of y's parts is asked for too
   double dropout;
 
   gate_case(int i, std::int64_t scale, ouro::dtype type = ouro::dtype::f64)
       : gate_case(i, gate_sizes::random(i, scale), type) {}
   gate_case(int i, gate_sizes const& s, ouro::dtype type)
-      : normalises(i % 3 == 0 && s.fold == 1 && s.spread == 1),
+      : normalises(i % 3 == 0 && s.spread == 1),
         gelu(i % 2 == 0),
         remains(i % 4 < 2),
+        folds(i % 4 >= 2 && i % 3 != 0),
         dropout(i % 5 == 0 ? 0.3 : 0.0) {
-    auto const [lanes, rows, width, fold, spread] = s;
+    auto const [lanes, rows, width, spread] = s;
     auto make = [type](ouro::shape const& dims, double size = 1) { return ouro::scale(noise<B>(dims, type), size); };
-    inputs = {make({lanes, rows, fold * width}),
+    inputs = {make({lanes, rows, width}),
               make({lanes, 1, width}),
               normalises ? make({width}) : make({lanes, rows, spread * width}),
               make({spread * width}),
@@ -71,6 +72,15 @@ struct gate_case {
             gelu,
             dropout,
             {11, 7}};
+  }
+  /// A loss of what the gate says, and of its sum if it is asked for.
+  [[nodiscard]] T loss(ouro::hormone_gate_result<B> const& r) const {
+    auto const of_y = ouro::sum(r.y * weights(r.y.dims()));
+    return folds ? of_y + ouro::sum(r.folded * weights(r.folded.dims())) : of_y;
+  }
+  [[nodiscard]] ouro::hormone_gate_result<B> result(std::vector<T> const& v) const {
+    if (folds) return ouro::hormone_gate_and_fold(with(v));
+    return {ouro::hormone_gate(with(v)), {}};
   }
   /// Weights that tell every element apart.
   [[nodiscard]] T weights(ouro::shape const& dims) const {

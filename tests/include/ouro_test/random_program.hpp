@@ -251,7 +251,7 @@ class random_program {
     std::int64_t const inside = divisor(d, x.dim(2));
     std::int64_t const out = d.between(1, 2);
     ouro::hormone_gate_inputs<B> in;
-    in.x = spread(d, x);
+    in.x = folded(spread(d, x), inside);
     in.h = filled(other, {x.dim(0), 1, inside});
     in.f = filled(other, x.dims().with(2, out * inside));
     if (d.chance(50)) in.bias = weights(d, {out * inside});
@@ -261,10 +261,13 @@ class random_program {
     in.gate = in.gate + weights(d, {out, inside});
     in.proj_weight = weights(d, {out * inside});
     in.proj_bias = weights(d, {out * inside});
-    if (d.chance(50)) in.residual = filled(x, in.f.dims());
+    bool const folds = d.chance(50);
+    if (!folds || d.chance(20)) in.residual = filled(x, in.f.dims());
     in.gelu = d.chance(50);
     if (d.chance(30)) in.dropout = 0.3, in.draw = {d.key(), 5};
-    return hormone_gate(in);
+    if (!folds) return hormone_gate(in);
+    auto const [y, sums] = hormone_gate_and_fold(in);
+    return d.chance(50) ? ouro::concat<B>({sums, y}, 2) : d.chance(50) ? sums : y;
   }
   tensor scanned(dice& d, tensor const& x, tensor const& other) {
     auto const dims = x.dims();

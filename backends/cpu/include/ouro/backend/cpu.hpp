@@ -69,9 +69,9 @@ struct cpu : reference {
   static void short_convolution_gradient(short_convolution_gradients const& to, short_convolution_operands const& in,
                                          const_view dy);
   static bool has_hormone_gate(dtype type) { return type == dtype::f32; }
-  static void hormone_gate(view y, view statistics, hormone_gate_operands const& in);
+  static void hormone_gate(hormone_gate_results const& to, hormone_gate_operands const& in);
   static void hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
-                                    const_view statistics, const_view dy);
+                                    const_view statistics, const_view dy, const_view dfolded);
   static void cross_entropy(view nll, const_view logits, const_view targets);
   static void cross_entropy_gradient(destination dlogits, const_view logits, const_view targets, const_view dnll);
   static void gather_sum(view y, const_view table, const_view index, const_view addend);

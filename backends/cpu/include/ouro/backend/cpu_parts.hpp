@@ -39,6 +39,7 @@
   prefix tensor<cpu> gather_sum(tensor<cpu> const&, tensor<cpu> const&, tensor<cpu> const&, std::optional<dtype>);    \
   prefix tensor<cpu> gelu(tensor<cpu> const&);                                                                        \
   prefix tensor<cpu> hormone_gate(hormone_gate_inputs<cpu> const&);                                                   \
+  prefix hormone_gate_result<cpu> hormone_gate_and_fold(hormone_gate_inputs<cpu> const&);                             \
   prefix std::vector<tensor<cpu>> hormone_networks(std::vector<hormone_network_inputs<cpu>> const&,                   \
                                                    tensor<cpu> const&);                                               \
   prefix tensor<cpu> map(char const*, unary, tensor<cpu> const&);                                                     \

@@ -125,9 +125,9 @@ struct cuda {
   static void short_convolution_gradient(short_convolution_gradients const& to, short_convolution_operands const& in,
                                          const_view dy);
   static bool has_hormone_gate(dtype type) { return is_floating(type); }
-  static void hormone_gate(view y, view statistics, hormone_gate_operands const& in);
+  static void hormone_gate(hormone_gate_results const& to, hormone_gate_operands const& in);
   static void hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
-                                    const_view statistics, const_view dy);
+                                    const_view statistics, const_view dy, const_view dfolded);
   static bool has_hormone_networks(dtype type) { return is_floating(type); }
   static void hormone_networks(view y, view kept, const_view hormone, hormone_network_operands const* networks,
                                std::size_t count, double eps);

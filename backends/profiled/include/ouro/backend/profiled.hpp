@@ -181,15 +181,18 @@ struct profiled : B {
     timed(
         "softmax gradient", [&] { B::softmax_gradient(dx, y, dy); }, 0, bytes(dx, y, dy));
   }
-  static void hormone_gate(view y, view statistics, hormone_gate_operands const& in) requires HormoneGateBackend<B> {
+  static void hormone_gate(hormone_gate_results const& to,
+                           hormone_gate_operands const& in) requires HormoneGateBackend<B> {
     timed(
-        "hormone_gate", [&] { B::hormone_gate(y, statistics, in); }, 0, bytes(y, statistics, in.x, in.f, in.residual));
+        "hormone_gate", [&] { B::hormone_gate(to, in); }, 0,
+        bytes(to.y, to.folded, to.statistics, in.x, in.f, in.residual));
   }
   static void hormone_gate_gradient(hormone_gate_gradients const& to, hormone_gate_operands const& in,
-                                    const_view statistics, const_view dy) requires HormoneGateBackend<B> {
+                                    const_view statistics, const_view dy,
+                                    const_view dfolded) requires HormoneGateBackend<B> {
     timed(
-        "hormone_gate gradient", [&] { B::hormone_gate_gradient(to, in, statistics, dy); }, 0,
-        bytes(to.x, to.f, statistics, dy, in.x, in.f));
+        "hormone_gate gradient", [&] { B::hormone_gate_gradient(to, in, statistics, dy, dfolded); }, 0,
+        bytes(to.x, to.f, statistics, dy, dfolded, in.x, in.f));
   }
   static void hormone_networks(view y, view kept, const_view hormone, hormone_network_operands const* networks,
                                std::size_t count, double eps) requires HormoneNetworksBackend<B> {
