@@ -128,7 +128,7 @@ class corpus {
     require(c.text == text_ && c.file >= 0 && c.file <= static_cast<std::int64_t>(files_.size()) && c.offset >= 0 &&
                 c.offset <= bytes_ && c.skip >= 0 && c.skip - 1 <= bytes_ && elementary::is_count(c.epoch) &&
                 elementary::is_count(c.blocks),
-            errc::data, "corpus", "the position does not belong to these files (resume() stays at the beginning then)");
+            errc::data, "corpus", "the position does not belong to these files (resume() goes on only if it does)");
     cursor_ = c;
     held_.clear();
     given_ = 0;
