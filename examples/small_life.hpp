@@ -39,9 +39,11 @@ inline void require_in(char const* where, std::int64_t value, std::int64_t from,
                 value);
 }
 
-/// The same for the settings that every experiment has.
+/// The same for the settings that every experiment has, and for `sleeps` and `span`, which most have.
 template <class Experiment>
 void require_usual(char const* where, Experiment const& e, std::int64_t least_lanes) {
+  if constexpr (requires { e.sleeps; }) require_in(where, e.sleeps, 0, 1000, "sleeps");
+  if constexpr (requires { e.span; }) require_in(where, e.span, 1, 1000, "span");
   require_in(where, e.lanes, least_lanes, 4096, "lanes");
   require_in(where, e.updates, 1, 1000000, "updates");
   require_in(where, e.seed, 0, 1000000, "seed");
@@ -115,6 +117,19 @@ inline tensor of_the_next(tensor const& t) {
   return ouro::concat({ouro::slice(t, 0, 1, t.dim(0) - 1), ouro::slice(t, 0, 0, 1)}, 0);
 }
 inline std::optional<tensor> of_the_next(std::optional<tensor> const& t) { return of_the_next(t.value()); }
+/// All but the oscillator, which has noise of its own.
+inline state of_the_next(state s) {
+  for (auto* t : {&s.mem, &s.working, &s.self, &s.hormone}) *t = of_the_next(*t);
+  s.thought = of_the_next(s.thought);
+  return s;
+}
+
+/// One step, and those asleep before it that are due: what the Actor acts on.
+inline ouro::impression<B> lived(network const& model, ouro::context<B>& cx, state& s, ouro::patches const& x) {
+  auto r = ouro::live_on(model, cx, std::move(s), x);
+  s = std::move(r.state);
+  return std::move(r.seen);
+}
 
 /// The most probable byte at each place of `expected`, of logits (B,S,P,V).
 inline std::vector<std::int32_t> most_probable(tensor const& logits) {
@@ -129,9 +144,8 @@ inline std::vector<std::int32_t> most_probable(tensor const& logits) {
 /// One step: what is said, byte by byte, to be held to the lesson.
 inline std::vector<std::int32_t> said(network const& model, state& s, ouro::lesson<network> const& l) {
   ouro::context<B> cx;
-  auto r = ouro::live_on(model, cx, std::move(s), l.input);
-  s = std::move(r.state);
-  return most_probable(model.actor.predict(cx, r.seen, l.input, l.target));
+  auto const seen = lived(model, cx, s, l.input);
+  return most_probable(model.actor.predict(cx, seen, l.input, l.target));
 }
 
 }  // namespace small_life

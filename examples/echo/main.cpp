@@ -42,8 +42,6 @@ struct experiment {
     in(symbols, 1, 64, "symbols");
     in(letters, 2, 26, "letters");
     in(back, 1, 64, "back");
-    in(sleeps, 0, 1000, "sleeps");
-    in(span, 1, 1000, "span");
     require_usual("echo", *this, 2);
   }
   [[nodiscard]] std::int64_t patch() const { return (symbols * back + 7) / 8 * 8; }
@@ -135,11 +133,7 @@ constexpr exchange exchanges[] = {
     {"with another's Mem", [](state& s) { s.mem = of_the_next(s.mem); }},
     {"with another's State", [](state& s) { s.working = of_the_next(s.working); }},
     {"with another's thought", [](state& s) { s.thought = of_the_next(s.thought); }},
-    {"with all of another's",
-     [](state& s) {
-       for (auto* t : {&s.mem, &s.working, &s.self, &s.hormone}) *t = of_the_next(*t);
-       s.thought = of_the_next(s.thought);
-     }},
+    {"with all of another's", [](state& s) { s = of_the_next(std::move(s)); }},
 };
 
 /// Whether the easy one that is made without an argument is learned.

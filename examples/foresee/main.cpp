@@ -104,9 +104,8 @@ record examined(network const& model, source& world, experiment const& e) {
     auto const bits = world.bits(1);
     auto const step = world.step(bits);
     ouro::context<B> cx;
-    auto seen = ouro::live_on(model, cx, std::move(s), step.input);
-    s = std::move(seen.state);
-    auto const judged = ouro::loss(model, cx, seen.seen, step.input, step.target);
+    auto const seen = lived(model, cx, s, step.input);
+    auto const judged = ouro::loss(model, cx, seen, step.input, step.target);
     r.truths.push_back(static_cast<double>(bits[0]) * std::log(2.0));
     r.losses.push_back(judged.task.item());
     r.guesses.push_back(judged.predicted.item());

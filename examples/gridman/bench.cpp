@@ -147,12 +147,7 @@ template <class B>
 void run(bench_options const& o, ouro::gridman_config const& config) {
   using network = ouro::gridman<B, ouro::hybrid>;
   network model(config, ouro::seed{42});
-  if (!o.save_weights.empty()) {
-    ouro::require(!ouro::exists(o.save_weights), ouro::errc::storage, "bench", o.save_weights, " exists already");
-    ouro::safetensors_writer out;
-    for (auto const& f : ouro::fields(model)) ouro::store(out, reference_name(f.path), *f.value);
-    ouro::write_file_durably(o.save_weights, out.str());
-  }
+  if (!o.save_weights.empty()) write_weights("bench", {}, model, o.save_weights);
   auto life = model.newborn(ouro::seed{7});
   life.oscillator =
       ouro::tensor<B>::from(std::vector<double>{std::cos(o.angle), std::sin(o.angle)}, {1, 2}, model.type());

@@ -6,6 +6,7 @@
 
 #include <set>
 #include <string>
+#include <utility>
 
 #include <ouro/io/archive.hpp>
 #include <ouro/io/file.hpp>
@@ -16,11 +17,9 @@
 /// Errors (storage): the file is there already, or cannot be written.
 template <class Life>
 void export_weights(Life const& l, std::string const& file) {
-  ouro::require(!ouro::exists(file), ouro::errc::storage, "export", file, " exists already");
   ouro::safetensors_writer out;
   out.set("config", ouro::to_text(l.model.config()));
-  for (auto const& f : ouro::fields(l.model)) ouro::store(out, reference_name(f.path), *f.value);
-  ouro::write_file_durably(file, out.str());
+  write_weights("export", std::move(out), l.model, file);
 }
 
 /// What a file's configuration says otherwise than a life's, a line each; of what the weights mean, not of how they are used.

@@ -1,13 +1,15 @@
 // SPDX-FileCopyrightText: The Ouro authors
 // SPDX-License-Identifier: MIT
 //
-// Names as they are said on the command line and in files of the reference model.
+// Names as they are said on the command line and in files of the reference model, and such files.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 #include <string>
 
+#include <ouro/io/archive.hpp>
+#include <ouro/io/file.hpp>
 #include <ouro/life/life.hpp>
 #include <ouro/system/config.hpp>
 
@@ -67,4 +69,13 @@ inline bool is_reference_count(std::string const& name) { return name.ends_with(
 inline std::int64_t saturating_sum(std::int64_t first, std::int64_t more) {
   auto const most = std::numeric_limits<std::int64_t>::max();
   return more > most - first ? most : first + more;
+}
+
+/// Writes a network under the reference's names to a new file, beside what `out` has already. Errors (storage): the file is there
+/// already, or cannot be written.
+template <class Network>
+void write_weights(char const* where, ouro::safetensors_writer out, Network const& model, std::string const& file) {
+  ouro::require(!ouro::exists(file), ouro::errc::storage, where, file, " exists already");
+  for (auto const& f : ouro::fields(model)) ouro::store(out, reference_name(f.path), *f.value);
+  ouro::write_file_durably(file, out.str());
 }

@@ -47,8 +47,6 @@ struct experiment {
     in(letters, 2, 26, "letters");
     in(said, 1, 8, "said");
     in(lifetime, 1, 1000000, "lifetime");
-    in(sleeps, 0, 1000, "sleeps");
-    in(span, 1, 1000, "span");
     ouro::require(contrast >= 0 && contrast <= 10, ouro::errc::config, "infer", "contrast must be in 0..10, got ",
                   contrast);
     require_usual("infer", *this, 2);
@@ -164,19 +162,11 @@ class world {
   std::vector<belief> before_;             ///< what was believed before that
 };
 
-/// All of another's.
-state of_the_next(state s) {
-  for (auto* t : {&s.mem, &s.working, &s.self, &s.hormone}) *t = small_life::of_the_next(*t);
-  s.thought = small_life::of_the_next(s.thought);
-  return s;
-}
-
 /// Its loss in a step.
 double lived_through(network const& model, state& s, ouro::lesson<network> const& l) {
   ouro::context<B> cx;
-  auto r = ouro::live_on(model, cx, std::move(s), l.input);
-  s = std::move(r.state);
-  return model.actor.loss(cx, r.seen, l.input, l.target).value.item();
+  auto const seen = lived(model, cx, s, l.input);
+  return model.actor.loss(cx, seen, l.input, l.target).value.item();
 }
 
 /// Whether the easy one that is made without an argument is learned.

@@ -43,7 +43,6 @@ struct experiment {
     in(symbols, 1, 8, "symbols");
     in(letters, 2, 26, "letters");
     in(filler, 0, 1000, "filler");
-    in(sleeps, 0, 1000, "sleeps");
     in(patches, 1, 64, "patches");
     require_usual("remember", *this, 2);
     ouro::require(kept.view() == "all" || kept.view() == "mem" || kept.view() == "none", ouro::errc::config, "remember",

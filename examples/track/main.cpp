@@ -31,10 +31,7 @@ struct experiment {
   OURO_MODULE(experiment, things, sleeps, span, lanes, updates, learning_rate, guarded, brain, seed);
 
   void validate() const {
-    auto const in = [](auto... arguments) { require_in("track", arguments...); };
-    in(things, 2, 5, "things");
-    in(sleeps, 0, 1000, "sleeps");
-    in(span, 1, 1000, "span");
+    require_in("track", things, 2, 5, "things");
     require_usual("track", *this, 1);
   }
   [[nodiscard]] ouro::gridman_config network_config() const { return config(8, 1, brain.view(), sleeps); }

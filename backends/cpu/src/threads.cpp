@@ -32,7 +32,8 @@ void require_number(char const* where, int n, bool good, std::string const& got)
   require(good && n >= 1 && n <= 1024, errc::argument, where, "the number of threads must be in 1..1024, got ", got);
 }
 int default_threads() {
-  std::string_view const text = std::getenv("OURO_THREADS") != nullptr ? std::getenv("OURO_THREADS") : "";
+  char const* const set = std::getenv("OURO_THREADS");
+  std::string_view const text = set != nullptr ? set : "";
   if (text.empty()) return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   int n = 0;
   auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), n);

@@ -139,8 +139,7 @@ class basic_life {
   void commit(ouro::trainer<System> const& learned);
 
   /// Copies what was committed: a life of its own from then on. Errors (argument): into this one's folder, or it is only looked
-  /// at; (storage): something is
-  /// there already, or it cannot be written; then no folder is left.
+  /// at; (storage): something is there already, or it cannot be written; then no folder is left.
   void fork(std::string const& path) const { store_.fork(path); }
 
   System model;
